@@ -1,0 +1,546 @@
+"""The public transformations, with exactly the contract of `jax.jacrev`."""
+
+import functools
+import operator
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax import numpy as jnp
+from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+
+from jax_cce import graph, orders, plans, programs, tracing
+from jax_cce.emit import emit
+from jax_cce.plans import Plan
+
+__all__ = ["hessian", "jacobian", "plan", "value_and_jacobian"]
+
+Order = str | Sequence[int]
+
+
+def jacobian(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    order: Order = "auto",
+) -> Callable[..., Any]:
+    """Jacobian of `fun` by vertex elimination; takes the place of `jax.jacrev`.
+
+    Args:
+        fun: function whose Jacobian is computed. Its arguments at positions `argnums` should be
+            arrays, scalars or pytrees of them; it should return arrays, scalars or pytrees.
+        argnums: which positional argument or arguments to differentiate with respect to.
+        has_aux: whether `fun` returns a pair, of which only the first element is differentiated
+            and the second is auxiliary data.
+        holomorphic: whether `fun` is promised to be holomorphic; inputs and outputs must then be
+            complex.
+        allow_int: whether integer inputs are allowed; their Jacobian is zero.
+        order: the elimination order: "forward", "reverse", "markowitz" (minimal Markowitz
+            degree), "auto" (the cheapest of these), or the vertices of the function's graph in
+            any order (see `plan`).
+
+    Returns:
+        A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
+        auxiliary data). The Jacobian has the tree structure of the output, each leaf replaced by
+        the tree structure of the input; each array has shape output.shape + input.shape and the
+        dtype of the input.
+
+    Raises:
+        TypeError: for inputs and outputs of dtypes that `jax.jacrev` refuses.
+        ValueError: for argnums out of range or repeated, and orders that are no permutation of
+            the graph's vertices.
+
+    Source: Griewank & Walther, "Evaluating Derivatives" (2008), chapters 9 and 10; Lohoff &
+    Neftci, "Optimizing Automatic Differentiation with Deep Reinforcement Learning" (2024).
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jax_cce
+        >>> f = lambda x: jnp.array([x[0] * x[1], jnp.sin(x[1])])
+        >>> jax_cce.jacobian(f)(jnp.array([2.0, 0.0]))
+        Array([[0., 2.],
+               [0., 1.]], dtype=float32)
+    """
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, value=False)
+
+    @functools.wraps(fun)
+    def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
+        _, result, aux = compute(args, kwargs)
+        return (result, aux) if has_aux else result
+
+    return jacobian_fun
+
+
+def value_and_jacobian(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    order: Order = "auto",
+) -> Callable[..., Any]:
+    """Value and Jacobian of `fun` together, sharing the evaluation of `fun`.
+
+    Takes the arguments of `jacobian`.
+
+    Returns:
+        A function that returns (value, Jacobian), or with `has_aux` ((value, auxiliary data),
+        Jacobian), as `jax.value_and_grad` does.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jax_cce
+        >>> value, jac = jax_cce.value_and_jacobian(lambda x: x**2)(jnp.array([1.0, 3.0]))
+        >>> value
+        Array([1., 9.], dtype=float32)
+        >>> jac
+        Array([[2., 0.],
+               [0., 6.]], dtype=float32)
+    """
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, value=True)
+
+    @functools.wraps(fun)
+    def value_and_jacobian_fun(*args: Any, **kwargs: Any) -> Any:
+        value, result, aux = compute(args, kwargs)
+        return ((value, aux), result) if has_aux else (value, result)
+
+    return value_and_jacobian_fun
+
+
+def hessian(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    *,
+    order: Order = "auto",
+) -> Callable[..., Any]:
+    """Hessian of `fun`: the Jacobian of its Jacobian; takes the place of `jax.hessian`.
+
+    Args:
+        fun: as for `jacobian`.
+        argnums: as for `jacobian`.
+        has_aux: as for `jacobian`.
+        holomorphic: as for `jacobian`.
+        order: the elimination order of the outer Jacobian, on the graph of the inner one.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jax_cce
+        >>> jax_cce.hessian(lambda x: x[0] ** 3 * x[1])(jnp.array([1.0, 2.0]))
+        Array([[12.,  3.],
+               [ 3.,  0.]], dtype=float32)
+    """
+    inner = jacobian(fun, argnums, has_aux, holomorphic)
+    return jacobian(inner, argnums, has_aux, holomorphic, order=order)
+
+
+def plan(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    order: Order = "auto",
+    *,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+) -> Callable[..., Plan]:
+    """How the Jacobian of `fun` would be computed, from shapes alone.
+
+    Args:
+        fun: as for `jacobian`.
+        argnums: as for `jacobian`.
+        order: as for `jacobian`.
+        has_aux: as for `jacobian`.
+        holomorphic: as for `jacobian`.
+        allow_int: as for `jacobian`.
+
+    Returns:
+        A function with the arguments of `fun`, any array of which may be a
+        `jax.ShapeDtypeStruct`, that returns a `Plan`.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jax_cce
+        >>> x = jax.ShapeDtypeStruct((3,), jnp.float32)
+        >>> p = jax_cce.plan(lambda x: jnp.sum(jnp.sin(x) * x), order="reverse")(x)
+        >>> p.order
+        (1, 0)
+        >>> p.cost("multiplications")
+        3
+    """
+    _check_callable(fun)
+    checked = orders.check(order)
+
+    def plan_fun(*args: Any, **kwargs: Any) -> Plan:
+        call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
+        traced = _trace(call, hoist=False)
+        return plans.make(_graph(traced, holomorphic), checked)
+
+    return plan_fun
+
+
+class _Traced(NamedTuple):
+    """A traced function: its program and what puts the results back into trees.
+
+    Attributes:
+        program: its inputs are the leaves; its outputs the values' leaves, then traced aux leaves.
+        constants: values of its constants.
+        num_values: how many outputs are to be differentiated.
+        value_tree: tree structure of the value.
+        aux: puts the traced leaves of the auxiliary data back among the static ones.
+    """
+
+    program: tracing.Program
+    constants: list[Any]
+    num_values: int
+    value_tree: Any
+    aux: Callable[[Sequence[Any]], Any]
+
+
+class _Call:
+    """One call of a transformed function: the checked and flattened arguments."""
+
+    def __init__(
+        self,
+        fun: Callable[..., Any],
+        argnums: Any,
+        has_aux: bool,
+        holomorphic: bool,
+        allow_int: bool,
+        args: tuple[Any, ...],
+        kwargs: dict[str, Any],
+    ) -> None:
+        self.fun, self.has_aux, self.holomorphic = fun, has_aux, holomorphic
+        self.args, self.kwargs, self.argnums = args, kwargs, argnums
+        self.positions = _positions(argnums, len(args))
+        varied = tuple(args[position] for position in self.positions)
+        self.leaves, self.tree = tree_flatten(varied)
+        self.avals = []
+        for index, leaf in enumerate(self.leaves):
+            aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else _typeof(leaf)
+            problem = _input_problem(aval, holomorphic, allow_int)
+            if problem:
+                path, _ = tree_flatten_with_path(varied)[0][index]
+                at = f"argument {self.positions[path[0].idx]}{keystr(path[1:])}"
+                raise TypeError(f"{problem} (at {at}).")
+            self.avals.append(aval)
+
+    def run(self, leaves: Sequence[Any]) -> tuple[list[Any], Any, list[Any], Any]:
+        """Runs the user's function: leaves and tree of the value, leaves and tree of the aux."""
+        full = list(self.args)
+        varied = tree_unflatten(self.tree, leaves)
+        for position, value in zip(self.positions, varied, strict=True):
+            full[position] = value
+        value = self.fun(*full, **self.kwargs)
+        aux = None
+        if self.has_aux:
+            if not isinstance(value, tuple) or len(value) != 2:
+                raise TypeError(
+                    "jacobian with has_aux=True expects fun to return a pair (output, auxiliary "
+                    f"data), but it returned {type(value).__name__}: {value!r}."
+                )
+            value, aux = value
+        value_leaves, value_tree = tree_flatten(value)
+        for leaf in value_leaves:
+            problem = _output_problem(_typeof(leaf), self.holomorphic)
+            if problem:
+                raise TypeError(problem)
+        return value_leaves, value_tree, *tree_flatten(aux)
+
+
+def _transform(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool,
+    allow_int: bool,
+    order: Order,
+    *,
+    value: bool,
+) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any, Any]]:
+    """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux)."""
+    _check_callable(fun)
+    checked = orders.check(order)
+
+    def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
+        call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
+        staged = any(map(tracing.is_staged, call.leaves))
+        try:
+            traced = _trace(call, hoist=not staged)
+        except (
+            jax.errors.ConcretizationTypeError,
+            jax.errors.NonConcreteBooleanIndexError,
+        ):
+            if any(map(tracing.is_staged, call.leaves)):
+                raise
+            return _at_value(call, checked)
+        staged = staged or any(map(tracing.is_staged, traced.constants))
+        execute = _execute if staged else _execute_compiled
+        outputs, blocks = execute(traced, call, checked, value)
+        leaves = outputs[: traced.num_values] if value else []
+        return (
+            tree_unflatten(traced.value_tree, leaves) if value else None,
+            _as_tree(blocks, call, traced.value_tree),
+            traced.aux(outputs[len(leaves) :]),
+        )
+
+    return compute
+
+
+def _trace(call: _Call, *, hoist: bool) -> _Traced:
+    value_tree, aux_tree, num_values = None, None, 0
+    static_aux: list[Any] = []
+
+    def flat(*leaves: Any) -> list[Any]:
+        nonlocal value_tree, aux_tree, num_values, static_aux
+        values, value_tree, aux, aux_tree = call.run(leaves)
+        num_values = len(values)
+        static_aux = [None if tracing.is_tracer(leaf) else leaf for leaf in aux]
+        traced_aux = [leaf for leaf in aux if tracing.is_tracer(leaf)]
+        moving[:] = [tracing.is_tracer(leaf) for leaf in aux]
+        return [*values, *traced_aux]
+
+    moving: list[bool] = []
+    program, constants = tracing.trace(flat, call.leaves, hoist=hoist)
+
+    def aux_of(traced_leaves: Sequence[Any]) -> Any:
+        fresh = iter(traced_leaves)
+        return tree_unflatten(
+            aux_tree,  # type: ignore[arg-type]
+            [next(fresh) if m else leaf for m, leaf in zip(moving, static_aux, strict=True)],
+        )
+
+    return _Traced(program, constants, num_values, value_tree, aux_of)
+
+
+def _graph(traced: _Traced, holomorphic: bool) -> graph.Graph:
+    program = traced.program
+    names = [
+        name
+        for name in range(program.num_inputs)
+        if tracing.is_differentiable(program.avals[name])
+    ]
+    return graph.build(
+        program, names, program.outputs[: traced.num_values], holomorphic=holomorphic
+    )
+
+
+def _execute(
+    traced: _Traced, call: _Call, order: str | tuple[int, ...], value: bool
+) -> tuple[list[Any], list[list[Any]]]:
+    """Plans and emits into the surrounding trace."""
+    made = plans.make(_graph(traced, call.holomorphic), order)
+    outputs, blocks = _results(traced, call.avals, made, traced.constants, call.leaves)
+    return outputs if value else outputs[traced.num_values :], blocks
+
+
+def _execute_compiled(
+    traced: _Traced, call: _Call, order: str | tuple[int, ...], value: bool
+) -> tuple[list[Any], list[list[Any]]]:
+    """Runs the compiled program for this canonical jaxpr, compiling it on the first call."""
+    key = (
+        programs.key(traced.program),
+        traced.num_values,
+        order,
+        call.holomorphic,
+        value,
+    )
+
+    def build() -> Callable[..., Any]:
+        made = plans.make(_graph(traced, call.holomorphic), order)
+        kept = traced._replace(constants=[], aux=lambda leaves: None)
+        avals = [tracing.typeof_leaf(leaf) for leaf in call.leaves]
+
+        def jacobian_program(constants: Any, leaves: Any) -> Any:
+            outputs, blocks = _results(kept, avals, made, constants, leaves)
+            return outputs if value else outputs[kept.num_values :], blocks
+
+        return jax.jit(jacobian_program)
+
+    return programs.compiled(key, build)(traced.constants, call.leaves)
+
+
+def _results(
+    traced: _Traced, avals: Sequence[Any], made: Plan, constants: Sequence[Any], leaves: Any
+) -> tuple[list[Any], list[list[Any]]]:
+    """The outputs, and for each value leaf the list of blocks over input leaves."""
+    outputs, found = emit(made, constants, leaves)
+    position = {name: index for index, name in enumerate(made.graph.inputs)}
+    rows = []
+    for at, value in enumerate(outputs[: traced.num_values]):
+        row = []
+        for name, aval in enumerate(avals):
+            block = found.get((at, position.get(name, -1)))
+            weak = bool(getattr(aval, "weak_type", False))
+            if block is None:
+                block = lax.full((*np.shape(value), *aval.shape), 0, aval.dtype)
+            elif jnp.issubdtype(block.dtype, np.complexfloating) and not jnp.issubdtype(
+                aval.dtype, np.complexfloating
+            ):
+                block = lax.real(block)
+            row.append(tracing.convert(block, aval.dtype, weak))
+        rows.append(row)
+    return outputs, rows
+
+
+def _at_value(call: _Call, order: str | tuple[int, ...]) -> tuple[Any, Any, Any]:
+    """The Jacobian of a function whose Python control flow depends on values.
+
+    `jax.vjp` runs the function on the concrete values, as `jax.jacrev` does; what is eliminated
+    is then the graph of its pullback, and the result is transposed.
+    """
+    chosen = [k for k, aval in enumerate(call.avals) if tracing.is_differentiable(aval)]
+    trees: list[Any] = []
+
+    def function(*varied: Any) -> tuple[list[Any], list[Any]]:
+        leaves = list(call.leaves)
+        for position, leaf in zip(chosen, varied, strict=True):
+            leaves[position] = leaf
+        values, value_tree, aux, aux_tree = call.run(leaves)
+        dynamic = [leaf if tracing.is_tracer(leaf) else None for leaf in aux]
+        trees[:] = [value_tree, aux_tree, aux]
+        return values, dynamic
+
+    values, pullback, moving = jax.vjp(function, *(call.leaves[k] for k in chosen), has_aux=True)
+    value_tree, aux_tree, aux = trees
+    aux = [leaf if fresh is None else fresh for leaf, fresh in zip(aux, moving, strict=True)]
+
+    def flat(*cotangents: Any) -> list[Any]:
+        return list(pullback(list(cotangents)))
+
+    out_avals = [tracing.typeof_leaf(value) for value in values]
+    seeds = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in out_avals]
+    program, constants = tracing.trace(flat, seeds)
+    traced = _Traced(program, constants, len(chosen), None, lambda leaves: None)
+    made = plans.make(_graph(traced, call.holomorphic), order)
+    zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
+    _, transposed = _results(traced, out_avals, made, constants, zeros)
+    rows = []
+    for at, out in enumerate(out_avals):
+        row = []
+        for k, aval in enumerate(call.avals):
+            shape = (*out.shape, *aval.shape)
+            if k in chosen:
+                block = transposed[chosen.index(k)][at]
+                rank = len(aval.shape)
+                block = lax.transpose(block, (*range(rank, block.ndim), *range(rank)))
+            else:
+                block = lax.full(shape, 0, aval.dtype)
+            row.append(tracing.convert(block, aval.dtype, bool(aval.weak_type)))
+        rows.append(row)
+    return (
+        tree_unflatten(value_tree, values),
+        _as_tree(rows, call, value_tree),
+        tree_unflatten(aux_tree, aux),
+    )
+
+
+def _as_tree(blocks: Sequence[Sequence[Any]], call: _Call, value_tree: Any) -> Any:
+    single = _is_index(call.argnums)
+    rows = []
+    for row in blocks:
+        tree = tree_unflatten(call.tree, row)
+        rows.append(tree[0] if single else tree)
+    return tree_unflatten(value_tree, rows)
+
+
+def _is_index(argnums: Any) -> bool:
+    try:
+        operator.index(argnums)
+    except TypeError:
+        return False
+    return True
+
+
+def _check_callable(fun: Any) -> None:
+    if not callable(fun):
+        raise TypeError(f"Expected a callable value, got {fun!r}.")
+
+
+def _positions(argnums: Any, num_args: int) -> tuple[int, ...]:
+    """The differentiated positional arguments, as nonnegative positions.
+
+    Raises:
+        TypeError: if `argnums` is neither an integer nor a sequence of integers.
+        ValueError: if one is out of range or repeated.
+    """
+    try:
+        received = (
+            (operator.index(argnums),)
+            if _is_index(argnums)
+            else tuple(operator.index(k) for k in argnums)
+        )
+    except TypeError as error:
+        raise TypeError(
+            f"argnums must be an integer or a sequence of integers, but got {argnums!r}."
+        ) from error
+    for position in received:
+        if not -num_args <= position < num_args:
+            raise ValueError(
+                "argnums must be greater than or equal to -len(args) and less than len(args), "
+                f"but got value {position} for len(args) == {num_args}."
+            )
+    positions = tuple(position % num_args for position in received)
+    if len(set(positions)) != len(positions):
+        raise ValueError(
+            f"argnums must name each argument once, but got {argnums!r} for {num_args} arguments."
+        )
+    return positions
+
+
+def _typeof(leaf: Any) -> Any:
+    try:
+        return tracing.typeof_leaf(leaf)
+    except TypeError:
+        raise TypeError(
+            f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type."
+        ) from None
+
+
+def _input_problem(aval: Any, holomorphic: bool, allow_int: bool) -> str | None:
+    """What `jax.jacrev` would object to in an input; None if nothing."""
+    dtype = aval.dtype
+    if holomorphic and not jnp.issubdtype(dtype, np.complexfloating):
+        return (
+            "jacobian with holomorphic=True requires inputs with complex dtype, but got "
+            f"{dtype.name}"
+        )
+    if (
+        jnp.issubdtype(dtype, jax.dtypes.extended)
+        or jnp.issubdtype(dtype, np.integer)
+        or jnp.issubdtype(dtype, np.bool_)
+    ):
+        if not allow_int:
+            return (
+                "jacobian requires real- or complex-valued inputs (input dtype that is a "
+                f"sub-dtype of np.inexact), but got {dtype.name}. If you want to use Boolean- or "
+                "integer-valued inputs, set allow_int to True"
+            )
+    elif jnp.issubdtype(dtype, np.complexfloating) and not holomorphic:
+        return None  # the output decides, as for jax.jacrev
+    return None
+
+
+def _output_problem(aval: Any, holomorphic: bool) -> str | None:
+    """What `jax.jacrev` would object to in an output; None if nothing."""
+    dtype = aval.dtype
+    if jnp.issubdtype(dtype, jax.dtypes.extended):
+        return f"jacobian with output element type {dtype.name}."
+    if holomorphic:
+        if jnp.issubdtype(dtype, np.complexfloating):
+            return None
+        return (
+            "jacobian with holomorphic=True requires outputs with complex dtype, but got "
+            f"{dtype.name}."
+        )
+    requires = (
+        "jacobian requires real-valued outputs (output dtype that is a sub-dtype of np.floating), "
+        f"but got {dtype.name}. "
+    )
+    if jnp.issubdtype(dtype, np.complexfloating):
+        return requires + "For holomorphic differentiation, pass holomorphic=True."
+    if not jnp.issubdtype(dtype, np.floating):
+        return requires + "For functions with integer outputs, return them with has_aux=True."
+    return None

@@ -1,0 +1,548 @@
+"""Jacobian blocks as sums of pieces, and the tape that records how to compute them.
+
+A block dv/du is a tuple of pieces. A `Piece` is a static term with a static scale and, where the
+coefficient is only known at run time, the number of a *slot* that will hold it. An `OperatorPiece`
+is the linear map of one equation that has no description by terms (a scan, an fft, a triangular
+solve): it can be applied to columns (a JVP) or to rows (a VJP), so it always has an answer.
+
+A `Tape` composes and adds blocks symbolically. It allocates slots and records steps with their
+cost; running the tape on arrays happens later, in `run`.
+"""
+
+import math
+from collections.abc import Callable, Iterable, Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import jax
+from jax import lax
+
+from jax_cce import coefficients, structure
+from jax_cce.structure import Affine, Product, Term, Unrepresentable
+
+__all__ = [
+    "Block",
+    "Cost",
+    "Operator",
+    "OperatorPiece",
+    "Piece",
+    "Step",
+    "Tape",
+    "needed",
+    "run",
+]
+
+# Beyond this many terms a small block is cheaper to trace and to run as one dense array.
+_MOST_TERMS = 8
+_SMALL_BLOCK = 4096
+
+
+class Piece(NamedTuple):
+    """scale * coefficient, placed by a term; `slot` is None where the coefficient is 1."""
+
+    term: Term
+    scale: complex
+    slot: int | None
+
+
+@dataclass(frozen=True, eq=False)
+class Operator:
+    """The linear map of one equation between its active operands and its outputs.
+
+    Attributes:
+        name: the primitive's name.
+        in_shapes: shape of each active operand.
+        out_shapes: shape of each output.
+        jvp: (site, operand, tangent) -> tangents of all outputs; None where JAX has no
+            forward mode for it (custom_vjp).
+        vjp: (site, output, cotangent) -> cotangents of all operands; None where JAX has no
+            reverse mode for it (while_loop).
+        flops: estimated cost of one application.
+    """
+
+    name: str
+    in_shapes: dict[int, tuple[int, ...]]
+    out_shapes: dict[int, tuple[int, ...]]
+    jvp: Callable[[Any, int, Any], dict[int, Any]] | None
+    vjp: Callable[[Any, int, Any], dict[int, Any]] | None
+    flops: int
+
+
+class OperatorPiece(NamedTuple):
+    """The part of an operator from one operand to one output, at one site."""
+
+    operator: Operator
+    site: int
+    operand: int
+    output: int
+
+
+Block = tuple[Piece | OperatorPiece, ...]
+
+
+@dataclass
+class Cost:
+    """What a sequence of steps costs, in each of the named measures."""
+
+    multiplications: int = 0
+    flops: int = 0
+
+
+class Step(NamedTuple):
+    """One recorded computation.
+
+    Attributes:
+        kind: "local", "multiply", "add", "dense", "columns", "jvp" or "vjp".
+        slots: the slots that the step fills.
+        detail: what `run` needs, by kind.
+        flops: operations executed.
+        vertex: the vertex whose elimination the step belongs to; None for the final assembly.
+    """
+
+    kind: str
+    slots: tuple[int, ...]
+    detail: Any
+    flops: int
+    vertex: int | None
+
+    def __str__(self) -> str:
+        where = "assembly" if self.vertex is None else f"v{self.vertex}"
+        slots = ", ".join(f"c{slot}" for slot in self.slots)
+        return f"[{where}] {slots} = {_describe(self)}"
+
+
+def _describe(step: Step) -> str:
+    detail = step.detail
+    if step.kind == "local":
+        return f"local coefficient {detail[1]} of equation {detail[0]}"
+    if step.kind == "multiply":
+        product, later, earlier = detail
+        factors = " * ".join(f"c{slot}" for slot in (later, earlier) if slot is not None)
+        summed = product.sizes[len(product.term.sizes) :]
+        over = f", summed over {list(summed)}" if summed else ""
+        return f"{factors} -> {list(product.term.coefficient_shape)}{over}"
+    if step.kind == "reorder":
+        return f"c{detail[0]} with its axes in order {list(detail[1])}"
+    if step.kind in ("jvp", "vjp"):
+        operator, site, position, seed, columns = detail
+        return f"{step.kind} of {operator.name} (equation {site}), {columns} x seed c{seed}"
+    pieces = detail[0]
+    terms = (
+        f"{p.scale:g}" + (f"*c{p.slot}" if p.slot is not None else "")
+        if isinstance(p.scale, (int, float))
+        else f"{p.scale}*c{p.slot}"
+        for p in pieces
+    )
+    return f"{step.kind}({' + '.join(terms)}) -> {list(detail[1])}"
+
+
+class Tape:
+    """Composes and adds blocks symbolically, recording steps and their cost."""
+
+    def __init__(self) -> None:
+        self.steps: list[Step] = []
+        self.cost = Cost()
+        self.vertex: int | None = None
+        self._num_slots = 0
+        self._memo: dict[Any, Any] = {}
+
+    def _record(
+        self, kind: str, detail: Any, *, slots: int = 1, flops: int = 0, multiplications: int = 0
+    ) -> tuple[int, ...]:
+        names = tuple(range(self._num_slots, self._num_slots + slots))
+        self._num_slots += slots
+        self.steps.append(Step(kind, names, detail, flops, self.vertex))
+        self.cost.flops += flops
+        self.cost.multiplications += multiplications
+        return names
+
+    def fork(self) -> "Tape":
+        """A tape that continues this one, leaving it as it is."""
+        other = Tape()
+        other.steps = list(self.steps)
+        other.cost = Cost(self.cost.multiplications, self.cost.flops)
+        other._num_slots = self._num_slots
+        other._memo = dict(self._memo)
+        return other
+
+    def local(self, term: Term, scale: complex, site: int, key: Any) -> Piece:
+        """The piece of a local Jacobian whose coefficient the site computes at run time."""
+        return Piece(term, scale, self._record("local", (site, key, term))[0])
+
+    def compose(
+        self,
+        later: Block,
+        earlier: Block,
+        shapes: tuple[tuple[int, ...], tuple[int, ...], tuple[int, ...]],
+    ) -> Block:
+        """dw/dv times dv/du.
+
+        Args:
+            later: the block dw/dv.
+            earlier: the block dv/du.
+            shapes: the shapes of w, v and u.
+        """
+        if len(later) == 1 and len(earlier) == 1:
+            (l,), (e,) = later, earlier
+            if isinstance(l, Piece) and isinstance(e, Piece):
+                return self._compose_terms(l, e, shapes)
+        w, v, u = shapes
+        later_terms, later_operators = _split(later)
+        earlier_terms, earlier_operators = _split(earlier)
+        if later_operators and len(earlier_terms) > 1:
+            earlier_terms = self.densify(earlier_terms, v, u)
+        if earlier_operators and len(later_terms) > 1:
+            later_terms = self.densify(later_terms, w, v)
+        result: Block = ()
+        for l in later_terms:
+            for e in earlier_terms:
+                result = self.add(result, self._compose_terms(l, e, shapes), w, u)
+        for operator in later_operators:
+            for e in earlier_terms:
+                result = self.add(result, self._apply_to_columns(operator, e, shapes), w, u)
+        for operator in earlier_operators:
+            for l in later_terms:
+                result = self.add(result, self._apply_to_rows(l, operator, shapes), w, u)
+        for l_operator in later_operators:
+            for e_operator in earlier_operators:
+                first = self._explicit(e_operator, v, u)
+                result = self.add(result, self.compose((l_operator,), first, shapes), w, u)
+        return result
+
+    def _compose_terms(self, later: Piece, earlier: Piece, shapes: Any) -> tuple[Piece, ...]:
+        try:
+            product = structure.compose(later.term, earlier.term)
+        except Unrepresentable:
+            w, v, u = shapes
+            # Either dense side makes every composition representable; take the smaller one.
+            if math.prod(v) * math.prod(u) <= math.prod(w) * math.prod(v):
+                return self._compose_terms(later, *self.densify((earlier,), v, u), shapes)
+            return self._compose_terms(*self.densify((later,), w, v), earlier, shapes)
+        if product is None:
+            return ()
+        self.cost.multiplications += product.multiplications
+        scale = later.scale * earlier.scale * product.multiplicity
+        if scale == 0:
+            return ()
+        slots = [p.slot for p in (later, earlier) if p.slot is not None]
+        if not slots:
+            return (Piece(product.term, scale, None),)
+        if len(slots) == 1 and _is_alias(product, later if earlier.slot is None else earlier):
+            return (Piece(product.term, scale, slots[0]),)
+        key = "multiply", product, later.slot, earlier.slot
+        if key not in self._memo:
+            self._memo[key] = self._record(
+                "multiply", (product, later.slot, earlier.slot), flops=product.flops
+            )
+        return (Piece(product.term, scale, self._memo[key][0]),)
+
+    def add(self, one: Block, other: Block, out_shape: Any, in_shape: Any) -> Block:
+        """The sum of two blocks; terms with the same support are added entry by entry."""
+        if not one or not other:
+            return one or other
+        terms: dict[Any, list[Piece]] = {}
+        operators: list[OperatorPiece] = []
+        for piece in (*one, *other):
+            if isinstance(piece, Piece):
+                terms.setdefault(piece.term.support, []).append(piece)
+            else:
+                operators.append(piece)
+        summed = [p for group in terms.values() for p in self._add_alike(group)]
+        if len(summed) > 1:
+            entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
+            full = math.prod(out_shape) * math.prod(in_shape)
+            if entries >= full or (len(summed) > _MOST_TERMS and full <= _SMALL_BLOCK):
+                summed = list(self.densify(tuple(summed), out_shape, in_shape))
+        return (*summed, *operators)
+
+    def _add_alike(self, pieces: list[Piece]) -> list[Piece]:
+        if len(pieces) == 1:
+            return pieces
+        first = pieces[0].term
+        layout = all(p.term.layout for p in pieces)
+        if all(p.slot is None for p in pieces):
+            scale = sum(p.scale for p in pieces)
+            return [Piece(first._replace(layout=layout), scale, None)] if scale else []
+        if all(p.slot == pieces[0].slot for p in pieces):
+            scale = sum(p.scale for p in pieces)
+            return [pieces[0]._replace(scale=scale)] if scale else []
+        axes = tuple(sorted({axis for p in pieces for axis in p.term.axes or ()}))
+        term = first._replace(axes=axes, layout=layout)
+        # A common factor is kept outside, so that a difference stays one subtraction.
+        common = pieces[0].scale
+        if any(p.scale not in (common, -common) for p in pieces):
+            common = 1
+        inside = tuple(p._replace(scale=p.scale / common if common != 1 else p.scale) for p in pieces)
+        each = math.prod(term.coefficient_shape)
+        flops = each * (len(pieces) - 1 + sum(p.scale not in (1, -1) for p in inside))
+        (slot,) = self._record("add", (inside, term.coefficient_shape, term), flops=flops)
+        return [Piece(term, common, slot)]
+
+    def densify(self, pieces: Sequence[Piece], out_shape: Any, in_shape: Any) -> tuple[Piece]:
+        """One dense piece equal to the sum of the given ones."""
+        term = structure.dense(tuple(out_shape), tuple(in_shape))
+        assert term is not None
+        if len(pieces) == 1 and pieces[0].term == term:
+            return (pieces[0],)
+        shape = (*out_shape, *in_shape)
+        (slot,) = self._record(
+            "dense", (tuple(pieces), shape, term), flops=math.prod(shape) * len(pieces)
+        )
+        return (Piece(term, 1, slot),)
+
+    @staticmethod
+    def one(shape: tuple[int, ...]) -> tuple[Piece, ...]:
+        """The identity block."""
+        term = structure.identity(tuple(shape))
+        return () if term is None else (Piece(term, 1, None),)
+
+    def explicit(self, block: Block, out_shape: Any, in_shape: Any) -> tuple[Piece, ...]:
+        """The block as terms only: its operators are applied to an identity."""
+        terms, operators = _split(block)
+        result: Block = terms
+        for operator in operators:
+            result = self.add(result, self._explicit(operator, out_shape, in_shape), out_shape, in_shape)
+        return result  # type: ignore[return-value]
+
+    def _explicit(self, piece: OperatorPiece, out_shape: Any, in_shape: Any) -> tuple[Piece, ...]:
+        rows, columns = math.prod(out_shape), math.prod(in_shape)
+        if not rows or not columns:
+            return ()
+        forward = piece.operator.jvp and (columns <= rows or not piece.operator.vjp)
+        if forward:
+            (one,) = self.one(in_shape)
+            return self._apply_to_columns(piece, one, (out_shape, in_shape, in_shape))
+        (one,) = self.one(out_shape)
+        return self._apply_to_rows(one, piece, (out_shape, out_shape, in_shape))
+
+    def _apply_to_columns(self, piece: OperatorPiece, term: Piece, shapes: Any) -> tuple[Piece, ...]:
+        w, v, u = shapes
+        columns = math.prod(
+            term.term.sizes[k] for k in {k for a in term.term.inn for k, _ in a.strides}
+        )
+        if not piece.operator.jvp or (piece.operator.vjp and math.prod(w) < columns):
+            return self._compose_blocks(self._explicit(piece, w, v), (term,), shapes)
+        return self._push("jvp", piece, term.term.out, term.term.inn, term, (v, w, u))
+
+    def _apply_to_rows(self, term: Piece, piece: OperatorPiece, shapes: Any) -> tuple[Piece, ...]:
+        w, v, u = shapes
+        rows = math.prod(
+            term.term.sizes[k] for k in {k for a in term.term.out for k, _ in a.strides}
+        )
+        if not piece.operator.vjp or (piece.operator.jvp and math.prod(u) < rows):
+            return self._compose_blocks((term,), self._explicit(piece, v, u), shapes)
+        return self._push("vjp", piece, term.term.inn, term.term.out, term, (v, u, w))
+
+    def _compose_blocks(self, later: Any, earlier: Any, shapes: Any) -> tuple[Piece, ...]:
+        return self.compose(later, earlier, shapes)  # type: ignore[return-value]
+
+    def _push(
+        self,
+        direction: str,
+        piece: OperatorPiece,
+        seeded: tuple[Affine, ...],
+        kept: tuple[Affine, ...],
+        term: Piece,
+        shapes: Any,
+    ) -> tuple[Piece, ...]:
+        """Applies an operator to the loops of a term that the other side keeps.
+
+        `shapes` are those of the eliminated variable, of the result on the operator's side, and
+        of the side that stays.
+        """
+        eliminated, target, _ = shapes
+        if not math.prod(target):
+            return ()
+        operator, site = piece.operator, piece.site
+        loops = sorted({loop for affine in kept for loop, _ in affine.strides})
+        batch = tuple(term.term.sizes[loop] for loop in loops)
+        columns = math.prod(batch)
+        key = "columns", direction, term._replace(scale=1), tuple(eliminated)
+        if key not in self._memo:
+            maps = (*(Affine(0, ((loop, 1),)) for loop in loops), *seeded)
+            self._memo[key] = self._record(
+                "columns",
+                ((term._replace(scale=1),), (*batch, *eliminated), maps),
+                flops=columns * math.prod(eliminated),
+            )
+        (seed,) = self._memo[key]
+        forward = direction == "jvp"
+        position = piece.operand if forward else piece.output
+        results = operator.out_shapes if forward else operator.in_shapes
+        push = direction, site, position, seed
+        if push not in self._memo:
+            flops = columns * operator.flops
+            slots = self._record(
+                direction,
+                (operator, site, position, seed, columns),
+                slots=len(results),
+                flops=flops,
+                multiplications=flops // 2,
+            )
+            self._memo[push] = dict(zip(results, slots, strict=True))
+        slot = self._memo[push][piece.output if forward else piece.operand]
+
+        rank = len(batch)
+        fresh = tuple(Affine(0, ((rank + axis, 1),)) for axis in range(len(target)))
+        names = {loop: index for index, loop in enumerate(loops)}
+        stays = tuple(
+            Affine(a.offset, tuple((names[loop], s) for loop, s in a.strides)) for a in kept
+        )
+        out, inn = (fresh, stays) if forward else (stays, fresh)
+        raw = Term((*batch, *target), out, inn, tuple(range(rank + len(target))))
+        placed = structure.canonical(raw)
+        assert placed is not None
+        result, order = placed
+        if order != tuple(range(len(order))) or 1 in raw.sizes:
+            relabel = "reorder", slot, order
+            if relabel not in self._memo:
+                self._memo[relabel] = self._record(
+                    "reorder", (slot, order, result.coefficient_shape)
+                )
+            (slot,) = self._memo[relabel]
+        return (Piece(result, term.scale, slot),)
+
+
+def needed(steps: Sequence[Step], wanted: Iterable[int]) -> list[Step]:
+    """The steps on which the wanted slots depend, in order."""
+    live = set(wanted)
+    kept = []
+    for step in reversed(steps):
+        if not live.isdisjoint(step.slots):
+            kept.append(step)
+            live.update(_reads(step))
+    kept.reverse()
+    return kept
+
+
+def _reads(step: Step) -> list[int]:
+    if step.kind == "local":
+        return []
+    if step.kind == "multiply":
+        slots = step.detail[1:]
+    elif step.kind in ("jvp", "vjp"):
+        slots = (step.detail[3],)
+    elif step.kind == "reorder":
+        slots = (step.detail[0],)
+    else:
+        slots = tuple(piece.slot for piece in step.detail[0])
+    return [slot for slot in slots if slot is not None]
+
+
+def _split(block: Block) -> tuple[tuple[Piece, ...], tuple[OperatorPiece, ...]]:
+    return (
+        tuple(p for p in block if isinstance(p, Piece)),
+        tuple(p for p in block if isinstance(p, OperatorPiece)),
+    )
+
+
+def _is_alias(product: Product, piece: Piece) -> bool:
+    """Whether the only dynamic factor is already the coefficient of the product."""
+    axes = product.term.axes
+    maps = product.later if product.earlier is None else product.earlier
+    return (
+        len(product.sizes) == len(product.term.sizes)
+        and product.term.coefficient_shape == piece.term.coefficient_shape
+        and maps == tuple(Affine(0, ((axis, 1),)) for axis in axes or ())
+    )
+
+
+def run(
+    steps: Sequence[Step],
+    local: Callable[[int, Any, Term], Any],
+    site: Callable[[int], Any],
+    dtype: Any,
+) -> dict[int, Any]:
+    """Carries out recorded steps on arrays.
+
+    Args:
+        steps: from a `Tape`.
+        local: the coefficient array of a site's local Jacobian.
+        site: what an operator's jvp and vjp receive.
+        dtype: what static coefficients and masks become where numbers are needed.
+
+    Returns:
+        The array in each slot.
+    """
+    slots: dict[int, Any] = {}
+
+    def placed(piece: Piece) -> Any:
+        if piece.slot is None:
+            return lax.full((), piece.scale, dtype)
+        return coefficients.scaled(slots[piece.slot], piece.scale, dtype)
+
+    for kind, names, detail, _, _ in steps:
+        if kind == "multiply":
+            product, later, earlier = detail
+            slots[names[0]] = coefficients.multiply(
+                product,
+                None if later is None else slots[later],
+                None if earlier is None else slots[earlier],
+                dtype,
+            )
+        elif kind == "local":
+            slots[names[0]] = local(*detail)
+        elif kind == "add":
+            slots[names[0]] = _sum(detail, slots, dtype)
+        elif kind == "dense":
+            pieces, shape, term = detail
+            total = None
+            for piece in pieces:
+                maps = piece.term.out + piece.term.inn
+                array = coefficients.materialise(
+                    placed(piece), piece.term.axes or (), piece.term.sizes, maps, shape
+                )
+                total = array if total is None else lax.add(*coefficients.promote(total, array))
+            slots[names[0]] = lax.reshape(total, term.coefficient_shape)
+        elif kind == "columns":
+            (piece,), shape, maps = detail
+            slots[names[0]] = coefficients.materialise(
+                placed(piece), piece.term.axes or (), piece.term.sizes, maps, shape
+            )
+        elif kind == "reorder":
+            slot, order, shape = detail
+            array = lax.squeeze(
+                slots[slot], [axis for axis, size in enumerate(slots[slot].shape) if size == 1]
+            )
+            slots[names[0]] = lax.reshape(lax.transpose(array, order), shape)
+        else:
+            operator, where, position, seed, columns = detail
+            forward = kind == "jvp"
+            apply, shape = (
+                (operator.jvp, operator.in_shapes[position])
+                if forward
+                else (operator.vjp, operator.out_shapes[position])
+            )
+            array = slots[seed]
+            batch = array.shape[: array.ndim - len(shape)]
+            here = site(where)
+
+            def one(vector: Any, apply: Any = apply, here: Any = here, at: Any = position) -> Any:
+                return apply(here, at, vector)
+
+            results = jax.vmap(one)(lax.reshape(array, (columns, *shape)))
+            targets = operator.out_shapes if forward else operator.in_shapes
+            for name, index in zip(names, targets, strict=True):
+                result = results[index]
+                slots[name] = lax.reshape(result, (*batch, *result.shape[1:]))
+    return slots
+
+
+def _sum(detail: Any, slots: dict[int, Any], dtype: Any) -> Any:
+    pieces, _, term = detail
+    # Positive terms first, so that the sum starts without a negation.
+    total = None
+    for piece in sorted(pieces, key=lambda p: p.scale == -1):
+        subtract = total is not None and piece.scale == -1 and piece.slot is not None
+        scale = 1 if subtract else piece.scale
+        if piece.slot is None:
+            like = dtype if total is None else total.dtype
+            array = lax.full((), scale, like)
+        else:
+            array = coefficients.scaled(slots[piece.slot], scale, dtype)
+        array = coefficients.align(array, piece.term.axes or (), term.axes, term.sizes)
+        if total is None:
+            total = array
+        else:
+            total = (lax.sub if subtract else lax.add)(*coefficients.promote(total, array))
+    return total

@@ -1,0 +1,76 @@
+"""From a plan and run-time values to arrays: the program's outputs and its Jacobian."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax.numpy as jnp
+from jax import lax
+
+from jax_cce import tracing
+from jax_cce.blocks import run
+from jax_cce.coefficients import scaled
+from jax_cce.plans import Plan
+from jax_cce.rules.registry import Site
+from jax_cce.structure import Term
+
+__all__ = ["emit"]
+
+
+def emit(
+    plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
+) -> tuple[list[Any], dict[tuple[int, int], Any]]:
+    """Evaluates the program and its Jacobian in ordinary JAX operations.
+
+    Args:
+        plan: the plan.
+        constants: values of the program's constants.
+        inputs: values of the program's inputs.
+
+    Returns:
+        The program's outputs, and for each pair (output, input), by their positions among the
+        differentiated ones, the block of shape out_shape + in_shape. A pair that is missing is
+        zero.
+    """
+    graph = plan.graph
+    program = graph.program
+    values: list[Any] = [*inputs, *constants]
+    values += [None] * (len(program.avals) - len(values))
+    used = {step.detail[0] for step in plan.steps if step.kind == "local"}
+    used |= {step.detail[1] for step in plan.steps if step.kind in ("jvp", "vjp")}
+    sites: dict[int, Site] = {}
+    for index, equation in enumerate(program.equations):
+        ins = [tracing.read(values, atom) for atom in equation.inputs]
+        local, residuals = graph.sites[index], ()
+        if index in used and local is not None and local.evaluate is not None:
+            outs, residuals = local.evaluate(ins)  # type: ignore[assignment]
+        else:
+            outs = tracing.bind(equation, ins)
+        if index in used:
+            sites[index] = Site(equation, ins, outs, residuals)
+        for name, out in zip(equation.outputs, outs, strict=True):
+            values[name] = out
+
+    def local_coefficient(site: int, key: tuple[int, int, int], term: Term) -> Any:
+        operand, output, position = key
+        local = graph.sites[site]
+        assert local is not None
+        terms = local.edges[operand, output]
+        value = terms[position].value(sites[site])  # type: ignore[index]
+        assert value.shape == term.coefficient_shape, (program.equations[site], value.shape, term)
+        return value
+
+    dtypes = [program.avals[name].dtype for name in graph.inputs]
+    dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
+    slots = run(plan.steps, local_coefficient, sites.__getitem__, dtype)
+
+    blocks = {}
+    for (output, name), piece in plan.results.items():
+        target = graph.outputs[output]
+        shape = (*graph.shapes[target], *graph.shapes[graph.inputs[name]])
+        if piece.slot is None:
+            block = lax.full(shape, piece.scale, dtype)
+        else:
+            block = lax.reshape(scaled(slots[piece.slot], piece.scale, dtype), shape)
+        blocks[output, name] = block
+    return [tracing.read(values, atom) for atom in program.outputs], blocks
+

@@ -1,0 +1,109 @@
+"""A plan: the order, the recorded steps and their cost, made from shapes alone."""
+
+import collections
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+
+from jax_cce import orders
+from jax_cce.blocks import OperatorPiece, Piece, Step, needed
+from jax_cce.graph import Graph
+
+__all__ = ["Plan", "make"]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a Jacobian will be computed.
+
+    A vertex is a variable of the traced program (calls inlined, dead code dropped) that lies
+    between a differentiated input and an output and is not itself a mere output; its number is
+    its place among all variables that the program's equations compute, from 0.
+
+    Attributes:
+        order: the vertices in the order of their elimination.
+        vertices: the vertices in ascending order.
+        num_edges: number of local Jacobian blocks in the graph.
+        steps: the computations in order; `str(step)` is readable.
+        operators: names of the primitives whose local Jacobian is a linear operator, which is
+            applied to columns or rows because it has no structured form.
+    """
+
+    order: tuple[int, ...]
+    vertices: tuple[int, ...]
+    num_edges: int
+    steps: tuple[Step, ...] = field(repr=False)
+    operators: tuple[str, ...]
+    graph: Graph = field(repr=False)
+    results: Mapping[tuple[int, int], Piece] = field(repr=False)
+    _costs: Mapping[str, int] = field(repr=False)
+
+    @property
+    def num_vertices(self) -> int:
+        """The number of vertices."""
+        return len(self.vertices)
+
+    def cost(self, name: str = "multiplications") -> int:
+        """The cost of the plan in a named measure.
+
+        Args:
+            name: "multiplications", the count of the published tables (Lohoff & Neftci 2024;
+                one per product of two coefficients, factors of one included, layout equations
+                free), or "flops", the additions and multiplications that are executed, where
+                static factors of one cost nothing. Neither counts the local partials.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        if name not in self._costs:
+            names = ", ".join(map(repr, self._costs))
+            raise ValueError(f"cost must be one of {names}, but got {name!r}.")
+        return self._costs[name]
+
+    def __str__(self) -> str:
+        """The plan as text: a summary, then one line for each step."""
+        kinds = collections.Counter(step.kind for step in self.steps)
+        lines = [
+            f"Plan: {self.num_vertices} vertices, {self.num_edges} edges, "
+            f"{self.cost('multiplications')} multiplications, {self.cost('flops')} flops",
+            f"  order: {' '.join(map(str, self.order)) or '(nothing to eliminate)'}",
+            f"  steps: {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}",
+        ]
+        if self.operators:
+            lines.append(f"  on operator edges: {', '.join(self.operators)}")
+        return "\n".join([*lines, *(f"  {step}" for step in self.steps)])
+
+
+def make(graph: Graph, order: str | tuple[int, ...]) -> Plan:
+    """Eliminates all vertices of a graph and records how.
+
+    Args:
+        graph: the graph.
+        order: a checked order.
+
+    Raises:
+        ValueError: where the order is no permutation of the graph's vertices.
+    """
+    state = orders.eliminate(graph, order)
+    results = state.jacobian()
+    wanted = [piece.slot for piece in results.values() if piece.slot is not None]
+    steps = tuple(needed(state.tape.steps, wanted))
+    first = graph.program.first_computed
+    return Plan(
+        tuple(vertex - first for vertex in state.order),
+        tuple(vertex - first for vertex in graph.vertices),
+        graph.num_edges,
+        steps,
+        _operators(graph),
+        graph,
+        results,
+        {
+            "multiplications": state.tape.cost.multiplications,
+            "flops": sum(step.flops for step in steps),
+        },
+    )
+
+
+def _operators(graph: Graph) -> tuple[str, ...]:
+    pieces = (piece for to in graph.successors.values() for block in to.values() for piece in block)
+    names = (piece.operator.name for piece in pieces if isinstance(piece, OperatorPiece))
+    return tuple(sorted(set(names)))

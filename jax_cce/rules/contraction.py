@@ -1,0 +1,132 @@
+"""Products, selections and reductions whose coefficients are other operands or masks."""
+
+from typing import Any
+
+import numpy as np
+from jax import lax
+
+from jax_cce.rules.registry import LocalJacobian, LocalTerm, Site, along, define, local_term
+from jax_cce.structure import Term
+from jax_cce.tracing import Equation
+
+
+def _dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """Bilinear: the coefficient of each operand is the other one.
+
+    With out[b, i, j] = sum_k x[b, i, k] y[b, k, j]:
+    d out[b, i, j] / d x[b, i, k] = y[b, k, j], zero for other b and i; the same for y.
+    """
+    (contract, batch) = equation.params["dimension_numbers"]
+    shapes = [aval.shape for aval in equation.in_avals[:2]]
+    # Loop numbers: batch, free axes of x, free axes of y (the result's axes), then contracted.
+    loops: list[dict[int, int]] = [{}, {}]
+    sizes: list[int] = []
+    for axes in zip(*batch, strict=True):
+        for side, axis in enumerate(axes):
+            loops[side][axis] = len(sizes)
+        sizes.append(shapes[0][axes[0]])
+    for side, shape in enumerate(shapes):
+        for axis, size in enumerate(shape):
+            if axis not in batch[side] and axis not in contract[side]:
+                loops[side][axis] = len(sizes)
+                sizes.append(size)
+    out = tuple(map(along, range(len(sizes))))
+    for axes in zip(*contract, strict=True):
+        for side, axis in enumerate(axes):
+            loops[side][axis] = len(sizes)
+        sizes.append(shapes[0][axes[0]])
+    orders = [tuple(loops[side][axis] for axis in range(len(shapes[side]))) for side in (0, 1)]
+
+    edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
+    for side in (0, 1):
+        if active[side]:
+            term = Term(tuple(sizes), out, tuple(map(along, orders[side])), orders[1 - side])
+            if block := local_term(term, 1, _operand(1 - side)):
+                edges[side, 0] = block
+    return LocalJacobian(edges)
+
+
+def _operand(index: int) -> Any:
+    return lambda site: site.ins[index]
+
+
+def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """Each case passes where it is the one selected: a diagonal mask."""
+    which = equation.in_avals[0]
+    shape = equation.out_avals[0].shape
+    loops = tuple(map(along, range(len(shape))))
+    axes = tuple(range(len(which.shape)))
+
+    def mask(case: int) -> Any:
+        def value(site: Site) -> Any:
+            selector = site.ins[0]
+            if which.dtype == np.bool_:
+                return selector if case else lax.bitwise_not(selector)
+            return lax.eq(selector, lax.full_like(selector, case))
+
+        return value
+
+    edges = {}
+    for operand, wanted in enumerate(active):
+        if wanted and (
+            block := local_term(Term(shape, loops, loops, axes), 1, mask(operand - 1))
+        ):
+            edges[operand, 0] = block
+    return LocalJacobian(edges)
+
+
+def _clamp(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """Passes the bound or the operand, whichever is the result; a bound may have rank 0."""
+    shape = equation.out_avals[0].shape
+    loops = tuple(map(along, range(len(shape))))
+    axes = tuple(range(len(shape)))
+
+    def lower(site: Site) -> Any:
+        low, x, high = (_to_shape(operand, shape) for operand in site.ins)
+        return lax.bitwise_and(lax.gt(low, x), lax.lt(low, high))
+
+    def upper(site: Site) -> Any:
+        _, x, high = (_to_shape(operand, shape) for operand in site.ins)
+        return lax.lt(high, x)
+
+    def inside(site: Site) -> Any:
+        low, x, high = (_to_shape(operand, shape) for operand in site.ins)
+        return lax.bitwise_and(lax.gt(x, low), lax.lt(x, high))
+
+    edges = {}
+    for operand, (wanted, value) in enumerate(
+        zip(active, (lower, inside, upper), strict=True)
+    ):
+        inn = loops if equation.in_avals[operand].shape == shape else ()
+        if wanted and (block := local_term(Term(shape, loops, inn, axes), 1, value)):
+            edges[operand, 0] = block
+    return LocalJacobian(edges)
+
+
+def _to_shape(operand: Any, shape: tuple[int, ...]) -> Any:
+    return operand if np.shape(operand) == shape else lax.broadcast(operand, shape)
+
+
+def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """reduce_max, reduce_min: entries equal to the result share the derivative equally."""
+    shape, reduced = equation.in_avals[0].shape, equation.params["axes"]
+    loops = tuple(map(along, range(len(shape))))
+    kept = tuple(axis for axis in range(len(shape)) if axis not in reduced)
+
+    def value(site: Site) -> Any:
+        x, out = site.ins[0], site.outs[0]
+        chosen = lax.eq(x, lax.broadcast_in_dim(out, shape, kept))
+        chosen = lax.convert_element_type(chosen, x.dtype)
+        count = lax.reduce_sum(chosen, tuple(reduced))
+        return lax.div(chosen, lax.broadcast_in_dim(count, shape, kept))
+
+    term = Term(shape, tuple(loops[axis] for axis in kept), loops, tuple(range(len(shape))))
+    block = local_term(term, 1, value) if active[0] else ()
+    return LocalJacobian({(0, 0): block} if block else {})
+
+
+define("dot_general", _dot_general)
+define("select_n", _select_n)
+define("clamp", _clamp)
+define("reduce_max", _reduce_choice)
+define("reduce_min", _reduce_choice)

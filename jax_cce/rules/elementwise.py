@@ -1,0 +1,121 @@
+"""Elementwise primitives: one line each, the partial derivatives as functions of x, y and out.
+
+At kinks and limits the partials follow JAX's own conventions: a tie of max or min gives half to
+each side, abs has derivative sign(x), and so on.
+"""
+
+from typing import Any
+
+from jax import lax
+
+from jax_cce.rules.registry import elementwise
+
+
+def _like(x: Any, value: float) -> Any:
+    return lax.full_like(x, value, shape=())
+
+
+def _reciprocal(y: Any) -> Any:
+    if isinstance(y, (int, float, complex)):
+        return 1 / y if y else float("inf")
+    return lax.div(_like(y, 1), y)
+
+
+def _choice(x: Any, out: Any, y: Any) -> Any:
+    """The share of max or min that operand x gets: 1, 0, or a half at a tie."""
+    one, half, zero = (lax.full_like(out, share) for share in (1, 0.5, 0))
+    return lax.select(lax.eq(x, out), lax.select(lax.eq(y, out), half, one), zero)
+
+
+def _power_of_base(x: Any, y: Any) -> Any:
+    if x.dtype == y.dtype:
+        return lax.mul(y, lax.pow(x, lax.sub(y, _like(y, 1))))
+    # An integer exponent: x**0 is constant, also at x = 0.
+    zero = lax.eq(y, _like(y, 0))
+    safe = lax.select(zero, lax.full_like(y, 1), y)
+    slope = lax.mul(lax.convert_element_type(safe, x.dtype), lax.pow(x, lax.sub(safe, _like(y, 1))))
+    return lax.mul(slope, lax.convert_element_type(lax.bitwise_not(zero), x.dtype))
+
+
+def _power_of_exponent(x: Any, out: Any) -> Any:
+    base = lax.select(lax.eq(x, lax.full_like(x, 0)), lax.full_like(x, 1), x)
+    return lax.mul(lax.log(base), out)
+
+
+def _integer_power(x: Any, params: Any) -> Any:
+    n = params["y"]
+    if n == 0:
+        return lax.full_like(x, 0)
+    return x if n == 1 else lax.mul(_like(x, n), lax.integer_pow(x, n - 1))
+
+
+def _abs(x: Any) -> Any:
+    one = lax.full_like(x, 1)
+    return lax.select(lax.ge(x, lax.full_like(x, 0)), one, lax.neg(one))
+
+
+def _tanh(x: Any) -> Any:
+    # 1 - tanh(x)^2 without its cancellation at large |x|.
+    sides = lax.mul(lax.logistic(lax.mul(_like(x, 2), x)), lax.logistic(lax.mul(_like(x, -2), x)))
+    return lax.mul(_like(x, 4), sides)
+
+
+def _square_sum(x: Any, y: Any) -> Any:
+    return lax.add(lax.mul(x, x), lax.mul(y, y))
+
+
+def _one_minus_square(x: Any) -> Any:
+    return lax.sub(_like(x, 1), lax.mul(x, x))
+
+
+def _one_plus_square(x: Any) -> Any:
+    return lax.add(_like(x, 1), lax.mul(x, x))
+
+
+_TWO_OVER_ROOT_PI = 1.1283791670955126
+
+elementwise("add", 1, 1)
+elementwise("add_any", 1, 1)
+elementwise("sub", 1, -1)
+elementwise("neg", -1)
+elementwise("mul", lambda y: y, lambda x: x, fold=True)
+elementwise("div", _reciprocal, lambda y, out: lax.neg(lax.div(out, y)), fold=True)
+elementwise("integer_pow", _integer_power)
+elementwise("pow", _power_of_base, _power_of_exponent)
+elementwise("square", lambda x: lax.mul(_like(x, 2), x))
+elementwise("sqrt", lambda out: lax.div(_like(out, 0.5), out))
+elementwise("rsqrt", lambda x, out: lax.mul(_like(x, -0.5), lax.div(out, x)))
+elementwise("exp", lambda out: out)
+elementwise("expm1", lambda out: lax.add(out, _like(out, 1)))
+elementwise("log", lambda x: lax.div(_like(x, 1), x))
+elementwise("log1p", lambda x: lax.div(_like(x, 1), lax.add(x, _like(x, 1))))
+elementwise("sin", lambda x: lax.cos(x))
+elementwise("cos", lambda x: lax.neg(lax.sin(x)))
+elementwise("tan", lambda out: _one_plus_square(out))
+elementwise("asin", lambda x: lax.rsqrt(_one_minus_square(x)))
+elementwise("acos", lambda x: lax.neg(lax.rsqrt(_one_minus_square(x))))
+elementwise("atan", lambda x: lax.div(_like(x, 1), _one_plus_square(x)))
+elementwise(
+    "atan2",
+    lambda x, y: lax.div(y, _square_sum(x, y)),
+    lambda x, y: lax.neg(lax.div(x, _square_sum(x, y))),
+)
+elementwise("sinh", lambda x: lax.cosh(x))
+elementwise("cosh", lambda x: lax.sinh(x))
+elementwise("asinh", lambda x: lax.rsqrt(_one_plus_square(x)))
+elementwise("tanh", _tanh)
+elementwise("logistic", lambda x, out: lax.mul(out, lax.logistic(lax.neg(x))))
+elementwise("abs", _abs)
+elementwise("max", lambda x, out, y: _choice(x, out, y), lambda x, out, y: _choice(y, out, x))
+elementwise("min", lambda x, out, y: _choice(x, out, y), lambda x, out, y: _choice(y, out, x))
+elementwise(
+    "erf",
+    lambda x: lax.mul(_like(x, _TWO_OVER_ROOT_PI), lax.exp(lax.neg(lax.mul(x, x)))),
+)
+elementwise("sign", None)
+elementwise("floor", None)
+elementwise("ceil", None)
+elementwise("round", None)
+elementwise("stop_gradient", None)
+elementwise("copy", 1)
+elementwise("copy_p", 1)

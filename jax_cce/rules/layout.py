@@ -1,0 +1,167 @@
+"""Primitives that move, repeat, select or sum entries: static terms with coefficient one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from jax_cce import structure
+from jax_cce.rules.registry import LocalJacobian, LocalTerm, along, define, layout, local_term
+from jax_cce.structure import Affine, Term, Unrepresentable
+from jax_cce.tracing import Equation, Literal, is_differentiable
+
+_AT_ZERO = Affine(0, ())
+
+
+def _same(equation: Equation, operand: int) -> Term | None:
+    return structure.identity(equation.in_avals[operand].shape)
+
+
+def _convert(equation: Equation, operand: int) -> Term | None:
+    return _same(equation, operand) if is_differentiable(equation.out_avals[0]) else None
+
+
+def _broadcast_in_dim(equation: Equation, operand: int) -> Term:
+    shape = equation.out_avals[0].shape
+    loops = tuple(map(along, range(len(shape))))
+    inn = tuple(
+        _AT_ZERO if size == 1 else loops[axis]
+        for size, axis in zip(
+            equation.in_avals[operand].shape, equation.params["broadcast_dimensions"], strict=True
+        )
+    )
+    return Term(shape, loops, inn, None, layout=True)
+
+
+def _transpose(equation: Equation, operand: int) -> Term:
+    shape = equation.in_avals[operand].shape
+    loops = tuple(map(along, range(len(shape))))
+    out = tuple(loops[axis] for axis in equation.params["permutation"])
+    return Term(shape, out, loops, None, layout=True)
+
+
+def _squeeze(equation: Equation, operand: int) -> Term:
+    shape = equation.in_avals[operand].shape
+    rank = len(shape)
+    gone = {axis % rank for axis in equation.params["dimensions"]}
+    loops = tuple(map(along, range(rank)))
+    out = tuple(loop for axis, loop in enumerate(loops) if axis not in gone)
+    return Term(shape, out, loops, None, layout=True)
+
+
+def _slice(equation: Equation, operand: int) -> Term:
+    params, out = equation.params, equation.out_avals[0].shape
+    strides = params["strides"] or (1,) * len(out)
+    return _window(out, params["start_indices"], strides)
+
+
+def _window(out: Sequence[int], starts: Sequence[int], strides: Sequence[int]) -> Term:
+    loops = tuple(map(along, range(len(out))))
+    inn = tuple(
+        along(loop, start, stride)
+        for loop, (start, stride) in enumerate(zip(starts, strides, strict=True))
+    )
+    return Term(tuple(out), loops, inn, None, layout=True)
+
+
+def _rev(equation: Equation, operand: int) -> Term:
+    shape = equation.in_avals[operand].shape
+    loops = tuple(map(along, range(len(shape))))
+    inn = tuple(
+        along(axis, size - 1, -1) if axis in equation.params["dimensions"] else loops[axis]
+        for axis, size in enumerate(shape)
+    )
+    return Term(shape, loops, inn, None, layout=True)
+
+
+def _concatenate(equation: Equation, operand: int) -> Term:
+    shape = equation.in_avals[operand].shape
+    axis = equation.params["dimension"]
+    offset = sum(aval.shape[axis] for aval in equation.in_avals[:operand])
+    loops = tuple(map(along, range(len(shape))))
+    out = tuple(along(k, offset if k == axis else 0) for k in range(len(shape)))
+    return Term(shape, out, loops, None, layout=True)
+
+
+def _reduce_sum(equation: Equation, operand: int) -> Term:
+    shape = equation.in_avals[operand].shape
+    loops = tuple(map(along, range(len(shape))))
+    out = tuple(loop for axis, loop in enumerate(loops) if axis not in equation.params["axes"])
+    return Term(shape, out, loops, None, layout=True)
+
+
+def _pad(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """The operand goes to an affine window of the result, the padding value everywhere else."""
+    shape, result = equation.in_avals[0].shape, equation.out_avals[0].shape
+    sizes, out, inn = [], [], []
+    for loop, (low, _, interior) in enumerate(equation.params["padding_config"]):
+        stride = interior + 1
+        # Negative padding drops entries of the operand on either side.
+        first = max(0, -(low // stride)) if low < 0 else 0
+        last = min(shape[loop] - 1, (result[loop] - 1 - low) // stride)
+        sizes.append(max(0, last - first + 1))
+        out.append(along(loop, low + stride * first, stride))
+        inn.append(along(loop, first))
+    edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
+    if active[0]:
+        window = Term(tuple(sizes), tuple(out), tuple(inn), None, layout=True)
+        if block := local_term(window):
+            edges[0, 0] = block
+    if active[1]:
+        everywhere = Term(result, tuple(map(along, range(len(result)))), (), None)
+        covered = Term(tuple(sizes), tuple(out), (), None)
+        if block := local_term(everywhere) + local_term(covered, -1):
+            edges[1, 0] = block
+    return LocalJacobian(edges)
+
+
+def _split(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    axis, edges, start = equation.params["axis"], {}, 0
+    for output, aval in enumerate(equation.out_avals):
+        starts = [start if k == axis else 0 for k in range(len(aval.shape))]
+        if block := local_term(_window(aval.shape, starts, (1,) * len(aval.shape))):
+            edges[0, output] = block
+        start += aval.shape[axis]
+    return LocalJacobian(edges)
+
+
+def _barrier(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    edges = {}
+    for operand, wanted in enumerate(active):
+        identity = structure.identity(equation.in_avals[operand].shape)
+        if wanted and identity is not None:
+            edges[operand, operand] = (LocalTerm(identity),)
+    return LocalJacobian(edges)
+
+
+def _reshape(equation: Equation, operand: int) -> Term | None:
+    if equation.params.get("dimensions") is not None:
+        raise Unrepresentable("reshape with a permutation")
+    return structure.reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
+
+
+def _dynamic_slice(equation: Equation, operand: int) -> Term:
+    """A slice where the start indices are literals; JAX clamps them to the operand."""
+    starts: list[Any] = list(equation.inputs[1:])
+    if not all(isinstance(start, Literal) for start in starts):
+        raise Unrepresentable("dynamic_slice with traced indices")
+    shape, out = equation.in_avals[0].shape, equation.out_avals[0].shape
+    clamped = [
+        min(max(int(start.val), 0), size - extent)
+        for start, size, extent in zip(starts, shape, out, strict=True)
+    ]
+    return _window(out, clamped, (1,) * len(out))
+
+
+layout("convert_element_type", _convert)
+layout("reduce_precision", _same)
+layout("broadcast_in_dim", _broadcast_in_dim)
+layout("transpose", _transpose)
+layout("squeeze", _squeeze)
+layout("slice", _slice)
+layout("rev", _rev)
+layout("concatenate", _concatenate)
+layout("reduce_sum", _reduce_sum)
+layout("reshape", _reshape)
+layout("dynamic_slice", _dynamic_slice)
+define("pad", _pad)
+define("split", _split)
+define("optimization_barrier", _barrier)

@@ -1,0 +1,382 @@
+"""The default rule: JAX linearises one equation, and the structure is read off the result.
+
+`jax.linearize` turns an equation into a *known* part, which computes the results and some
+residuals, and a *linear* part, which speaks only some 25 linear primitives. Accumulating the
+linear part with the registered rules gives terms; where one of its primitives has no rule (a scan,
+an fft, a triangular solve), the equation becomes a linear operator instead. Custom derivative
+rules are honoured, because it is JAX that applies them. custom_vjp has no forward mode, so its
+pullback is linearised and the terms are transposed.
+"""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import lax
+
+from jax_cce import structure, tracing
+from jax_cce.blocks import Block, Operator, Piece, Tape, needed, run
+from jax_cce.rules.registry import RULES, LocalJacobian, LocalTerm, Site
+from jax_cce.structure import Term, Unrepresentable
+from jax_cce.tracing import Equation, Literal
+
+__all__ = ["Linearised", "linearise"]
+
+# Equations whose application has no JVP, or no VJP, in JAX.
+_REVERSE_ONLY = "custom_lin"
+_FORWARD_ONLY = "while"
+
+
+class Linearised:
+    """The known and the linear part of a function of arrays.
+
+    Attributes:
+        program: inputs are the operands and then the seeds (tangents of the active operands, or
+            cotangents of the differentiable results); outputs are the results and then what the
+            seeds become.
+        constants: values of the program's constants.
+        reverse: whether the seeds are cotangents.
+        active: positions of the active operands.
+        differentiable: positions of the results that have a tangent space.
+    """
+
+    def __init__(
+        self,
+        apply: Callable[[Sequence[Any]], Sequence[Any]],
+        in_avals: Sequence[Any],
+        out_avals: Sequence[Any],
+        active: Sequence[bool],
+    ) -> None:
+        self.active = [k for k, wanted in enumerate(active) if wanted]
+        self.differentiable = [
+            k for k, aval in enumerate(out_avals) if tracing.is_differentiable(aval)
+        ]
+        self.in_avals, self.out_avals = in_avals, out_avals
+        self.reverse = False
+        self._trace(apply)
+        if _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
+            self.reverse = True
+            self._trace(apply)
+        first_seed = len(in_avals)
+        tainted = [first_seed <= k < self.program.num_inputs for k in range(len(self.program.avals))]
+        self.known: list[Equation] = []
+        self.linear: list[Equation] = []
+        for equation in self.program.equations:
+            depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
+            for name in equation.outputs:
+                tainted[name] = depends
+            (self.linear if depends else self.known).append(equation)
+        self.tainted = tainted
+        self.results = self.program.outputs[: len(out_avals)]
+        self.images = self.program.outputs[len(out_avals) :]
+
+    def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+        seeds = (
+            [self.out_avals[k] for k in self.differentiable]
+            if self.reverse
+            else [self.in_avals[k] for k in self.active]
+        )
+
+        def both(*args: Any) -> list[Any]:
+            operands, vectors = args[: len(self.in_avals)], args[len(self.in_avals) :]
+
+            def function(*varied: Any) -> tuple[list[Any], list[Any]]:
+                merged = list(operands)
+                for position, value in zip(self.active, varied, strict=True):
+                    merged[position] = value
+                results = list(apply(merged))
+                return [results[k] for k in self.differentiable], results
+
+            at = [operands[k] for k in self.active]
+            if self.reverse:
+                _, pullback, results = jax.vjp(function, *at, has_aux=True)
+                images = pullback(list(vectors))
+            else:
+                _, pushforward, results = jax.linearize(function, *at, has_aux=True)
+                images = pushforward(*vectors)
+            return [*results, *images]
+
+        avals = [_abstract(aval) for aval in (*self.in_avals, *seeds)]
+        self.program, self.constants = tracing.trace(both, avals)
+
+    @property
+    def flops(self) -> int:
+        """An estimate of what one application of the linear part costs."""
+        return sum(map(_flops, self.linear))
+
+    def evaluate(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        """The results, and every value that the linear part can read."""
+        program = self.program
+        seeds = [None] * (program.num_inputs - len(self.in_avals))
+        rest = [None] * (len(program.avals) - program.first_computed)
+        values = [*operands, *seeds, *self.constants, *rest]
+        for equation in self.known:
+            results = tracing.bind(equation, [tracing.read(values, k) for k in equation.inputs])
+            for name, result in zip(equation.outputs, results, strict=True):
+                values[name] = result
+        return [tracing.read(values, k) for k in self.results], values
+
+    def apply(self, values: Sequence[Any], seeds: Sequence[Any]) -> list[Any]:
+        """The linear part; a seed or an image of None is zero."""
+        values = list(values)
+        values[len(self.in_avals) : self.program.num_inputs] = seeds
+        for equation in self.linear:
+            inputs = [tracing.read(values, k) for k in equation.inputs]
+            varied = [not isinstance(k, Literal) and self.tainted[k] for k in equation.inputs]
+            if all(value is None for value, v in zip(inputs, varied, strict=True) if v):
+                continue
+            if equation.name == "add_any" and None in [None if i is None else 0 for i in inputs]:
+                results: Sequence[Any] = [next(i for i in inputs if i is not None)]
+            else:
+                inputs = [
+                    lax.full(aval.shape, 0, aval.dtype) if value is None else value
+                    for value, aval in zip(inputs, equation.in_avals, strict=True)
+                ]
+                results = tracing.bind(equation, inputs)
+            for name, result in zip(equation.outputs, results, strict=True):
+                values[name] = result
+        return [tracing.read(values, k) for k in self.images]
+
+    def image_depends(self, position: int) -> bool:
+        """Whether an image depends on the seeds at all."""
+        image = self.images[position]
+        return not isinstance(image, Literal) and self.tainted[image]
+
+
+def _abstract(aval: Any) -> jax.ShapeDtypeStruct:
+    extra = {"vma": aval.vma} if getattr(aval, "vma", None) else {}
+    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type, **extra)
+
+
+def _flops(equation: Equation) -> int:
+    size = sum(map(tracing.size, (*equation.in_avals, *equation.out_avals)))
+    if equation.name == "dot_general":
+        ((contracted, _), _) = equation.params["dimension_numbers"]
+        size = tracing.size(equation.out_avals[0])
+        for axis in contracted:
+            size *= 2 * equation.in_avals[0].shape[axis]
+    body = 0
+    for value in equation.params.values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if hasattr(item, "jaxpr") and hasattr(item, "consts"):
+                inner, _ = tracing.flatten(item.jaxpr, item.consts)
+                body += sum(map(_flops, inner.equations))
+    return size + body * equation.params.get("length", 1)
+
+
+def linearise(
+    name: str,
+    apply: Callable[[Sequence[Any]], Sequence[Any]],
+    in_avals: Sequence[Any],
+    out_avals: Sequence[Any],
+    active: Sequence[bool],
+) -> LocalJacobian:
+    """The local Jacobian of any function that JAX can differentiate.
+
+    Args:
+        name: what to call the operator in a plan.
+        apply: the function, from a list of operands to a list of results.
+        in_avals: abstract values of its operands.
+        out_avals: abstract values of its results.
+        active: for each operand whether it is differentiated.
+    """
+    parts = Linearised(apply, in_avals, out_avals, active)
+    operator = _operator(name, parts)
+    seeds = parts.differentiable if parts.reverse else parts.active
+    images = parts.active if parts.reverse else parts.differentiable
+    pairs = {}
+    for at, image in enumerate(images):
+        if parts.image_depends(at):
+            for seed in seeds:
+                pairs[(image, seed) if parts.reverse else (seed, image)] = operator
+    if not pairs:
+        return LocalJacobian({}, parts.evaluate)
+    accumulated = _accumulate(parts, seeds, images)
+    if accumulated is None:
+        return LocalJacobian(pairs, parts.evaluate)
+    tape, blocks = accumulated
+    sizes = [
+        sum(tracing.size(aval) for aval in avals)
+        for avals in ([in_avals[k] for k in parts.active], [out_avals[k] for k in parts.differentiable])
+    ]
+    if tape.cost.flops > max(1, operator.flops) * min(sizes):
+        return LocalJacobian(pairs, parts.evaluate)
+    return LocalJacobian(_as_terms(parts, tape, blocks), parts.evaluate)
+
+
+def _operator(name: str, parts: Linearised) -> Operator:
+    in_shapes = {k: tuple(parts.in_avals[k].shape) for k in parts.active}
+    out_shapes = {k: tuple(parts.out_avals[k].shape) for k in parts.differentiable}
+
+    def direct(site: Site, position: int, vector: Any) -> dict[int, Any]:
+        sources, avals = (
+            (parts.differentiable, parts.out_avals)
+            if parts.reverse
+            else (parts.active, parts.in_avals)
+        )
+        targets, target_avals = (
+            (parts.active, parts.in_avals)
+            if parts.reverse
+            else (parts.differentiable, parts.out_avals)
+        )
+        vector = lax.convert_element_type(vector, avals[position].dtype)
+        seeds = [vector if k == position else None for k in sources]
+        images = parts.apply(site.residuals, seeds)
+        return {
+            k: lax.full(target_avals[k].shape, 0, target_avals[k].dtype) if image is None else image
+            for k, image in zip(targets, images, strict=True)
+        }
+
+    def transposed(site: Site, position: int, vector: Any) -> dict[int, Any]:
+        at = parts.differentiable.index(position)
+
+        def function(*tangents: Any) -> Any:
+            return parts.apply(site.residuals, tangents)[at]
+
+        avals = [_abstract(parts.in_avals[k]) for k in parts.active]
+        aval = parts.out_avals[position]
+        cotangents = jax.linear_transpose(function, *avals)(
+            lax.convert_element_type(vector, aval.dtype)
+        )
+        return dict(zip(parts.active, cotangents, strict=True))
+
+    if parts.reverse:
+        return Operator(name, in_shapes, out_shapes, None, direct, parts.flops)
+    vjp = transposed if _is_transposable(parts) else None
+    return Operator(name, in_shapes, out_shapes, direct, vjp, parts.flops)
+
+
+def _is_transposable(parts: Linearised) -> bool:
+    """Whether JAX can transpose the linear part; it cannot where a while_loop carries tangents."""
+    if _FORWARD_ONLY not in tracing.primitive_names(parts.linear):
+        return True
+
+    def attempt(*operands: Any) -> list[Any]:
+        _, values = parts.evaluate(operands)
+        avals = [_abstract(parts.in_avals[k]) for k in parts.active]
+        at = [k for k in range(len(parts.images)) if parts.image_depends(k)]
+        transpose = jax.linear_transpose(
+            lambda *tangents: [parts.apply(values, tangents)[k] for k in at], *avals
+        )
+        outs = [parts.out_avals[parts.differentiable[k]] for k in at]
+        return transpose([jnp.zeros(aval.shape, aval.dtype) for aval in outs])
+
+    try:
+        jax.eval_shape(attempt, *map(_abstract, parts.in_avals))
+    except (ValueError, NotImplementedError):
+        return False
+    return True
+
+
+def _accumulate(
+    parts: Linearised, seeds: Sequence[int], images: Sequence[int]
+) -> tuple[Tape, dict[tuple[int, int], Block]] | None:
+    """The linear part as blocks (image, seed), by the chain rule; None if a rule is missing."""
+    tape = Tape()
+    avals, first = parts.program.avals, len(parts.in_avals)
+    blocks: dict[int, dict[int, Block]] = {}
+    for at, seed in enumerate(seeds):
+        identity = structure.identity(tuple(avals[first + at].shape))
+        blocks[first + at] = {} if identity is None else {seed: (_static(identity),)}
+    for index, equation in enumerate(parts.linear):
+        rule = RULES.get(equation.primitive)
+        if rule is None:
+            return None
+        active = tuple(not isinstance(k, Literal) and parts.tainted[k] for k in equation.inputs)
+        try:
+            local = rule(equation, active)
+        except Unrepresentable:
+            return None
+        if local.evaluate is not None:
+            return None
+        for output, (name, aval) in enumerate(
+            zip(equation.outputs, equation.out_avals, strict=True)
+        ):
+            total: dict[int, Block] = {}
+            for operand, source in enumerate(equation.inputs):
+                terms = local.edges.get((operand, output))
+                if terms is None:
+                    continue
+                assert isinstance(terms, tuple)
+                edge = place(tape, terms, index, (operand, output))
+                middle = equation.in_avals[operand].shape
+                for seed, block in blocks[source].items():
+                    shape = tuple(avals[first + seeds.index(seed)].shape)
+                    product = tape.compose(edge, block, (aval.shape, middle, shape))
+                    total[seed] = tape.add(total.get(seed, ()), product, aval.shape, shape)
+            blocks[name] = total
+    result = {}
+    for at, image in enumerate(images):
+        if parts.image_depends(at):
+            for seed, block in blocks[parts.images[at]].items():
+                if block:
+                    result[image, seed] = block
+    return tape, result
+
+
+def _static(term: Term) -> Piece:
+    return Piece(term, 1, None)
+
+
+def place(tape: Tape, terms: Sequence[LocalTerm], site: int, key: tuple[int, int]) -> Block:
+    """A local Jacobian's terms as pieces on a tape."""
+    return tuple(
+        _static(term)._replace(scale=scale)
+        if value is None
+        else tape.local(term, scale, site, (*key, position))
+        for position, (term, scale, value) in enumerate(terms)
+    )
+
+
+def _as_terms(
+    parts: Linearised, tape: Tape, blocks: dict[tuple[int, int], Block]
+) -> dict[tuple[int, int], tuple[LocalTerm, ...]]:
+    """The accumulated blocks as local terms, whose coefficients share one run of the tape."""
+    wanted = {p.slot for block in blocks.values() for p in block if p.slot is not None}  # type: ignore[union-attr]
+    steps = needed(tape.steps, wanted)
+
+    def slots(site: Site) -> dict[int, Any]:
+        if "slots" not in site.memo:
+            sites: dict[int, Site] = {}
+
+            def inner(index: int) -> Site:
+                if index not in sites:
+                    equation = parts.linear[index]
+                    ins = [tracing.read(site.residuals, k) for k in equation.inputs]
+                    sites[index] = Site(equation, ins, ())
+                return sites[index]
+
+            def local(index: int, key: tuple[int, int, int], term: Term) -> Any:
+                operand, output, position = key
+                rule = RULES[parts.linear[index].primitive]
+                active = tuple(
+                    not isinstance(k, Literal) and parts.tainted[k]
+                    for k in parts.linear[index].inputs
+                )
+                edges = rule(parts.linear[index], active).edges[operand, output]
+                return edges[position].value(inner(index))  # type: ignore[index, union-attr, misc]
+
+            dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
+            site.memo["slots"] = run(steps, local, inner, dtype)
+        return site.memo["slots"]
+
+    edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
+    for (image, seed), block in blocks.items():
+        terms = []
+        for piece in block:
+            term, scale, slot = piece  # type: ignore[misc]
+            order: tuple[int, ...] = ()
+            if parts.reverse:
+                term, order = structure.transpose(term)
+            terms.append(LocalTerm(term, scale, None if slot is None else _from_slot(slots, slot, order)))
+        edges[(image, seed) if parts.reverse else (seed, image)] = tuple(terms)
+    return edges
+
+
+def _from_slot(slots: Callable[[Site], dict[int, Any]], slot: int, order: tuple[int, ...]) -> Any:
+    def value(site: Site) -> Any:
+        array = slots(site)[slot]
+        return array if order == tuple(sorted(order)) else lax.transpose(array, order)
+
+    return value

@@ -1,0 +1,298 @@
+"""What a rule is, where rules are kept, and the definers that describe most primitives.
+
+A rule maps an `Equation` and the operands that are differentiated to a `LocalJacobian`: static
+terms now, and functions that compute their coefficients from a `Site` at run time.
+"""
+
+import functools
+import inspect
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import jax
+import numpy as np
+from jax import lax
+from jax.extend import core as jex_core
+
+from jax_cce import structure
+from jax_cce.blocks import Operator
+from jax_cce.structure import Affine, Term
+from jax_cce.tracing import Equation, Literal
+
+__all__ = [
+    "RULES",
+    "LocalJacobian",
+    "LocalTerm",
+    "Rule",
+    "Site",
+    "along",
+    "define",
+    "elementwise",
+    "elementwise_rule",
+    "layout",
+    "local_term",
+    "register_rule",
+]
+
+
+@dataclass(slots=True)
+class Site:
+    """One equation at run time: the values that coefficients are computed from.
+
+    Attributes:
+        equation: the equation.
+        ins: its operands.
+        outs: its results.
+        residuals: what the rule's `evaluate` kept beside the results, if the rule has one.
+        memo: for rules that compute several coefficients together.
+    """
+
+    equation: Equation
+    ins: Sequence[Any]
+    outs: Sequence[Any]
+    residuals: Sequence[Any] = ()
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+
+class LocalTerm(NamedTuple):
+    """One term of a local Jacobian.
+
+    Attributes:
+        term: its static structure, canonical.
+        scale: a static factor.
+        value: computes the coefficient array, shape `term.coefficient_shape`; None where the
+            coefficient is the scale alone.
+    """
+
+    term: Term
+    scale: complex = 1
+    value: Callable[[Site], Any] | None = None
+
+
+@dataclass(frozen=True)
+class LocalJacobian:
+    """The local Jacobian of one equation.
+
+    Attributes:
+        edges: for (operand, output) the terms of the block, or the `Operator` that it is part
+            of. A pair that is missing is structurally zero.
+        evaluate: computes (results, residuals) from the operands, in place of the primitive;
+            for rules whose coefficients share work with the results.
+    """
+
+    edges: Mapping[tuple[int, int], tuple[LocalTerm, ...] | Operator]
+    evaluate: Callable[[Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]] | None = None
+
+
+_AT_ZERO = Affine(0, ())
+
+Rule = Callable[[Equation, tuple[bool, ...]], LocalJacobian]
+
+RULES: dict[Any, Rule] = {}
+
+
+def register_rule(primitive: Any, rule: Rule) -> None:
+    """Registers the rule that gives a primitive's local Jacobian.
+
+    A primitive without a rule is linearised by JAX, so a rule is only needed where it is more
+    exact, cheaper, or faster to trace. A later registration replaces an earlier one.
+
+    Args:
+        primitive: a JAX primitive.
+        rule: called with the `Equation` and, for each operand, whether it is differentiated;
+            returns a `LocalJacobian`. It sees static facts only.
+
+    Raises:
+        TypeError: if `primitive` is no JAX primitive or `rule` is not callable.
+
+    Example:
+        >>> import jax
+        >>> from jax_cce import extend
+        >>> twice_p = jax.extend.core.Primitive("twice")
+        >>> extend.register_rule(twice_p, extend.elementwise_rule(2.0))
+    """
+    if not isinstance(primitive, jex_core.Primitive):
+        raise TypeError(
+            f"register_rule requires a jax.extend.core.Primitive, but got {primitive!r}. "
+            "Pass the primitive object, such as jax.lax.sin_p, not its name."
+        )
+    if not callable(rule):
+        raise TypeError(f"register_rule requires a callable rule, but got {rule!r}.")
+    RULES[primitive] = rule
+
+
+def _primitive(name: str) -> Any:
+    """The primitive of `jax.lax` with this name; None in a JAX version that has none."""
+    for module in (lax, jex_core.primitives):
+        found = getattr(module, f"{name}_p", None)
+        if found is not None:
+            return found
+    return None
+
+
+def define(name: str, rule: Rule) -> None:
+    """Registers a rule of the package itself, where this JAX version has the primitive."""
+    primitive = _primitive(name)
+    if primitive is not None:
+        register_rule(primitive, rule)
+
+
+def along(loop: int, offset: int = 0, stride: int = 1) -> Affine:
+    """The position offset + stride * loop."""
+    return Affine(offset, ((loop, stride),))
+
+
+def local_term(
+    term: Term, scale: complex = 1, value: Callable[[Site], Any] | None = None
+) -> tuple[LocalTerm, ...]:
+    """A block of one term, given with loops and coefficient axes in any order.
+
+    Args:
+        term: the term; `term.axes` name the loop of each axis of what `value` returns.
+        scale: a static factor.
+        value: the coefficient; may return a scalar, which is broadcast.
+
+    Returns:
+        The block, () where the term is an empty sum or the scale is zero.
+    """
+    placed = structure.canonical(term)
+    if placed is None or scale == 0:
+        return ()
+    result, order = placed
+    if value is None:
+        return (LocalTerm(result, scale),)
+    shape = result.coefficient_shape
+    given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] > 1)
+
+    def coefficient(site: Site) -> Any:
+        array = value(site)
+        if array.ndim == 0:
+            return array if not shape else lax.broadcast(array, shape)
+        if array.shape != given:
+            array = lax.reshape(array, given)
+        return array if order == tuple(sorted(order)) else lax.transpose(array, order)
+
+    return (LocalTerm(result, scale, coefficient),)
+
+
+class _Partial(NamedTuple):
+    """A partial derivative given as a function whose parameters say what it reads."""
+
+    function: Callable[..., Any]
+    reads: tuple[str, ...]
+
+    def __call__(self, site: Site) -> Any:
+        return self.function(*(_read(site, name) for name in self.reads))
+
+
+_OPERANDS = {"x": 0, "y": 1, "z": 2}
+
+
+def _read(site: Site, name: str) -> Any:
+    if name == "out":
+        return site.outs[0]
+    if name == "params":
+        return site.equation.params
+    value = site.ins[_OPERANDS[name]]
+    return value if hasattr(value, "dtype") else jax.numpy.asarray(value)
+
+
+@functools.lru_cache(maxsize=4096)
+def _elementwise_term(
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
+    read_shapes: tuple[tuple[int, ...], ...] | None,
+) -> Term:
+    """The term of an operand, which may have rank 0 or axes of size 1 that are replicated.
+
+    `read_shapes` are those of the values that the coefficient is computed from, None if it is
+    static; the coefficient has the axes that any of them has.
+    """
+    loops = tuple(map(along, range(len(out_shape))))
+    inn = tuple(
+        loop if size == extent else _AT_ZERO
+        for loop, size, extent in zip(loops, in_shape, out_shape, strict=False)
+    )
+    axes = read_shapes and tuple(
+        axis
+        for axis, extent in enumerate(out_shape)
+        if any(shape and shape[axis] == extent for shape in read_shapes)
+    )
+    return Term(out_shape, loops, inn, axes)
+
+
+def elementwise_rule(*partials: Any, fold: bool = False) -> Rule:
+    """The rule of an elementwise primitive, one partial derivative for each operand.
+
+    Args:
+        *partials: a number; a function whose parameters are named after what it reads (x, y, z
+            for the operands, `out` for the result, `params`); or None for a zero derivative.
+        fold: whether a partial that reads one operand may be called with a Python number where
+            that operand is a literal, to become part of the static scale.
+    """
+    described = [
+        _Partial(p, tuple(inspect.signature(p).parameters)) if callable(p) else p for p in partials
+    ]
+
+    def rule(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+        (out,) = equation.out_avals
+        edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
+        for operand, (partial, wanted) in enumerate(zip(described, active, strict=True)):
+            if not wanted or partial is None:
+                continue
+            in_shape = equation.in_avals[operand].shape
+            scale, value, reads = 1, None, None
+            if not isinstance(partial, _Partial):
+                scale = partial
+            elif fold and (number := _literal_operand(equation, partial)) is not None:
+                scale = partial.function(number)
+            else:
+                value = partial
+                reads = tuple(
+                    out.shape if name == "out" else equation.in_avals[_OPERANDS[name]].shape
+                    for name in partial.reads
+                    if name != "params"
+                )
+            term = _elementwise_term(out.shape, in_shape, reads)
+            block = local_term(term, scale, value)
+            if block:
+                edges[operand, 0] = block
+        return LocalJacobian(edges)
+
+    return rule
+
+
+def _literal_operand(equation: Equation, partial: _Partial) -> Any:
+    """The only operand that a partial reads, if it is a literal: a Python number."""
+    if len(partial.reads) != 1:
+        return None
+    operand = equation.inputs[_OPERANDS[partial.reads[0]]]
+    return np.asarray(operand.val).item() if isinstance(operand, Literal) else None
+
+
+def elementwise(name: str, *partials: Any, fold: bool = False) -> None:
+    """Describes an elementwise primitive by its partial derivatives (see `elementwise_rule`)."""
+    define(name, elementwise_rule(*partials, fold=fold))
+
+
+def layout(name: str, term: Callable[[Equation, int], Sequence[Term] | Term | None]) -> None:
+    """Describes a primitive that only moves, repeats or sums entries.
+
+    Args:
+        name: the primitive's name.
+        term: gives the term, or terms, of an operand; None for a zero block.
+    """
+
+    def rule(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+        edges = {}
+        for operand, wanted in enumerate(active):
+            terms = term(equation, operand) if wanted else None
+            if isinstance(terms, Term):
+                terms = [terms]
+            block = tuple(piece for t in terms or () for piece in local_term(t))
+            if block:
+                edges[operand, 0] = block
+        return LocalJacobian(edges)
+
+    define(name, rule)

@@ -1,0 +1,393 @@
+"""From a Python function to a flat program; the one module that touches JAX's internals.
+
+`trace` runs the function abstractly, inlines every call whose derivative is that of its body
+(jit, checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
+constants, then the outputs of the equations in order. custom_jvp, custom_vjp and control flow stay
+single equations, because their derivative is not that of a body run once.
+
+`program_key` identifies a program up to the names of variables and the values of constants.
+"""
+
+import math
+from collections.abc import Callable, Hashable, Iterable, Sequence
+from dataclasses import dataclass, field
+from typing import Any
+
+import jax
+import numpy as np
+from jax._src import source_info_util
+from jax._src.interpreters.partial_eval import DynamicJaxprTracer
+from jax._src.lax.lax import _convert_element_type
+from jax.extend import core as jex_core
+
+__all__ = [
+    "Equation",
+    "Literal",
+    "Program",
+    "Same",
+    "bind",
+    "constant_key",
+    "convert",
+    "evaluate",
+    "is_differentiable",
+    "flatten",
+    "is_staged",
+    "is_tracer",
+    "jaxpr_key",
+    "primitive_names",
+    "program_key",
+    "read",
+    "size",
+    "source_line",
+    "trace",
+    "typeof_leaf",
+]
+
+Literal = jex_core.Literal
+
+# Calls that mean their body, and the parameter that holds it.
+_INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "core_closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Equation:
+    """One equation of a flat program.
+
+    Attributes:
+        primitive: the JAX primitive.
+        params: its parameters.
+        inputs: a variable number or a `Literal` for each operand.
+        outputs: the variable number of each result.
+        in_avals: the abstract value of each operand.
+        out_avals: the abstract value of each result.
+        origin: the jaxpr equation, for its source line and its tracing context.
+    """
+
+    primitive: Any
+    params: dict[str, Any]
+    inputs: tuple[Any, ...]
+    outputs: tuple[int, ...]
+    in_avals: tuple[Any, ...]
+    out_avals: tuple[Any, ...]
+    origin: Any = field(repr=False)
+
+    @property
+    def name(self) -> str:
+        """The primitive's name."""
+        return self.primitive.name
+
+
+@dataclass(frozen=True, slots=True)
+class Program:
+    """A flat, dead-code-free program.
+
+    Variables 0 .. num_inputs-1 are the inputs, the next num_constants the constants, and then
+    come the outputs of the equations, in order.
+    """
+
+    avals: list[Any]
+    num_inputs: int
+    num_constants: int
+    equations: list[Equation]
+    outputs: tuple[Any, ...]
+
+    @property
+    def first_computed(self) -> int:
+        """The number of the first variable that an equation computes."""
+        return self.num_inputs + self.num_constants
+
+
+def is_differentiable(aval: Any) -> bool:
+    """Whether a variable of this abstract value has a tangent space."""
+    return jax.numpy.issubdtype(aval.dtype, np.inexact)
+
+
+def is_tracer(x: Any) -> bool:
+    """Whether a value is abstract in some way."""
+    return isinstance(x, jax.core.Tracer)
+
+
+def is_staged(x: Any) -> bool:
+    """Whether a value only stands for one in a program under construction, as under jit."""
+    return isinstance(x, DynamicJaxprTracer)
+
+
+def typeof_leaf(x: Any) -> Any:
+    """The abstract value of an array, tracer or Python number.
+
+    Raises:
+        TypeError: if it is none of these.
+    """
+    return jax.typeof(x)
+
+
+def source_line(equation: Equation) -> str:
+    """Where the user wrote the equation: "file:line (function)", or "" if unknown."""
+    try:
+        return source_info_util.summarize(equation.origin.source_info)
+    except (AttributeError, ValueError):
+        return ""
+
+
+def convert(x: Any, dtype: Any, weak_type: bool) -> Any:
+    """`x` as an array of the given dtype and weak type."""
+    return _convert_element_type(x, dtype, weak_type)
+
+
+def trace(
+    fun: Callable[..., Iterable[Any]], leaves: Sequence[Any], *, hoist: bool = False
+) -> tuple[Program, list[Any]]:
+    """Traces `fun(*leaves)`, which returns a list of arrays.
+
+    The function is traced anew each time, so a changed closure is seen.
+
+    Args:
+        fun: a function of arrays; it must be a fresh object, since JAX caches by identity.
+        leaves: arrays, tracers, numbers or `jax.ShapeDtypeStruct`.
+        hoist: whether floating-point literals other than 0, 1 and -1 become constants, so that
+            one compiled program serves all their values.
+
+    Returns:
+        The program and the values of its constants.
+    """
+    closed = jax.make_jaxpr(fun)(*leaves)
+    return flatten(closed.jaxpr, closed.consts, hoist=hoist)
+
+
+def flatten(
+    jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False
+) -> tuple[Program, list[Any]]:
+    """Inlines calls, drops dead equations and numbers the variables of a jaxpr."""
+    flat: list[tuple[Any, tuple[Any, ...], list[object]]] = []
+    # Before numbering, a variable is a unique object: the jaxpr's own, or one of these.
+    constants: dict[object, Any] = {}
+    avals: dict[object, Any] = {}
+
+    def constant(value: Any, aval: Any) -> object:
+        name = object()
+        constants[name], avals[name] = value, aval
+        return name
+
+    def walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+        names: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=True))
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            names[var] = constant(value, var.aval)
+
+        def read(atom: Any) -> Any:
+            if not isinstance(atom, Literal):
+                return names[atom]
+            if hoist and _is_hoistable(atom):
+                return constant(atom.val, atom.aval)
+            return atom
+
+        for eqn in jaxpr.eqns:
+            operands = tuple(map(read, eqn.invars))
+            body = eqn.params.get(_INLINED.get(eqn.primitive.name, ""))
+            if body is None:
+                results: list[Any] = []
+                for var in eqn.outvars:
+                    name = object()
+                    avals[name] = var.aval
+                    results.append(name)
+                flat.append((eqn, operands, results))
+            elif isinstance(body, jex_core.ClosedJaxpr):
+                results = walk(body.jaxpr, body.consts, operands)
+            else:
+                results = walk(body, (), operands)
+            names.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    inputs = []
+    for var in jaxpr.invars:
+        name = object()
+        avals[name] = var.aval
+        inputs.append(name)
+    outputs = walk(jaxpr, consts, inputs)
+
+    live = {id(name) for name in outputs}
+    kept = []
+    for eqn, operands, results in reversed(flat):
+        if eqn.effects or any(id(name) in live for name in results):
+            live.update(map(id, operands))
+            kept.append((eqn, operands, results))
+    kept.reverse()
+    used = [name for name in constants if id(name) in live]
+
+    order = [*inputs, *used, *(name for _, _, results in kept for name in results)]
+    number = {id(name): index for index, name in enumerate(order)}
+
+    def resolve(name: Any) -> Any:
+        return name if isinstance(name, Literal) else number[id(name)]
+
+    def aval_of(name: Any) -> Any:
+        return name.aval if isinstance(name, Literal) else avals[name]
+
+    program = Program(
+        [avals[name] for name in order],
+        len(inputs),
+        len(used),
+        [
+            Equation(
+                eqn.primitive,
+                eqn.params,
+                tuple(map(resolve, operands)),
+                tuple(map(resolve, results)),
+                tuple(map(aval_of, operands)),
+                tuple(var.aval for var in eqn.outvars),
+                eqn,
+            )
+            for eqn, operands, results in kept
+        ],
+        tuple(map(resolve, outputs)),
+    )
+    return program, [constants[name] for name in used]
+
+
+def _is_hoistable(literal: Any) -> bool:
+    return (
+        is_differentiable(literal.aval)
+        and not np.shape(literal.val)
+        and literal.val not in (0, 1, -1)
+    )
+
+
+def bind(equation: Equation, operands: Sequence[Any]) -> Sequence[Any]:
+    """Applies the equation's primitive under the context in which it was traced."""
+    origin = equation.origin
+    params = equation.primitive.get_bind_params(equation.params)
+    stack = source_info_util.current_name_stack() + origin.source_info.name_stack
+    with (
+        source_info_util.user_context(origin.source_info.traceback, name_stack=stack),
+        origin.ctx.manager,
+    ):
+        results = equation.primitive.bind(*operands, **params)
+    return results if equation.primitive.multiple_results else (results,)
+
+
+def evaluate(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
+    """Runs a program on arrays or tracers and returns its outputs."""
+    values: list[Any] = [*inputs, *constants, *[None] * len(program.avals)]
+    for equation in program.equations:
+        results = bind(equation, [read(values, atom) for atom in equation.inputs])
+        for name, result in zip(equation.outputs, results, strict=True):
+            values[name] = result
+    return [read(values, atom) for atom in program.outputs]
+
+
+def read(values: Sequence[Any], atom: Any) -> Any:
+    """The value of a variable number or a literal."""
+    return atom.val if isinstance(atom, Literal) else values[atom]
+
+
+def primitive_names(equations: Iterable[Equation]) -> set[str]:
+    """The names of all primitives in some equations, those inside control flow included."""
+    equations = list(equations)
+    names = {equation.name for equation in equations}
+    pending: list[Any] = [equation.params for equation in equations]
+    while pending:
+        value = pending.pop()
+        if isinstance(value, dict):
+            pending.extend(value.values())
+        elif isinstance(value, (tuple, list)):
+            pending.extend(value)
+        elif isinstance(value, jex_core.ClosedJaxpr):
+            pending.append(value.jaxpr)
+        elif isinstance(value, jex_core.Jaxpr):
+            names.update(eqn.primitive.name for eqn in value.eqns)
+            pending.extend(eqn.params for eqn in value.eqns)
+    return names
+
+
+def program_key(program: Program, custom: Callable[[Equation], Hashable]) -> Hashable:
+    """Identifies a program by everything but the values of its constants.
+
+    Args:
+        program: the program.
+        custom: the key of an equation whose derivative is user code (custom_jvp, custom_vjp),
+            which no parameter identifies; None for any other equation.
+    """
+    return (
+        program.num_inputs,
+        tuple(program.avals[: program.first_computed]),
+        tuple(_equation_key(equation, custom) for equation in program.equations),
+        tuple(map(_atom_key, program.outputs)),
+    )
+
+
+def _equation_key(equation: Equation, custom: Callable[[Equation], Hashable]) -> Hashable:
+    derivative = custom(equation)
+    params = (
+        tuple(_param_key(value, custom) for value in equation.params.values())
+        if derivative is None
+        else derivative
+    )
+    return (
+        equation.primitive,
+        tuple(map(_atom_key, equation.inputs)),
+        params,
+        equation.out_avals,
+    )
+
+
+def _atom_key(atom: Any) -> Hashable:
+    if isinstance(atom, Literal):
+        return np.asarray(atom.val).tobytes(), atom.aval
+    return atom
+
+
+def jaxpr_key(closed: Any, custom: Callable[[Equation], Hashable]) -> Hashable:
+    """`program_key` of a closed jaxpr, together with the values of its constants."""
+    program, constants = flatten(closed.jaxpr, closed.consts)
+    return program_key(program, custom), tuple(map(constant_key, constants))
+
+
+def constant_key(value: Any) -> Hashable:
+    """Identifies an array by its entries where they are at hand, else by the object."""
+    if isinstance(value, (np.ndarray, np.generic, bool, int, float, complex)):
+        array = np.asarray(value)
+        return array.shape, array.dtype, array.tobytes()
+    return Same(value)
+
+
+def _param_key(value: Any, custom: Callable[[Equation], Hashable]) -> Hashable:
+    if isinstance(value, jex_core.ClosedJaxpr):
+        return jaxpr_key(value, custom)
+    if isinstance(value, jex_core.Jaxpr):
+        return program_key(flatten(value, ())[0], custom)
+    if isinstance(value, (tuple, list)):
+        return tuple(_param_key(item, custom) for item in value)
+    if isinstance(value, np.ndarray):
+        return constant_key(value)
+    try:
+        hash(value)
+    except TypeError:
+        # An unhashable parameter is identified by the object, which the key keeps alive.
+        return Same(value)
+    return value
+
+
+class Same:
+    """A key equal to itself only, by the identity of what it holds."""
+
+    def __init__(self, value: Any) -> None:
+        self.value = value
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Same) and self.value is other.value
+
+    def __hash__(self) -> int:
+        return id(self.value)
+
+
+def size(aval: Any) -> int:
+    """The number of elements of an abstract value."""
+    return math.prod(aval.shape)
