@@ -273,12 +273,10 @@ def _transform(
             jax.errors.ConcretizationTypeError,
             jax.errors.NonConcreteBooleanIndexError,
         ):
-            if any(map(tracing.is_staged, call.leaves)):
+            if staged:
                 raise
             return _at_value(call, checked)
-        staged = staged or any(map(tracing.is_staged, traced.constants))
-        execute = _execute if staged else _execute_compiled
-        outputs, blocks = execute(traced, call, checked, value)
+        outputs, blocks = _execute(traced, call.avals, call.leaves, checked, holomorphic, value)
         leaves = outputs[: traced.num_values] if value else []
         return (
             tree_unflatten(traced.value_tree, leaves) if value else None,
@@ -308,7 +306,7 @@ def _trace(call: _Call, *, hoist: bool) -> _Traced:
     def aux_of(traced_leaves: Sequence[Any]) -> Any:
         fresh = iter(traced_leaves)
         return tree_unflatten(
-            aux_tree,  # type: ignore[arg-type]
+            aux_tree,
             [next(fresh) if m else leaf for m, leaf in zip(moving, static_aux, strict=True)],
         )
 
@@ -318,9 +316,7 @@ def _trace(call: _Call, *, hoist: bool) -> _Traced:
 def _graph(traced: _Traced, holomorphic: bool) -> graph.Graph:
     program = traced.program
     names = [
-        name
-        for name in range(program.num_inputs)
-        if tracing.is_differentiable(program.avals[name])
+        name for name in range(program.num_inputs) if tracing.is_differentiable(program.avals[name])
     ]
     return graph.build(
         program, names, program.outputs[: traced.num_values], holomorphic=holomorphic
@@ -328,38 +324,39 @@ def _graph(traced: _Traced, holomorphic: bool) -> graph.Graph:
 
 
 def _execute(
-    traced: _Traced, call: _Call, order: str | tuple[int, ...], value: bool
+    traced: _Traced,
+    avals: Sequence[Any],
+    leaves: Sequence[Any],
+    order: str | tuple[int, ...],
+    holomorphic: bool,
+    value: bool,
 ) -> tuple[list[Any], list[list[Any]]]:
-    """Plans and emits into the surrounding trace."""
-    made = plans.make(_graph(traced, call.holomorphic), order)
-    outputs, blocks = _results(traced, call.avals, made, traced.constants, call.leaves)
-    return outputs if value else outputs[traced.num_values :], blocks
+    """The program's outputs (without `value`, the auxiliary ones only) and its blocks.
 
+    Under jit the operations go into the surrounding trace. Elsewhere the compiled program for this
+    canonical jaxpr runs; the first call compiles it.
+    """
 
-def _execute_compiled(
-    traced: _Traced, call: _Call, order: str | tuple[int, ...], value: bool
-) -> tuple[list[Any], list[list[Any]]]:
-    """Runs the compiled program for this canonical jaxpr, compiling it on the first call."""
-    key = (
-        programs.key(traced.program),
-        traced.num_values,
-        order,
-        call.holomorphic,
-        value,
-    )
-
-    def build() -> Callable[..., Any]:
-        made = plans.make(_graph(traced, call.holomorphic), order)
-        kept = traced._replace(constants=[], aux=lambda leaves: None)
-        avals = [tracing.typeof_leaf(leaf) for leaf in call.leaves]
+    def build(traced: _Traced) -> Callable[..., Any]:
+        made = plans.make(_graph(traced, holomorphic), order)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
-            outputs, blocks = _results(kept, avals, made, constants, leaves)
-            return outputs if value else outputs[kept.num_values :], blocks
+            outputs, blocks = _results(traced, avals, made, constants, leaves)
+            return outputs if value else outputs[traced.num_values :], blocks
 
-        return jax.jit(jacobian_program)
+        return jacobian_program
 
-    return programs.compiled(key, build)(traced.constants, call.leaves)
+    if any(map(tracing.is_staged, (*leaves, *traced.constants))):
+        return build(traced)(traced.constants, leaves)
+    # The cache must keep neither the constants of its first call nor its auxiliary data.
+    bare = traced._replace(constants=[], aux=_no_aux)
+    key = programs.key(traced.program), traced.num_values, order, holomorphic, value
+    compiled = programs.compiled(key, lambda: jax.jit(build(bare)))
+    return compiled(traced.constants, leaves)
+
+
+def _no_aux(leaves: Sequence[Any]) -> None:
+    return None
 
 
 def _results(
@@ -410,13 +407,12 @@ def _at_value(call: _Call, order: str | tuple[int, ...]) -> tuple[Any, Any, Any]
     def flat(*cotangents: Any) -> list[Any]:
         return list(pullback(list(cotangents)))
 
-    out_avals = [tracing.typeof_leaf(value) for value in values]
+    out_avals = [jax.typeof(value) for value in values]
     seeds = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in out_avals]
-    program, constants = tracing.trace(flat, seeds)
-    traced = _Traced(program, constants, len(chosen), None, lambda leaves: None)
-    made = plans.make(_graph(traced, call.holomorphic), order)
+    program, constants = tracing.trace(flat, seeds, hoist=True)
+    traced = _Traced(program, constants, len(chosen), None, _no_aux)
     zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
-    _, transposed = _results(traced, out_avals, made, constants, zeros)
+    _, transposed = _execute(traced, out_avals, zeros, order, call.holomorphic, False)
     rows = []
     for at, out in enumerate(out_avals):
         row = []
@@ -492,7 +488,7 @@ def _positions(argnums: Any, num_args: int) -> tuple[int, ...]:
 
 def _typeof(leaf: Any) -> Any:
     try:
-        return tracing.typeof_leaf(leaf)
+        return jax.typeof(leaf)
     except TypeError:
         raise TypeError(
             f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type."

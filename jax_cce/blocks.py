@@ -9,6 +9,7 @@ A `Tape` composes and adds blocks symbolically. It allocates slots and records s
 cost; running the tape on arrays happens later, in `run`.
 """
 
+import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -124,7 +125,7 @@ def _describe(step: Step) -> str:
     if step.kind == "reorder":
         return f"c{detail[0]} with its axes in order {list(detail[1])}"
     if step.kind in ("jvp", "vjp"):
-        operator, site, position, seed, columns = detail
+        operator, site, _, seed, columns = detail
         return f"{step.kind} of {operator.name} (equation {site}), {columns} x seed c{seed}"
     pieces = detail[0]
     terms = (
@@ -183,9 +184,9 @@ class Tape:
             shapes: the shapes of w, v and u.
         """
         if len(later) == 1 and len(earlier) == 1:
-            (l,), (e,) = later, earlier
-            if isinstance(l, Piece) and isinstance(e, Piece):
-                return self._compose_terms(l, e, shapes)
+            (one,), (other,) = later, earlier
+            if isinstance(one, Piece) and isinstance(other, Piece):
+                return self._compose_terms(one, other, shapes)
         w, v, u = shapes
         later_terms, later_operators = _split(later)
         earlier_terms, earlier_operators = _split(earlier)
@@ -194,19 +195,19 @@ class Tape:
         if earlier_operators and len(later_terms) > 1:
             later_terms = self.densify(later_terms, w, v)
         result: Block = ()
-        for l in later_terms:
-            for e in earlier_terms:
-                result = self.add(result, self._compose_terms(l, e, shapes), w, u)
+        for one in later_terms:
+            for other in earlier_terms:
+                result = self.add(result, self._compose_terms(one, other, shapes), w, u)
         for operator in later_operators:
-            for e in earlier_terms:
-                result = self.add(result, self._apply_to_columns(operator, e, shapes), w, u)
+            for other in earlier_terms:
+                result = self.add(result, self._apply_to_columns(operator, other, shapes), w, u)
         for operator in earlier_operators:
-            for l in later_terms:
-                result = self.add(result, self._apply_to_rows(l, operator, shapes), w, u)
-        for l_operator in later_operators:
-            for e_operator in earlier_operators:
-                first = self._explicit(e_operator, v, u)
-                result = self.add(result, self.compose((l_operator,), first, shapes), w, u)
+            for one in later_terms:
+                result = self.add(result, self._apply_to_rows(one, operator, shapes), w, u)
+        for operator in later_operators:
+            for first in earlier_operators:
+                columns = self._explicit(first, v, u)
+                result = self.add(result, self.compose((operator,), columns, shapes), w, u)
         return result
 
     def _compose_terms(self, later: Piece, earlier: Piece, shapes: Any) -> tuple[Piece, ...]:
@@ -272,7 +273,9 @@ class Tape:
         common = pieces[0].scale
         if any(p.scale not in (common, -common) for p in pieces):
             common = 1
-        inside = tuple(p._replace(scale=p.scale / common if common != 1 else p.scale) for p in pieces)
+        inside = tuple(
+            p._replace(scale=p.scale / common if common != 1 else p.scale) for p in pieces
+        )
         each = math.prod(term.coefficient_shape)
         flops = each * (len(pieces) - 1 + sum(p.scale not in (1, -1) for p in inside))
         (slot,) = self._record("add", (inside, term.coefficient_shape, term), flops=flops)
@@ -301,7 +304,9 @@ class Tape:
         terms, operators = _split(block)
         result: Block = terms
         for operator in operators:
-            result = self.add(result, self._explicit(operator, out_shape, in_shape), out_shape, in_shape)
+            result = self.add(
+                result, self._explicit(operator, out_shape, in_shape), out_shape, in_shape
+            )
         return result  # type: ignore[return-value]
 
     def _explicit(self, piece: OperatorPiece, out_shape: Any, in_shape: Any) -> tuple[Piece, ...]:
@@ -315,7 +320,9 @@ class Tape:
         (one,) = self.one(out_shape)
         return self._apply_to_rows(one, piece, (out_shape, out_shape, in_shape))
 
-    def _apply_to_columns(self, piece: OperatorPiece, term: Piece, shapes: Any) -> tuple[Piece, ...]:
+    def _apply_to_columns(
+        self, piece: OperatorPiece, term: Piece, shapes: Any
+    ) -> tuple[Piece, ...]:
         w, v, u = shapes
         columns = math.prod(
             term.term.sizes[k] for k in {k for a in term.term.inn for k, _ in a.strides}
@@ -486,13 +493,14 @@ def run(
             slots[names[0]] = _sum(detail, slots, dtype)
         elif kind == "dense":
             pieces, shape, term = detail
-            total = None
-            for piece in pieces:
-                maps = piece.term.out + piece.term.inn
-                array = coefficients.materialise(
+            arrays = [
+                coefficients.materialise(
                     placed(piece), piece.term.axes or (), piece.term.sizes, maps, shape
                 )
-                total = array if total is None else lax.add(*coefficients.promote(total, array))
+                for piece in pieces
+                for maps in [piece.term.out + piece.term.inn]
+            ]
+            total = functools.reduce(lambda x, y: lax.add(*coefficients.promote(x, y)), arrays)
             slots[names[0]] = lax.reshape(total, term.coefficient_shape)
         elif kind == "columns":
             (piece,), shape, maps = detail

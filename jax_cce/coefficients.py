@@ -8,6 +8,8 @@ A coefficient of boolean dtype is a mask: multiplying by it selects, so that a m
 NaN partial contributes zero, as the branch that was not taken should.
 """
 
+import functools
+import itertools
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -30,7 +32,7 @@ def promote(x: Any, y: Any) -> tuple[Any, Any]:
 
 
 def scaled(x: Any, scale: complex, dtype: Any) -> Any:
-    """scale * x, where a mask first becomes numbers of the given dtype."""
+    """The product scale * x, where a mask first becomes numbers of the given dtype."""
     if x.dtype == np.bool_:
         x = lax.convert_element_type(x, dtype)
     if scale == 1:
@@ -58,7 +60,7 @@ def align(x: Any, axes: Sequence[int], target: Sequence[int], sizes: Sequence[in
 def _digits(strides: Sequence[tuple[int, int]], sizes: Sequence[int]) -> list[int] | None:
     """The loops of an affine map from slow to fast if they are the digits of one range."""
     ordered = sorted(strides, key=lambda item: -abs(item[1]))
-    for (_, slow), (fast_loop, fast) in zip(ordered, ordered[1:], strict=False):
+    for (_, slow), (fast_loop, fast) in itertools.pairwise(ordered):
         if slow != fast * sizes[fast_loop]:
             return None
     return [loop for loop, _ in ordered]
@@ -103,8 +105,8 @@ def _gather(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, 
     """`_take` for maps that overlap or share loops, such as a diagonal or a convolution."""
     labels = sorted({loop for affine in maps for loop, _ in affine.strides})
     flat = _linear_index(maps, x.shape, labels, sizes)
-    values = lax.reshape(x, (x.size,)).at[lax.reshape(flat, (flat.size,))].get(
-        mode="promise_in_bounds"
+    values = (
+        lax.reshape(x, (x.size,)).at[lax.reshape(flat, (flat.size,))].get(mode="promise_in_bounds")
     )
     return lax.reshape(values, flat.shape), labels
 
@@ -176,7 +178,9 @@ def multiply(product: Product, later: Any, earlier: Any, dtype: Any) -> Any:
     y = align(y, y_labels, target, sizes)
     x = align(x, x_labels, target, sizes)
     if x.dtype == np.bool_:
-        return lax.bitwise_and(x, y) if y.dtype == np.bool_ else lax.select(x, y, lax.full_like(y, 0))
+        return (
+            lax.bitwise_and(x, y) if y.dtype == np.bool_ else lax.select(x, y, lax.full_like(y, 0))
+        )
     return lax.mul(*promote(x, y))
 
 
@@ -250,15 +254,11 @@ def materialise(
     loops = [loop for group in groups for loop in group]
     x = align(x, axes, loops, sizes)
     if ties:
-        box = x.shape
-        mask = None
-        for one, other in ties:
-            equal = lax.eq(
-                lax.broadcasted_iota(np.int32, box, loops.index(one)),
-                lax.broadcasted_iota(np.int32, box, loops.index(other)),
-            )
-            mask = equal if mask is None else lax.bitwise_and(mask, equal)
-        x = lax.select(mask, x, lax.full_like(x, 0))
+        equal = [
+            lax.eq(*(lax.broadcasted_iota(np.int32, x.shape, loops.index(k)) for k in tie))
+            for tie in ties
+        ]
+        x = lax.select(functools.reduce(lax.bitwise_and, equal), x, lax.full_like(x, 0))
     return _spread(x, groups, sizes, maps, shape)
 
 

@@ -50,9 +50,7 @@ class Elimination:
         for source in self._predecessors[vertex]:
             earlier = self._successors[source][vertex]
             for target, later in self._successors[vertex].items():
-                total += _multiplications(
-                    later, earlier, (shapes[target], middle, shapes[source])
-                )
+                total += _multiplications(later, earlier, (shapes[target], middle, shapes[source]))
         return total
 
     def eliminate(self, vertex: int) -> None:
@@ -119,5 +117,5 @@ def _multiplications(later: Block, earlier: Block, shapes: Sequence[Any]) -> int
                 return math.prod(math.prod(shape) for shape in shapes)
             return 0 if product is None else product.multiplications
     scratch = Tape()
-    scratch.compose(later, earlier, tuple(shapes))  # type: ignore[arg-type]
+    scratch.compose(later, earlier, tuple(shapes))
     return scratch.cost.multiplications

@@ -55,8 +55,16 @@ def emit(
         local = graph.sites[site]
         assert local is not None
         terms = local.edges[operand, output]
-        value = terms[position].value(sites[site])  # type: ignore[index]
-        assert value.shape == term.coefficient_shape, (program.equations[site], value.shape, term)
+        assert isinstance(terms, tuple)
+        function = terms[position].value
+        assert function is not None
+        value = function(sites[site])
+        if value.shape != term.coefficient_shape:
+            raise ValueError(
+                f"The rule of primitive '{program.equations[site].name}' returned a coefficient "
+                f"of shape {value.shape} for operand {operand}, but its term has coefficient "
+                f"shape {term.coefficient_shape}."
+            )
         return value
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
@@ -73,4 +81,3 @@ def emit(
             block = lax.reshape(scaled(slots[piece.slot], piece.scale, dtype), shape)
         blocks[output, name] = block
     return [tracing.read(values, atom) for atom in program.outputs], blocks
-

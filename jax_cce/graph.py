@@ -23,7 +23,15 @@ __all__ = ["Graph", "build"]
 
 # On complex values these are linear over the reals only, so no complex coefficient describes them.
 _NOT_HOLOMORPHIC = {"real", "imag", "conj", "abs", "complex", "sign", "custom_jvp_call"}
-_NOT_HOLOMORPHIC |= {"custom_vjp_call", "cholesky", "qr", "eigh", "eig", "svd", "householder_product"}
+_NOT_HOLOMORPHIC |= {
+    "custom_vjp_call",
+    "cholesky",
+    "qr",
+    "eigh",
+    "eig",
+    "svd",
+    "householder_product",
+}
 
 
 @dataclass(frozen=True)
@@ -116,9 +124,7 @@ def build(
         tuple(outputs),
         {name: tuple(avals[name].shape) for name in successors},
         successors,
-        tuple(
-            sorted(n for n, to in successors.items() if to and n >= program.first_computed)
-        ),
+        tuple(sorted(n for n, to in successors.items() if to and n >= program.first_computed)),
         tuple(sites),
         tape,
     )
@@ -167,9 +173,7 @@ def _fuse_complex(program: Program, holomorphic: bool) -> Program:
     inside = [a and b for a, b in zip(after, before, strict=True)]
     region = [e for e, chosen in zip(program.equations, inside, strict=True) if chosen]
     ahead = [e for e, a in zip(program.equations, after, strict=True) if not a]
-    behind = [
-        e for e, a, i in zip(program.equations, after, inside, strict=True) if a and not i
-    ]
+    behind = [e for e, a, i in zip(program.equations, after, inside, strict=True) if a and not i]
 
     made = {name for equation in region for name in equation.outputs}
     taken = [k for e in region for k in e.inputs if not isinstance(k, Literal) and k not in made]

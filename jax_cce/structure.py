@@ -17,6 +17,7 @@ Derivatives", 2nd ed., section 10.2), with the edge values generalised to struct
 """
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
@@ -175,9 +176,9 @@ def reshape(out_shape: Sequence[int], in_shape: Sequence[int]) -> Term | None:
     # The stride of each axis in the flat array; the loops' strides are the union of both sets.
     ends = [_flat_strides(shape) for shape in (out_shape, in_shape)]
     cuts = sorted({size, *ends[0], *ends[1]}, reverse=True)
-    if any(outer % inner for outer, inner in zip(cuts, cuts[1:], strict=False)):
+    if any(outer % inner for outer, inner in itertools.pairwise(cuts)):
         raise Unrepresentable(f"reshape from {tuple(in_shape)} to {tuple(out_shape)}")
-    sizes = tuple(outer // inner for outer, inner in zip(cuts, cuts[1:], strict=False))
+    sizes = tuple(outer // inner for outer, inner in itertools.pairwise(cuts))
     maps = []
     for shape, strides in zip((out_shape, in_shape), ends, strict=True):
         maps.append(
@@ -224,10 +225,10 @@ def compose(later: Term, earlier: Term) -> Product | None:
     """
     split = len(later.sizes)
     system = _System((*later.sizes, *earlier.sizes))
-    for ahead, behind in zip(later.inn, earlier.out, strict=True):
-        coefficients = dict(ahead.strides)
-        coefficients.update((split + axis, -stride) for axis, stride in behind.strides)
-        if not system.solve(ahead.offset - behind.offset, coefficients):
+    for one, other in zip(later.inn, earlier.out, strict=True):
+        strides = dict(one.strides)
+        strides.update((split + axis, -stride) for axis, stride in other.strides)
+        if not system.solve(one.offset - other.offset, strides):
             return None
     out = [system.apply(affine, 0) for affine in later.out]
     inn = [system.apply(affine, split) for affine in earlier.inn]
@@ -347,12 +348,12 @@ class _System:
             if abs(stride) == 1:
                 rest = {k: -s * stride for k, s in free.items() if k != loop}
                 low, high = self._range(-offset * stride, rest)
-                if 0 <= low and high < self.sizes[loop]:
+                if low >= 0 and high < self.sizes[loop]:
                     return self._bind(loop, -offset * stride, rest)
         return self._solve_by_radix(offset, free)
 
     def _solve_pair(self, offset: int, free: Mapping[int, int]) -> bool:
-        """a x + b y + offset = 0 with coprime a, b: all solutions lie on one new loop."""
+        """Solves a x + b y + offset = 0, a and b coprime: all solutions lie on one new loop."""
         (x, a), (y, b) = free.items()
         # x = x0 + b t, y = y0 - a t for a particular solution (x0, y0).
         x0 = (-offset * pow(a, -1, abs(b))) % abs(b) if abs(b) > 1 else 0

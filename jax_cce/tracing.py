@@ -29,8 +29,8 @@ __all__ = [
     "constant_key",
     "convert",
     "evaluate",
-    "is_differentiable",
     "flatten",
+    "is_differentiable",
     "is_staged",
     "is_tracer",
     "jaxpr_key",
@@ -40,7 +40,6 @@ __all__ = [
     "size",
     "source_line",
     "trace",
-    "typeof_leaf",
 ]
 
 Literal = jex_core.Literal
@@ -121,15 +120,6 @@ def is_staged(x: Any) -> bool:
     return isinstance(x, DynamicJaxprTracer)
 
 
-def typeof_leaf(x: Any) -> Any:
-    """The abstract value of an array, tracer or Python number.
-
-    Raises:
-        TypeError: if it is none of these.
-    """
-    return jax.typeof(x)
-
-
 def source_line(equation: Equation) -> str:
     """Where the user wrote the equation: "file:line (function)", or "" if unknown."""
     try:
@@ -163,9 +153,7 @@ def trace(
     return flatten(closed.jaxpr, closed.consts, hoist=hoist)
 
 
-def flatten(
-    jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False
-) -> tuple[Program, list[Any]]:
+def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[Program, list[Any]]:
     """Inlines calls, drops dead equations and numbers the variables of a jaxpr."""
     flat: list[tuple[Any, tuple[Any, ...], list[object]]] = []
     # Before numbering, a variable is a unique object: the jaxpr's own, or one of these.

@@ -85,7 +85,7 @@ def _traced_key(equation: Equation, function: Any) -> Hashable:
     apply = functools.partial(tracing.bind, equation)
     try:
         parts = Linearised(apply, equation.in_avals, equation.out_avals, active)
-    except Exception:  # noqa: BLE001 - an equation that is not differentiated may have no derivative
+    except Exception:  # an equation that is not differentiated may have no derivative
         return tracing.Same(function)
     constants = tuple(tracing.constant_key(value) for value in parts.constants)
     # The traced program repeats the custom call for the primal: by its body, not its rule.

@@ -68,9 +68,7 @@ def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 
     edges = {}
     for operand, wanted in enumerate(active):
-        if wanted and (
-            block := local_term(Term(shape, loops, loops, axes), 1, mask(operand - 1))
-        ):
+        if wanted and (block := local_term(Term(shape, loops, loops, axes), 1, mask(operand - 1))):
             edges[operand, 0] = block
     return LocalJacobian(edges)
 
@@ -94,9 +92,7 @@ def _clamp(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         return lax.bitwise_and(lax.gt(x, low), lax.lt(x, high))
 
     edges = {}
-    for operand, (wanted, value) in enumerate(
-        zip(active, (lower, inside, upper), strict=True)
-    ):
+    for operand, (wanted, value) in enumerate(zip(active, (lower, inside, upper), strict=True)):
         inn = loops if equation.in_avals[operand].shape == shape else ()
         if wanted and (block := local_term(Term(shape, loops, inn, axes), 1, value)):
             edges[operand, 0] = block

@@ -44,9 +44,9 @@ def _power_of_exponent(x: Any, out: Any) -> Any:
 
 def _integer_power(x: Any, params: Any) -> Any:
     n = params["y"]
-    if n == 0:
-        return lax.full_like(x, 0)
-    return x if n == 1 else lax.mul(_like(x, n), lax.integer_pow(x, n - 1))
+    if n in (0, 1):
+        return lax.full_like(x, n)
+    return lax.mul(_like(x, n), x if n == 2 else lax.integer_pow(x, n - 1))
 
 
 def _abs(x: Any) -> Any:

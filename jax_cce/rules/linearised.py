@@ -28,6 +28,11 @@ _REVERSE_ONLY = "custom_lin"
 _FORWARD_ONLY = "while"
 
 
+# Blocks (image, seed) of the whole linear part, and the local terms of one of its equations.
+_Blocks = dict[tuple[int, int], Block]
+_Terms = dict[tuple[int, int], tuple[LocalTerm, ...]]
+
+
 class Linearised:
     """The known and the linear part of a function of arrays.
 
@@ -59,7 +64,9 @@ class Linearised:
             self.reverse = True
             self._trace(apply)
         first_seed = len(in_avals)
-        tainted = [first_seed <= k < self.program.num_inputs for k in range(len(self.program.avals))]
+        tainted = [
+            first_seed <= k < self.program.num_inputs for k in range(len(self.program.avals))
+        ]
         self.known: list[Equation] = []
         self.linear: list[Equation] = []
         for equation in self.program.equations:
@@ -195,14 +202,17 @@ def linearise(
     accumulated = _accumulate(parts, seeds, images)
     if accumulated is None:
         return LocalJacobian(pairs, parts.evaluate)
-    tape, blocks = accumulated
+    tape, blocks, locals_ = accumulated
     sizes = [
         sum(tracing.size(aval) for aval in avals)
-        for avals in ([in_avals[k] for k in parts.active], [out_avals[k] for k in parts.differentiable])
+        for avals in (
+            [in_avals[k] for k in parts.active],
+            [out_avals[k] for k in parts.differentiable],
+        )
     ]
     if tape.cost.flops > max(1, operator.flops) * min(sizes):
         return LocalJacobian(pairs, parts.evaluate)
-    return LocalJacobian(_as_terms(parts, tape, blocks), parts.evaluate)
+    return LocalJacobian(_as_terms(parts, tape, blocks, locals_), parts.evaluate)
 
 
 def _operator(name: str, parts: Linearised) -> Operator:
@@ -271,7 +281,7 @@ def _is_transposable(parts: Linearised) -> bool:
 
 def _accumulate(
     parts: Linearised, seeds: Sequence[int], images: Sequence[int]
-) -> tuple[Tape, dict[tuple[int, int], Block]] | None:
+) -> tuple[Tape, _Blocks, list[_Terms]] | None:
     """The linear part as blocks (image, seed), by the chain rule; None if a rule is missing."""
     tape = Tape()
     avals, first = parts.program.avals, len(parts.in_avals)
@@ -279,6 +289,7 @@ def _accumulate(
     for at, seed in enumerate(seeds):
         identity = structure.identity(tuple(avals[first + at].shape))
         blocks[first + at] = {} if identity is None else {seed: (_static(identity),)}
+    locals_: list[_Terms] = []
     for index, equation in enumerate(parts.linear):
         rule = RULES.get(equation.primitive)
         if rule is None:
@@ -288,17 +299,18 @@ def _accumulate(
             local = rule(equation, active)
         except Unrepresentable:
             return None
-        if local.evaluate is not None:
+        terms_of = {key: t for key, t in local.edges.items() if isinstance(t, tuple)}
+        if local.evaluate is not None or len(terms_of) < len(local.edges):
             return None
+        locals_.append(terms_of)
         for output, (name, aval) in enumerate(
             zip(equation.outputs, equation.out_avals, strict=True)
         ):
             total: dict[int, Block] = {}
             for operand, source in enumerate(equation.inputs):
-                terms = local.edges.get((operand, output))
+                terms = terms_of.get((operand, output))
                 if terms is None:
                     continue
-                assert isinstance(terms, tuple)
                 edge = place(tape, terms, index, (operand, output))
                 middle = equation.in_avals[operand].shape
                 for seed, block in blocks[source].items():
@@ -312,7 +324,7 @@ def _accumulate(
             for seed, block in blocks[parts.images[at]].items():
                 if block:
                     result[image, seed] = block
-    return tape, result
+    return tape, result, locals_
 
 
 def _static(term: Term) -> Piece:
@@ -330,7 +342,7 @@ def place(tape: Tape, terms: Sequence[LocalTerm], site: int, key: tuple[int, int
 
 
 def _as_terms(
-    parts: Linearised, tape: Tape, blocks: dict[tuple[int, int], Block]
+    parts: Linearised, tape: Tape, blocks: _Blocks, locals_: Sequence[_Terms]
 ) -> dict[tuple[int, int], tuple[LocalTerm, ...]]:
     """The accumulated blocks as local terms, whose coefficients share one run of the tape."""
     wanted = {p.slot for block in blocks.values() for p in block if p.slot is not None}  # type: ignore[union-attr]
@@ -349,13 +361,9 @@ def _as_terms(
 
             def local(index: int, key: tuple[int, int, int], term: Term) -> Any:
                 operand, output, position = key
-                rule = RULES[parts.linear[index].primitive]
-                active = tuple(
-                    not isinstance(k, Literal) and parts.tainted[k]
-                    for k in parts.linear[index].inputs
-                )
-                edges = rule(parts.linear[index], active).edges[operand, output]
-                return edges[position].value(inner(index))  # type: ignore[index, union-attr, misc]
+                value = locals_[index][operand, output][position].value
+                assert value is not None
+                return value(inner(index))
 
             dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
             site.memo["slots"] = run(steps, local, inner, dtype)
@@ -369,7 +377,9 @@ def _as_terms(
             order: tuple[int, ...] = ()
             if parts.reverse:
                 term, order = structure.transpose(term)
-            terms.append(LocalTerm(term, scale, None if slot is None else _from_slot(slots, slot, order)))
+            terms.append(
+                LocalTerm(term, scale, None if slot is None else _from_slot(slots, slot, order))
+            )
         edges[(image, seed) if parts.reverse else (seed, image)] = tuple(terms)
     return edges
 

@@ -182,7 +182,7 @@ class _Partial(NamedTuple):
     function: Callable[..., Any]
     reads: tuple[str, ...]
 
-    def __call__(self, site: Site) -> Any:
+    def at(self, site: Site) -> Any:
         return self.function(*(_read(site, name) for name in self.reads))
 
 
@@ -214,12 +214,14 @@ def _elementwise_term(
         loop if size == extent else _AT_ZERO
         for loop, size, extent in zip(loops, in_shape, out_shape, strict=False)
     )
-    axes = read_shapes and tuple(
+    if read_shapes is None:
+        return Term(out_shape, loops, inn, None)
+    axes = (
         axis
         for axis, extent in enumerate(out_shape)
         if any(shape and shape[axis] == extent for shape in read_shapes)
     )
-    return Term(out_shape, loops, inn, axes)
+    return Term(out_shape, loops, inn, tuple(axes))
 
 
 def elementwise_rule(*partials: Any, fold: bool = False) -> Rule:
@@ -242,13 +244,15 @@ def elementwise_rule(*partials: Any, fold: bool = False) -> Rule:
             if not wanted or partial is None:
                 continue
             in_shape = equation.in_avals[operand].shape
-            scale, value, reads = 1, None, None
+            scale: complex = 1
+            value: Callable[[Site], Any] | None = None
+            reads: tuple[tuple[int, ...], ...] | None = None
             if not isinstance(partial, _Partial):
                 scale = partial
             elif fold and (number := _literal_operand(equation, partial)) is not None:
                 scale = partial.function(number)
             else:
-                value = partial
+                value = partial.at
                 reads = tuple(
                     out.shape if name == "out" else equation.in_avals[_OPERANDS[name]].shape
                     for name in partial.reads

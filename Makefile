@@ -1,0 +1,72 @@
+# Every target sets up what it needs: only make and a CPython >= 3.11 have to be there.
+#
+#   make demo PYTHON=python3.12        another interpreter
+#   make test VENV=.venv-0.10 JAX='jax==0.10.*'   another environment, a certain JAX
+#   make test ARGS='-k markowitz -x'   further arguments for the program that the target runs
+
+PYTHON ?= python3
+VENV   ?= .venv
+JAX    ?=
+ARGS   ?=
+
+BIN := $(VENV)/bin
+PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
+
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+.PHONY: help demo test lint format types imports doctest docs bench clean
+
+help: ## List the targets.
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+demo: $(VENV)/.installed ## Counts, agreement and timings on the Roe flux and the robot arm.
+	@$(BIN)/python -m benchmarks.demo $(ARGS)
+
+test: $(VENV)/.installed-test ## The test suite.
+	@$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 $(ARGS)
+
+lint: $(VENV)/.installed-dev ## Formatting and lint rules, as checked in CI.
+	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }
+	@$(BIN)/ruff check --quiet .
+
+format: $(VENV)/.installed-dev ## Reformat the code and apply the safe lint fixes.
+	@$(BIN)/ruff check --fix --quiet .
+	@$(BIN)/ruff format --quiet .
+
+types: $(VENV)/.installed-dev ## The type checker.
+	@$(BIN)/mypy --no-error-summary $(ARGS)
+
+imports: $(VENV)/.installed-dev ## The layering of the modules.
+	@log=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$log"; exit 1; }
+
+doctest: $(VENV)/.installed-test ## The examples in the docstrings.
+	@$(BIN)/python -m pytest -q --doctest-modules jax_cce search/jax_cce_search $(ARGS)
+
+docs: $(VENV)/.installed-docs ## The documentation site, into site/.
+	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+bench: $(VENV)/.installed ## The measured tables: overhead and the bottleneck chain.
+	@$(BIN)/python -m benchmarks.overhead
+	@$(BIN)/python -m benchmarks.bottleneck
+
+clean: ## Remove the environment, the site and all caches.
+	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
+	  echo 'jax_cce needs Python >= 3.11, and $(PYTHON) is not that.' \
+	       'Name one that is: make PYTHON=python3.12 ...' >&2; exit 1; }
+	@echo "Creating $(VENV) with $$($(PYTHON) --version)" >&2
+	@$(PYTHON) -m venv $(VENV) || { \
+	  echo 'The venv module does not work; on Debian and Ubuntu: apt install python3-venv' >&2; \
+	  rm -rf $(VENV); exit 1; }
+
+$(VENV)/.installed: pyproject.toml | $(BIN)/python
+	@echo 'Installing jax_cce into $(VENV)' >&2
+	@$(PIP) install --editable . $(JAX)
+	@touch $@
+
+$(VENV)/.installed-%: pyproject.toml | $(BIN)/python
+	@echo 'Installing jax_cce[$*] into $(VENV)' >&2
+	@$(PIP) install --editable '.[$*]' $(JAX)
+	@touch $@

@@ -1,0 +1,1 @@
+"""Measurements of jax_cce: the reference tasks and the harness that runs them."""
