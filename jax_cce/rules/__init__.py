@@ -6,11 +6,10 @@ they are written with, `linearised` is the default.
 
 import functools
 from collections.abc import Hashable
-from typing import Any
 
 from jax_cce import tracing
 from jax_cce.rules import contraction, elementwise, layout  # noqa: F401 - these register rules
-from jax_cce.rules.linearised import Linearised, linearise
+from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.registry import RULES, LocalJacobian
 from jax_cce.structure import Unrepresentable
 from jax_cce.tracing import Equation
@@ -36,13 +35,7 @@ def local_jacobian(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
         except Unrepresentable:
             pass
     try:
-        return linearise(
-            equation.name,
-            functools.partial(tracing.bind, equation),
-            equation.in_avals,
-            equation.out_avals,
-            active,
-        )
+        return _linearised(equation, active).local_jacobian
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _located(error, equation) from error
 
@@ -56,10 +49,35 @@ def _located(error: Exception, equation: Equation) -> Exception:
     return error
 
 
-# Tracing a custom rule takes milliseconds; JAX hands out the same function object again for
-# library functions under jit (such as relu), so their keys are kept.
-_KEYS: dict[int, tuple[Any, dict[Any, Hashable]]] = {}
-_MOST_KEYS = 1024
+# Linearising takes milliseconds, and programs repeat equations. JAX also hands out the same
+# function object again for a custom rule under jit, as in relu.
+_linearisations: dict[Hashable, Linearised] = {}
+_MOST_LINEARISATIONS = 1024
+
+
+def _linearised(equation: Equation, active: tuple[bool, ...]) -> Linearised:
+    key = _identity(equation), equation.in_avals, active
+    if key[0] is not None and key in _linearisations:
+        return _linearisations[key]
+    apply = functools.partial(tracing.bind, equation)
+    parts = Linearised(equation.name, apply, equation.in_avals, equation.out_avals, active)
+    if key[0] is not None and not any(map(tracing.is_tracer, parts.constants)):
+        if len(_linearisations) >= _MOST_LINEARISATIONS:
+            _linearisations.clear()
+        _linearisations[key] = parts
+    return parts
+
+
+def _identity(equation: Equation) -> Hashable:
+    """What two equations share if JAX differentiates them alike; None if that is unknown."""
+    parameter = _CUSTOM.get(equation.name)
+    if parameter is not None:
+        return tracing.Same(equation.params[parameter])
+    try:
+        hash(identity := (equation.primitive, tuple(equation.params.items())))
+    except TypeError:
+        return None
+    return identity
 
 
 def custom_derivative_key(equation: Equation) -> Hashable:
@@ -67,30 +85,16 @@ def custom_derivative_key(equation: Equation) -> Hashable:
 
     The rule is traced, so that a rule that changes (through its closure, say) is seen.
     """
-    parameter = _CUSTOM.get(equation.name)
-    if parameter is None:
+    if equation.name not in _CUSTOM:
         return None
-    function = equation.params[parameter]
-    _, known = _KEYS.get(id(function), (None, {}))
-    if equation.in_avals not in known:
-        if len(_KEYS) >= _MOST_KEYS:
-            _KEYS.clear()
-        known[equation.in_avals] = _traced_key(equation, function)
-        _KEYS[id(function)] = function, known
-    return known[equation.in_avals]
-
-
-def _traced_key(equation: Equation, function: Any) -> Hashable:
     active = tuple(map(tracing.is_differentiable, equation.in_avals))
-    apply = functools.partial(tracing.bind, equation)
     try:
-        parts = Linearised(apply, equation.in_avals, equation.out_avals, active)
+        parts = _linearised(equation, active)
     except Exception:  # an equation that is not differentiated may have no derivative
-        return tracing.Same(function)
-    constants = tuple(tracing.constant_key(value) for value in parts.constants)
+        return _identity(equation)
+    constants = tuple(map(tracing.constant_key, parts.constants))
     # The traced program repeats the custom call for the primal: by its body, not its rule.
-    key = tracing.program_key(parts.program, _body_key)
-    return key, constants, parts.reverse
+    return tracing.program_key(parts.program, _body_key), constants, parts.reverse
 
 
 def _body_key(equation: Equation) -> Hashable:

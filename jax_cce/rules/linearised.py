@@ -8,6 +8,7 @@ rules are honoured, because it is JAX that applies them. custom_vjp has no forwa
 pullback is linearised and the terms are transposed.
 """
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -21,7 +22,7 @@ from jax_cce.rules.registry import RULES, LocalJacobian, LocalTerm, Site
 from jax_cce.structure import Term, Unrepresentable
 from jax_cce.tracing import Equation, Literal
 
-__all__ = ["Linearised", "linearise"]
+__all__ = ["Linearised"]
 
 # Equations whose application has no JVP, or no VJP, in JAX.
 _REVERSE_ONLY = "custom_lin"
@@ -34,9 +35,10 @@ _Terms = dict[tuple[int, int], tuple[LocalTerm, ...]]
 
 
 class Linearised:
-    """The known and the linear part of a function of arrays.
+    """The known and the linear part of any function that JAX can differentiate.
 
     Attributes:
+        name: what to call the operator in a plan.
         program: inputs are the operands and then the seeds (tangents of the active operands, or
             cotangents of the differentiable results); outputs are the results and then what the
             seeds become.
@@ -48,11 +50,22 @@ class Linearised:
 
     def __init__(
         self,
+        name: str,
         apply: Callable[[Sequence[Any]], Sequence[Any]],
         in_avals: Sequence[Any],
         out_avals: Sequence[Any],
         active: Sequence[bool],
     ) -> None:
+        """Linearises a function.
+
+        Args:
+            name: the primitive's name.
+            apply: the function, from a list of operands to a list of results.
+            in_avals: abstract values of its operands.
+            out_avals: abstract values of its results.
+            active: for each operand whether it is differentiated.
+        """
+        self.name = name
         self.active = [k for k, wanted in enumerate(active) if wanted]
         self.differentiable = [
             k for k, aval in enumerate(out_avals) if tracing.is_differentiable(aval)
@@ -71,8 +84,8 @@ class Linearised:
         self.linear: list[Equation] = []
         for equation in self.program.equations:
             depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
-            for name in equation.outputs:
-                tainted[name] = depends
+            for variable in equation.outputs:
+                tainted[variable] = depends
             (self.linear if depends else self.known).append(equation)
         self.tainted = tainted
         self.results = self.program.outputs[: len(out_avals)]
@@ -106,6 +119,11 @@ class Linearised:
 
         avals = [_abstract(aval) for aval in (*self.in_avals, *seeds)]
         self.program, self.constants = tracing.trace(both, avals)
+
+    @functools.cached_property
+    def local_jacobian(self) -> LocalJacobian:
+        """The local Jacobian: terms where the linear part has them, else an operator."""
+        return _local_jacobian(self)
 
     @property
     def flops(self) -> int:
@@ -172,24 +190,8 @@ def _flops(equation: Equation) -> int:
     return size + body * equation.params.get("length", 1)
 
 
-def linearise(
-    name: str,
-    apply: Callable[[Sequence[Any]], Sequence[Any]],
-    in_avals: Sequence[Any],
-    out_avals: Sequence[Any],
-    active: Sequence[bool],
-) -> LocalJacobian:
-    """The local Jacobian of any function that JAX can differentiate.
-
-    Args:
-        name: what to call the operator in a plan.
-        apply: the function, from a list of operands to a list of results.
-        in_avals: abstract values of its operands.
-        out_avals: abstract values of its results.
-        active: for each operand whether it is differentiated.
-    """
-    parts = Linearised(apply, in_avals, out_avals, active)
-    operator = _operator(name, parts)
+def _local_jacobian(parts: Linearised) -> LocalJacobian:
+    operator = _operator(parts)
     seeds = parts.differentiable if parts.reverse else parts.active
     images = parts.active if parts.reverse else parts.differentiable
     pairs = {}
@@ -203,19 +205,14 @@ def linearise(
     if accumulated is None:
         return LocalJacobian(pairs, parts.evaluate)
     tape, blocks, locals_ = accumulated
-    sizes = [
-        sum(tracing.size(aval) for aval in avals)
-        for avals in (
-            [in_avals[k] for k in parts.active],
-            [out_avals[k] for k in parts.differentiable],
-        )
-    ]
-    if tape.cost.flops > max(1, operator.flops) * min(sizes):
+    rows = sum(tracing.size(parts.out_avals[k]) for k in parts.differentiable)
+    columns = sum(tracing.size(parts.in_avals[k]) for k in parts.active)
+    if tape.cost.flops > max(1, operator.flops) * min(rows, columns):
         return LocalJacobian(pairs, parts.evaluate)
     return LocalJacobian(_as_terms(parts, tape, blocks, locals_), parts.evaluate)
 
 
-def _operator(name: str, parts: Linearised) -> Operator:
+def _operator(parts: Linearised) -> Operator:
     in_shapes = {k: tuple(parts.in_avals[k].shape) for k in parts.active}
     out_shapes = {k: tuple(parts.out_avals[k].shape) for k in parts.differentiable}
 
@@ -252,9 +249,9 @@ def _operator(name: str, parts: Linearised) -> Operator:
         return dict(zip(parts.active, cotangents, strict=True))
 
     if parts.reverse:
-        return Operator(name, in_shapes, out_shapes, None, direct, parts.flops)
+        return Operator(parts.name, in_shapes, out_shapes, None, direct, parts.flops)
     vjp = transposed if _is_transposable(parts) else None
-    return Operator(name, in_shapes, out_shapes, direct, vjp, parts.flops)
+    return Operator(parts.name, in_shapes, out_shapes, direct, vjp, parts.flops)
 
 
 def _is_transposable(parts: Linearised) -> bool:
