@@ -377,6 +377,7 @@ def _results(
                 aval.dtype, np.complexfloating
             ):
                 block = lax.real(block)
+            block = tracing.sharded_like(block, aval)
             row.append(tracing.convert(block, aval.dtype, weak))
         rows.append(row)
     return outputs, rows

@@ -18,7 +18,7 @@ from typing import Any, NamedTuple
 import jax
 from jax import lax
 
-from jax_cce import coefficients, structure
+from jax_cce import coefficients, structure, tracing
 from jax_cce.structure import Affine, Product, Term, Unrepresentable
 
 __all__ = [
@@ -531,7 +531,7 @@ def run(
             results = jax.vmap(one)(lax.reshape(array, (columns, *shape)))
             targets = operator.out_shapes if forward else operator.in_shapes
             for name, index in zip(names, targets, strict=True):
-                result = results[index]
+                result = tracing.replicated(results[index])
                 slots[name] = lax.reshape(result, (*batch, *result.shape[1:]))
     return slots
 

@@ -65,7 +65,7 @@ def emit(
                 f"of shape {value.shape} for operand {operand}, but its term has coefficient "
                 f"shape {term.coefficient_shape}."
             )
-        return value
+        return tracing.replicated(value)
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32

@@ -19,6 +19,7 @@ from jax._src import source_info_util
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
 from jax.extend import core as jex_core
+from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
     "Equation",
@@ -37,6 +38,8 @@ __all__ = [
     "primitive_names",
     "program_key",
     "read",
+    "replicated",
+    "sharded_like",
     "size",
     "source_line",
     "trace",
@@ -118,6 +121,28 @@ def is_tracer(x: Any) -> bool:
 def is_staged(x: Any) -> bool:
     """Whether a value only stands for one in a program under construction, as under jit."""
     return isinstance(x, DynamicJaxprTracer)
+
+
+def replicated(x: Any) -> Any:
+    """`x` without the explicit sharding that its type may carry.
+
+    The algebra on coefficients pairs axes of different variables, for which JAX's typing of
+    explicit shardings has no rule; automatic sharding is left to the compiler as it is.
+    """
+    return _resharded(x, (None,) * x.ndim)
+
+
+def sharded_like(x: Any, aval: Any) -> Any:
+    """`x`, whose last axes are those of `aval`, with the explicit sharding of `aval` on them."""
+    spec = tuple(aval.sharding.spec)
+    return _resharded(x, (None,) * (x.ndim - len(spec)) + spec, aval.sharding.mesh)
+
+
+def _resharded(x: Any, spec: tuple[Any, ...], mesh: Any = None) -> Any:
+    current = jax.typeof(x).sharding
+    if tuple(current.spec) == spec:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(mesh or current.mesh, PartitionSpec(*spec)))
 
 
 def source_line(equation: Equation) -> str:
