@@ -31,6 +31,7 @@ __all__ = [
     "convert",
     "evaluate",
     "flatten",
+    "inner_equations",
     "is_differentiable",
     "is_staged",
     "is_tracer",
@@ -46,6 +47,8 @@ __all__ = [
 ]
 
 Literal = jex_core.Literal
+
+_JAXPRS = (jex_core.Jaxpr, jex_core.ClosedJaxpr)
 
 # Calls that mean their body, and the parameter that holds it.
 _INLINED = {
@@ -212,10 +215,8 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
                     avals[name] = var.aval
                     results.append(name)
                 flat.append((eqn, operands, results))
-            elif isinstance(body, jex_core.ClosedJaxpr):
-                results = walk(body.jaxpr, body.consts, operands)
             else:
-                results = walk(body, (), operands)
+                results = walk(*_opened(body), operands)
             names.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -306,15 +307,15 @@ def primitive_names(equations: Iterable[Equation]) -> set[str]:
     equations = list(equations)
     names = {equation.name for equation in equations}
     pending: list[Any] = [equation.params for equation in equations]
+    seen: set[int] = set()
     while pending:
         value = pending.pop()
-        if isinstance(value, dict):
+        if type(value) is dict:
             pending.extend(value.values())
-        elif isinstance(value, (tuple, list)):
+        elif type(value) in (tuple, list):
             pending.extend(value)
-        elif isinstance(value, jex_core.ClosedJaxpr):
-            pending.append(value.jaxpr)
-        elif isinstance(value, jex_core.Jaxpr):
+        elif isinstance(value, _JAXPRS) and id(value) not in seen:
+            seen.add(id(value))
             names.update(eqn.primitive.name for eqn in value.eqns)
             pending.extend(eqn.params for eqn in value.eqns)
     return names
@@ -357,9 +358,26 @@ def _atom_key(atom: Any) -> Hashable:
     return atom
 
 
+def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and its constants, from a closed or an open one; JAX 0.12 has one type for both."""
+    if isinstance(jaxpr, jex_core.ClosedJaxpr):
+        return jaxpr.jaxpr, jaxpr.consts
+    return jaxpr, ()
+
+
+def inner_equations(equation: Equation) -> list[Equation]:
+    """The equations of the jaxprs among an equation's parameters, such as a scan's body."""
+    found = []
+    for value in equation.params.values():
+        for item in value if type(value) is tuple else (value,):
+            if isinstance(item, _JAXPRS):
+                found += flatten(*_opened(item))[0].equations
+    return found
+
+
 def jaxpr_key(closed: Any, custom: Callable[[Equation], Hashable]) -> Hashable:
     """`program_key` of a closed jaxpr, together with the values of its constants."""
-    program, constants = flatten(closed.jaxpr, closed.consts)
+    program, constants = flatten(*_opened(closed))
     return program_key(program, custom), tuple(map(constant_key, constants))
 
 
@@ -372,11 +390,9 @@ def constant_key(value: Any) -> Hashable:
 
 
 def _param_key(value: Any, custom: Callable[[Equation], Hashable]) -> Hashable:
-    if isinstance(value, jex_core.ClosedJaxpr):
+    if isinstance(value, _JAXPRS):
         return jaxpr_key(value, custom)
-    if isinstance(value, jex_core.Jaxpr):
-        return program_key(flatten(value, ())[0], custom)
-    if isinstance(value, (tuple, list)):
+    if type(value) in (tuple, list):
         return tuple(_param_key(item, custom) for item in value)
     if isinstance(value, np.ndarray):
         return constant_key(value)

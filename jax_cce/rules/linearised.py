@@ -181,12 +181,7 @@ def _flops(equation: Equation) -> int:
         size = tracing.size(equation.out_avals[0])
         for axis in contracted:
             size *= 2 * equation.in_avals[0].shape[axis]
-    body = 0
-    for value in equation.params.values():
-        for item in value if isinstance(value, tuple) else (value,):
-            if hasattr(item, "jaxpr") and hasattr(item, "consts"):
-                inner, _ = tracing.flatten(item.jaxpr, item.consts)
-                body += sum(map(_flops, inner.equations))
+    body = sum(map(_flops, tracing.inner_equations(equation)))
     return size + body * equation.params.get("length", 1)
 
 
