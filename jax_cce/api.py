@@ -173,10 +173,23 @@ def plan(
     _check_callable(fun)
     checked = orders.check(order)
 
-    def plan_fun(*args: Any, **kwargs: Any) -> Plan:
+    def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
         traced = _trace(call, hoist=False)
         return plans.make(_graph(traced, holomorphic), checked)
+
+    def plan_fun(*args: Any, **kwargs: Any) -> Plan:
+        leaves, tree = tree_flatten((args, kwargs))
+        shapes = [k for k, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
+        made: list[Plan] = []
+
+        def abstractly(*tracers: Any) -> None:
+            for k, tracer in zip(shapes, tracers, strict=True):
+                leaves[k] = tracer
+            made.append(planned(*tree_unflatten(tree, leaves)))
+
+        jax.eval_shape(abstractly, *(leaves[k] for k in shapes))
+        return made[0]
 
     return plan_fun
 
@@ -219,7 +232,7 @@ class _Call:
         self.leaves, self.tree = tree_flatten(varied)
         self.avals = []
         for index, leaf in enumerate(self.leaves):
-            aval = leaf if isinstance(leaf, jax.ShapeDtypeStruct) else _typeof(leaf)
+            aval = _typeof(leaf)
             problem = _input_problem(aval, holomorphic, allow_int)
             if problem:
                 path, _ = tree_flatten_with_path(varied)[0][index]

@@ -97,7 +97,8 @@ class Step(NamedTuple):
         slots: the slots that the step fills.
         detail: what `run` needs, by kind.
         flops: operations executed.
-        vertex: the vertex whose elimination the step belongs to; None for the final assembly.
+        vertex: the vertex whose elimination the step belongs to; None for local coefficients and
+            the final assembly.
     """
 
     kind: str
@@ -108,6 +109,7 @@ class Step(NamedTuple):
 
     def __str__(self) -> str:
         where = "assembly" if self.vertex is None else f"v{self.vertex}"
+        where = self.kind if self.kind == "local" else where
         slots = ", ".join(f"c{slot}" for slot in self.slots)
         return f"[{where}] {slots} = {_describe(self)}"
 
@@ -115,7 +117,9 @@ class Step(NamedTuple):
 def _describe(step: Step) -> str:
     detail = step.detail
     if step.kind == "local":
-        return f"local coefficient {detail[1]} of equation {detail[0]}"
+        site, (operand, output, _), term = detail
+        block = f"d out[{output}] / d in[{operand}] of equation {site}"
+        return f"{block} -> {list(term.coefficient_shape)}"
     if step.kind == "multiply":
         product, later, earlier = detail
         factors = " * ".join(f"c{slot}" for slot in (later, earlier) if slot is not None)

@@ -26,7 +26,9 @@ def local_jacobian(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
         TypeError, ValueError, NotImplementedError: what JAX raises where the primitive has no
             derivative, with the primitive and the user's source line added.
     """
-    if not any(map(tracing.is_differentiable, equation.out_avals)):
+    varied = (aval for aval, wanted in zip(equation.in_avals, active, strict=True) if wanted)
+    smooth = filter(tracing.is_differentiable, equation.out_avals)
+    if not any(map(tracing.size, varied)) or not any(map(tracing.size, smooth)):
         return LocalJacobian({})
     rule = RULES.get(equation.primitive)
     if rule is not None:
