@@ -9,7 +9,6 @@ A `Tape` composes and adds blocks symbolically. It allocates slots and records s
 cost; running the tape on arrays happens later, in `run`.
 """
 
-import functools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
@@ -318,11 +317,22 @@ class Tape:
         if not rows or not columns:
             return ()
         forward = piece.operator.jvp and (columns <= rows or not piece.operator.vjp)
+        # What another operand or output already asked for costs nothing more.
+        if piece.operator.vjp and self._is_pushed("vjp", piece.site, piece.output, out_shape):
+            forward = False
+        elif piece.operator.jvp and self._is_pushed("jvp", piece.site, piece.operand, in_shape):
+            forward = True
         if forward:
             (one,) = self.one(in_shape)
             return self._apply_to_columns(piece, one, (out_shape, in_shape, in_shape))
         (one,) = self.one(out_shape)
         return self._apply_to_rows(one, piece, (out_shape, out_shape, in_shape))
+
+    def _is_pushed(self, direction: str, site: int, position: int, shape: Any) -> bool:
+        """Whether an operator has been applied to the identity from this side."""
+        (one,) = self.one(shape)
+        seed = self._memo.get(("columns", direction, one, tuple(shape)))
+        return seed is not None and (direction, site, position, seed[0]) in self._memo
 
     def _apply_to_columns(
         self, piece: OperatorPiece, term: Piece, shapes: Any
@@ -497,14 +507,13 @@ def run(
             slots[names[0]] = _sum(detail, slots, dtype)
         elif kind == "dense":
             pieces, shape, term = detail
-            arrays = [
-                coefficients.materialise(
-                    placed(piece), piece.term.axes or (), piece.term.sizes, maps, shape
-                )
-                for piece in pieces
-                for maps in [piece.term.out + piece.term.inn]
-            ]
-            total = functools.reduce(lambda x, y: lax.add(*coefficients.promote(x, y)), arrays)
+            total = coefficients.dense_sum(
+                [
+                    (placed(p), p.term.axes or (), p.term.sizes, p.term.out + p.term.inn)
+                    for p in pieces
+                ],
+                shape,
+            )
             slots[names[0]] = lax.reshape(total, term.coefficient_shape)
         elif kind == "columns":
             (piece,), shape, maps = detail

@@ -20,7 +20,12 @@ from jax import lax
 
 from jax_cce.structure import Affine, Product
 
-__all__ = ["align", "materialise", "multiply", "promote", "scaled"]
+__all__ = ["align", "dense_sum", "materialise", "multiply", "promote", "scaled"]
+
+# A term is scattered into an array of at least so many entries, of which it fills at most one in so
+# many; below, a masked sum is one fused loop, also under vmap.
+_LARGE = 1 << 14
+_SPARSE = 16
 
 
 def promote(x: Any, y: Any) -> tuple[Any, Any]:
@@ -211,6 +216,35 @@ def _contract(
     return result if order == sorted(order) else lax.transpose(result, order)
 
 
+def dense_sum(
+    items: Sequence[tuple[Any, Sequence[int], Sequence[int], Sequence[Affine]]],
+    shape: Sequence[int],
+) -> Any:
+    """The sum of terms as one dense array.
+
+    Terms that fill little of a large array are scattered into it, so that the work is one fill
+    plus their entries. (Measured on the CPU: 1000 x 1000, three diagonals, 0.6 ms, as long as
+    the fill alone; a masked sum over all entries takes a multiple of it.)
+
+    Args:
+        items: for each term what `materialise` takes: coefficient, axes, sizes and maps.
+        shape: the array's shape.
+    """
+    full = math.prod(shape)
+    sparse = [full >= _LARGE and math.prod(item[2]) * _SPARSE <= full for item in items]
+    total = None
+    for item, scattered in zip(items, sparse, strict=True):
+        if not scattered:
+            array = materialise(*item, shape)
+            total = array if total is None else lax.add(*promote(total, array))
+    for item, scattered in zip(items, sparse, strict=True):
+        if scattered:
+            if total is None:
+                total = lax.full(tuple(shape), 0, item[0].dtype)
+            total = _scatter(*item, shape, total)
+    return total
+
+
 def materialise(
     x: Any,
     axes: Sequence[int],
@@ -241,14 +275,9 @@ def materialise(
             seen.add(loop)
             strides.append((loop, stride))
         ordered = sorted(strides, key=lambda item: -abs(item[1]))
-        for position, (_, stride) in enumerate(ordered[:-1]):
-            # The lower digits must fit between two steps of this one, in the same direction.
-            below = sum(abs(s) * (sizes[k] - 1) for k, s in ordered[position + 1 :])
-            least = ordered[-1][1]
-            if below >= abs(stride) or stride * least < 0 or stride % least:
-                return _scatter(x, axes, sizes, maps, shape)
-            if ordered[position][1] % ordered[position + 1][1]:
-                return _scatter(x, axes, sizes, maps, shape)
+        if not _are_digits(ordered, sizes):
+            # Several loop points may share one position, as in a convolution.
+            return _scatter(x, axes, sizes, maps, shape, lax.full(tuple(shape), 0, x.dtype))
         groups.append([loop for loop, _ in ordered])
 
     loops = [loop for group in groups for loop in group]
@@ -260,6 +289,17 @@ def materialise(
         ]
         x = lax.select(functools.reduce(lax.bitwise_and, equal), x, lax.full_like(x, 0))
     return _spread(x, groups, sizes, maps, shape)
+
+
+def _are_digits(ordered: Sequence[tuple[int, int]], sizes: Sequence[int]) -> bool:
+    """Whether loops, slow ones first, are digits of a number, with gaps between them allowed."""
+    for position, (_, stride) in enumerate(ordered[:-1]):
+        # The lower digits must fit between two steps of this one, in the same direction.
+        below = sum(abs(s) * (sizes[k] - 1) for k, s in ordered[position + 1 :])
+        next_stride = ordered[position + 1][1]
+        if below >= abs(stride) or stride * next_stride < 0 or stride % next_stride:
+            return False
+    return True
 
 
 def _spread(
@@ -307,12 +347,13 @@ def _scatter(
     sizes: Sequence[int],
     maps: Sequence[Affine],
     shape: Sequence[int],
+    total: Any,
 ) -> Any:
-    """`materialise` where several loop points share one position, as in a convolution."""
+    """Adds a term to the array `total`, entry by entry."""
     loops = sorted({loop for affine in maps for loop, _ in affine.strides})
     index = _linear_index(maps, shape, loops, sizes)
-    x = align(x, axes, loops, sizes)
-    flat = lax.full((math.prod(shape),), 0, x.dtype)
+    total, x = promote(total, align(x, axes, loops, sizes))
+    flat = lax.reshape(total, (total.size,))
     flat = flat.at[lax.reshape(index, (index.size,))].add(
         lax.reshape(x, (x.size,)), mode="promise_in_bounds"
     )

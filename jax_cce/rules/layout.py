@@ -123,6 +123,49 @@ def _split(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     return LocalJacobian(edges)
 
 
+def _stack(equation: Equation, operand: int) -> Term:
+    """The operand becomes one slice of a new axis: a one-hot position there."""
+    shape = equation.in_avals[operand].shape
+    out = list(map(along, range(len(shape))))
+    out.insert(equation.params["axis"], Affine(operand, ()))
+    return Term(shape, tuple(out), tuple(map(along, range(len(shape)))), None, layout=True)
+
+
+def _unstack(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    edges = {}
+    for output, aval in enumerate(equation.out_avals):
+        loops = tuple(map(along, range(len(aval.shape))))
+        inn = list(loops)
+        inn.insert(equation.params["axis"], Affine(output, ()))
+        if block := local_term(Term(aval.shape, loops, tuple(inn), None, layout=True)):
+            edges[0, output] = block
+    return LocalJacobian(edges)
+
+
+def _tile(equation: Equation, operand: int) -> Term:
+    """Each axis of the result has two digits: which copy, and the place in the operand."""
+    shape, reps = equation.in_avals[operand].shape, equation.params["reps"]
+    rank = len(shape)
+    out = tuple(Affine(0, ((axis, size), (rank + axis, 1))) for axis, size in enumerate(shape))
+    inn = tuple(along(rank + axis) for axis in range(rank))
+    return Term((*reps, *shape), out, inn, None, layout=True)
+
+
+def _dynamic_update_slice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """The update goes to a window, the operand everywhere else; both are affine if static."""
+    shape, update = equation.in_avals[0].shape, equation.in_avals[1].shape
+    starts = _clamped_starts(equation.inputs[2:], shape, update)
+    loops = tuple(map(along, range(len(shape))))
+    window = tuple(along(k, start) for k, start in enumerate(starts))
+    edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
+    if active[0]:
+        covered = local_term(Term(update, window, window, None, layout=True), -1)
+        edges[0, 0] = local_term(Term(shape, loops, loops, None, layout=True)) + covered
+    if active[1] and (block := local_term(Term(update, window, loops, None, layout=True))):
+        edges[1, 0] = block
+    return LocalJacobian({key: block for key, block in edges.items() if block})
+
+
 def _barrier(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     edges = {}
     for operand, wanted in enumerate(active):
@@ -140,15 +183,20 @@ def _reshape(equation: Equation, operand: int) -> Term | None:
 
 def _dynamic_slice(equation: Equation, operand: int) -> Term:
     """A slice where the start indices are literals; JAX clamps them to the operand."""
-    starts: list[Any] = list(equation.inputs[1:])
+    out = equation.out_avals[0].shape
+    starts = _clamped_starts(equation.inputs[1:], equation.in_avals[0].shape, out)
+    return _window(out, starts, (1,) * len(out))
+
+
+def _clamped_starts(
+    starts: Sequence[Any], shape: Sequence[int], window: Sequence[int]
+) -> list[int]:
     if not all(isinstance(start, Literal) for start in starts):
-        raise Unrepresentable("dynamic_slice with traced indices")
-    shape, out = equation.in_avals[0].shape, equation.out_avals[0].shape
-    clamped = [
+        raise Unrepresentable("traced start indices")
+    return [
         min(max(int(start.val), 0), size - extent)
-        for start, size, extent in zip(starts, shape, out, strict=True)
+        for start, size, extent in zip(starts, shape, window, strict=True)
     ]
-    return _window(out, clamped, (1,) * len(out))
 
 
 layout("convert_element_type", _convert)
@@ -162,6 +210,10 @@ layout("concatenate", _concatenate)
 layout("reduce_sum", _reduce_sum)
 layout("reshape", _reshape)
 layout("dynamic_slice", _dynamic_slice)
+layout("stack", _stack)
+layout("tile", _tile)
+define("unstack", _unstack)
+define("dynamic_update_slice", _dynamic_update_slice)
 define("pad", _pad)
 define("split", _split)
 define("optimization_barrier", _barrier)

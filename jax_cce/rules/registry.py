@@ -14,6 +14,7 @@ import jax
 import numpy as np
 from jax import lax
 from jax.extend import core as jex_core
+from jax.interpreters import ad
 
 from jax_cce import structure
 from jax_cce.blocks import Operator
@@ -122,18 +123,14 @@ def register_rule(primitive: Any, rule: Rule) -> None:
     RULES[primitive] = rule
 
 
-def _primitive(name: str) -> Any:
-    """The primitive of `jax.lax` with this name; None in a JAX version that has none."""
-    for module in (lax, jex_core.primitives):
-        found = getattr(module, f"{name}_p", None)
-        if found is not None:
-            return found
-    return None
+@functools.cache
+def _differentiable_primitives() -> dict[str, Any]:
+    return {primitive.name: primitive for primitive in ad.primitive_jvps}
 
 
 def define(name: str, rule: Rule) -> None:
     """Registers a rule of the package itself, where this JAX version has the primitive."""
-    primitive = _primitive(name)
+    primitive = _differentiable_primitives().get(name)
     if primitive is not None:
         register_rule(primitive, rule)
 
