@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import jax
+
 import jax_cce
 
 _DOCS = Path(__file__).parent
@@ -26,8 +27,8 @@ _HEADER = """\
 Every function below is compared with `jax.jacrev` (with `jax.jacfwd` where `jacrev` cannot) in
 float64 by `tests/coverage`, on shapes with axes of size 0, of size 1 and of unequal sizes.
 
-- *structured*: every local Jacobian is a sum of indexed terms, which elimination multiplies and adds
-  without losing its structure.
+- *structured*: every local Jacobian is a sum of indexed terms, which elimination multiplies and
+  adds without losing its structure.
 - *operator*: the primitives named have no such form. Their edges are linear operators, applied by
   JAX's own derivative of that primitive: exact, but opaque to the choice of an elimination order.
 - *none*: JAX has no derivative of this function. `jax_cce.jacobian` raises, as `jax.jacrev` does.
@@ -40,8 +41,8 @@ def _operators(row: Row) -> set[str]:
     """Primitives on operator edges, in the plan of any of the row's cases."""
     operators: set[str] = set()
     for case in row.cases:
-        plan = jax_cce.plan(row.fun, argnums=row.argnums(case))(*row.operands(case))
-        operators |= set(plan.operators)
+        plan = jax_cce.plan(row.fun, argnums=row.argnums(case), holomorphic=row.holomorphic)
+        operators |= set(plan(*row.operands(case)).operators)
     return operators
 
 
@@ -50,7 +51,11 @@ def _representation(rows: list[Row]) -> str:
     if not differentiable:
         return "none"
     operators = set[str]().union(*map(_operators, differentiable))
-    return "operator: " + ", ".join(f"`{name}`" for name in sorted(operators)) if operators else "structured"
+    return (
+        "operator: " + ", ".join(f"`{name}`" for name in sorted(operators))
+        if operators
+        else "structured"
+    )
 
 
 def page() -> str:

@@ -324,9 +324,9 @@ class Tape:
             forward = True
         if forward:
             (one,) = self.one(in_shape)
-            return self._apply_to_columns(piece, one, (out_shape, in_shape, in_shape))
+            return self._push("jvp", piece, one, (in_shape, out_shape))
         (one,) = self.one(out_shape)
-        return self._apply_to_rows(one, piece, (out_shape, out_shape, in_shape))
+        return self._push("vjp", piece, one, (out_shape, in_shape))
 
     def _is_pushed(self, direction: str, site: int, position: int, shape: Any) -> bool:
         """Whether an operator has been applied to the identity from this side."""
@@ -337,22 +337,22 @@ class Tape:
     def _apply_to_columns(
         self, piece: OperatorPiece, term: Piece, shapes: Any
     ) -> tuple[Piece, ...]:
-        w, v, u = shapes
+        w, v, _ = shapes
         columns = math.prod(
             term.term.sizes[k] for k in {k for a in term.term.inn for k, _ in a.strides}
         )
         if not piece.operator.jvp or (piece.operator.vjp and math.prod(w) < columns):
             return self._compose_blocks(self._explicit(piece, w, v), (term,), shapes)
-        return self._push("jvp", piece, term.term.out, term.term.inn, term, (v, w, u))
+        return self._push("jvp", piece, term, (v, w))
 
     def _apply_to_rows(self, term: Piece, piece: OperatorPiece, shapes: Any) -> tuple[Piece, ...]:
-        w, v, u = shapes
+        _, v, u = shapes
         rows = math.prod(
             term.term.sizes[k] for k in {k for a in term.term.out for k, _ in a.strides}
         )
         if not piece.operator.vjp or (piece.operator.jvp and math.prod(u) < rows):
             return self._compose_blocks((term,), self._explicit(piece, v, u), shapes)
-        return self._push("vjp", piece, term.term.inn, term.term.out, term, (v, u, w))
+        return self._push("vjp", piece, term, (v, u))
 
     def _compose_blocks(self, later: Any, earlier: Any, shapes: Any) -> tuple[Piece, ...]:
         return self.compose(later, earlier, shapes)  # type: ignore[return-value]
@@ -361,17 +361,17 @@ class Tape:
         self,
         direction: str,
         piece: OperatorPiece,
-        seeded: tuple[Affine, ...],
-        kept: tuple[Affine, ...],
         term: Piece,
-        shapes: Any,
+        shapes: tuple[tuple[int, ...], tuple[int, ...]],
     ) -> tuple[Piece, ...]:
-        """Applies an operator to the loops of a term that the other side keeps.
+        """Applies an operator to a term, once for each point of the loops of its far side.
 
-        `shapes` are those of the eliminated variable, of the result on the operator's side, and
-        of the side that stays.
+        `shapes` are those of the variable between the two and of the operator's far side.
         """
-        eliminated, target, _ = shapes
+        eliminated, target = shapes
+        seeded, kept = term.term.out, term.term.inn
+        if direction == "vjp":
+            seeded, kept = kept, seeded
         if not math.prod(target):
             return ()
         operator, site = piece.operator, piece.site

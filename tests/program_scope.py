@@ -9,7 +9,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from hypothesis import strategies as st
 from jax import lax
 
 LARGEST = 8.0  # a bound above this is scaled down
@@ -82,11 +81,28 @@ class Value:
         return len(self.shape)
 
 
+class Choices:
+    """Draws from given options, as given bytes say; zero bytes choose the first of everything.
+
+    hypothesis likes to repeat what it has drawn before, which makes programs of few different
+    operations. It sees the choices that make a statement as one string of bytes. The string is
+    read as a fraction, so that its last bytes change the last choices only.
+    """
+
+    def __init__(self, entropy: bytes):
+        self._fraction = int.from_bytes(entropy)
+        self._whole = 256 ** len(entropy)
+
+    def select(self, options: Sequence[Any]) -> Any:
+        index, self._fraction = divmod(self._fraction * len(options), self._whole)
+        return options[index]
+
+
 class Scope:
     """The lines of one function while they are drawn, and the variables that they can use."""
 
-    def __init__(self, draw: Any, parameters: dict[str, Any], prefix: str = "v"):
-        self.draw = draw
+    def __init__(self, choices: Choices, parameters: dict[str, Any], prefix: str = "v"):
+        self.choices = choices
         self.prefix = prefix
         self.lines: list[str] = []
         self.values: list[Value] = []
@@ -95,7 +111,7 @@ class Scope:
         self._functions = dict(NAMESPACE)
 
     def select(self, options: Sequence[Any]) -> Any:
-        return self.draw(st.sampled_from(options))
+        return self.choices.select(options)
 
     def floats(self, condition: Callable[[Value], bool] = lambda _: True) -> list[Value]:
         return [v for v in self.values if v.dtype.kind == "f" and condition(v)]

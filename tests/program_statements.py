@@ -6,7 +6,6 @@ import math
 
 import jax
 import numpy as np
-from hypothesis import strategies as st
 from program_scope import LARGEST, Scope, Value
 
 # Expression and bound of the result, given bounds of the operands.
@@ -97,7 +96,7 @@ def _broadcastable(*shapes: tuple[int, ...]) -> bool:
 # it does not apply).
 
 
-def _unary(scope: Scope, x: Value) -> None:
+def unary(scope: Scope, x: Value) -> None:
     template, bound = scope.select(_UNARY)
     if x.dtype == np.float32 or "reduce_precision" not in template:
         scope.assign(template.format(x=x.code), bound(x.bound))
@@ -119,7 +118,7 @@ def promote(scope: Scope, x: Value) -> None:
 
 
 def _reduce(scope: Scope, x: Value) -> None:
-    axes = tuple(axis for axis in range(x.rank) if scope.draw(st.booleans()))
+    axes = tuple(axis for axis in range(x.rank) if scope.select((False, True)))
     size = math.prod(x.shape[axis] for axis in axes)
     name = scope.select(
         ("sum", "sum", "max", "prod", "mean", "min", "var", "logsumexp")
@@ -136,7 +135,7 @@ def _reduce(scope: Scope, x: Value) -> None:
 
 def _cumulative(scope: Scope, x: Value) -> None:
     if x.rank and x.shape[axis := scope.select(range(x.rank))]:
-        size, reverse = x.shape[axis], scope.draw(st.booleans())
+        size, reverse = x.shape[axis], scope.select((False, True))
         name, bound = scope.select(
             (
                 ("cumsum", size * x.bound),
@@ -208,7 +207,7 @@ def _pad(scope: Scope, x: Value) -> None:
 
 
 def _concatenate(scope: Scope, x: Value) -> None:
-    if not x.rank or scope.draw(st.booleans()):
+    if not x.rank or scope.select((False, True)):
         parts = [x] + [
             scope.alike(x, lambda v: v.shape == x.shape) for _ in range(scope.select((1, 2)))
         ]
@@ -241,8 +240,8 @@ def _einsum(scope: Scope, x: Value) -> None:
             labels[label] = size
             term += label
         terms.append(term)
-    out = [label for label in labels if scope.draw(st.booleans())]
-    out = "".join(scope.draw(st.permutations(out)))
+    out = [label for label in labels if scope.select((False, True))]
+    out = "".join(scope.select(list(itertools.permutations(out[:4]))))
     summed = math.prod(size for label, size in labels.items() if label not in out)
     equation = f"{terms[0]},{terms[1]}->{out}"
     scope.assign(f"jnp.einsum({equation!r}, {x.code}, {y.code})", summed * x.bound * y.bound)
@@ -358,7 +357,7 @@ def _nested(scope: Scope, x: Value) -> None:
     """A subprogram of a few lines under jit, checkpoint or a custom derivative's boundary."""
     y = scope.alike(x, lambda _: True)
     abstract = {name: jax.ShapeDtypeStruct(v.shape, v.dtype) for name, v in (("a", x), ("b", y))}
-    inner = Scope(scope.draw, abstract, prefix="t")
+    inner = Scope(scope.choices, abstract, prefix="t")
     inner.values = [dataclasses.replace(x, code="a"), dataclasses.replace(y, code="b")]
     for _ in range(scope.select(range(1, 4))):
         scope.select(_PLAIN)(inner, inner.operand())
@@ -399,7 +398,7 @@ def _scan(scope: Scope, x: Value) -> None:
             f"(jnp.tanh(c * {w}), jnp.sin(a) + jnp.cos(c))",
         )
     )
-    reverse = scope.draw(st.booleans())
+    reverse = scope.select((False, True))
     # The body keeps the carry below |a|/2 * 2 + 2 in each of the three cases.
     bound = 2 * max(x.bound, init.bound if init.shape == x.shape[1:] else 0, 2) / 2 + 2
     scope.assign(
@@ -439,7 +438,7 @@ def convert(scope: Scope, x: Value) -> None:
 
 # The simplest first: hypothesis shrinks towards it.
 _PLAIN = (
-    _unary, _binary, _unary, _binary, _reduce, _reshape, _layout, _slice, _pad, _concatenate,
+    unary, _binary, unary, _binary, _reduce, _reshape, _layout, _slice, _pad, _concatenate,
     _einsum, _matmul, _cumulative, _sort, _gather, _update, _select, _integer, _from_integer,
     _constant,
 )  # fmt: skip

@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import inspect
 import itertools
 import math
 from collections.abc import Callable, Mapping
@@ -105,6 +106,10 @@ DTYPES = [
     Case("complex to real", lambda z: jnp.abs(z) ** 2 + z.imag, (Z,)),
     Case("complex64 to real", lambda z: z.real * z.imag, (Z.astype(jnp.complex64),)),
     Case("python complex", lambda z: jnp.abs(z) ** 2, (3.0 + 4.0j,)),
+    Case("abs of complex", jnp.abs, (Z,)),
+    Case("imaginary part", lambda z: (2 * z).imag, (Z,)),
+    Case("complex in, both parts out", lambda z: (z.real, z.imag * z.real), (Z,)),
+    Case("two complex stages", lambda z: jnp.abs(jnp.exp(1j * jnp.abs(z)) + z), (Z,)),
     Case("complex to real matrix", lambda z: jnp.abs(A.T @ z), (Z,)),
     Case("real through complex", lambda x: jnp.abs(jnp.exp(1j * x) + x), (X,)),
     Case("complex output", lambda z: z * 2, (Z,)),
@@ -154,9 +159,6 @@ SHAPES_AND_TREES = [
     Case("partly independent", lambda x, y: (x, y * 2), (X, A), {"argnums": (0, 1)}),
     Case("one value returned twice", lambda x: {"p": x, "q": x, "r": 2 * x}, (X,)),
     Case("None leaves", lambda t: {"a": t[0] * 2, "b": None}, ((X, None),)),
-    Case("no output", lambda x: (), (X,)),
-    Case("no input", lambda t: X, ((),)),
-    Case("None input", lambda t: X, (None,)),
     Case("namedtuple", lambda p: Point(p.x * p.y, p.y[0]), (Point(X, 2 * X),)),
     Case("dataclass in", lambda layer, x: layer(x), (Layer(A.T, A[0]), X)),
     Case("dataclass out", lambda x: Layer(x**2, jnp.sin(x), "exp"), (X,)),
@@ -181,7 +183,7 @@ ARGUMENTS = [
         for argnums in [
             *(0, 1, 2, -1, -3, True),
             *((0,), [0], (-1,), (0, 2), (2, 0), [1, 0], (-1, 0)),
-            *((), 3, -4, (0, 3), "0", ("0",), 1.0, None, np.int64(1)),
+            *(3, -4, (0, 3), "0", ("0",), 1.0, None),
         ]
     ),
     Case("no argument", lambda: 1.0, ()),
@@ -213,15 +215,15 @@ ARGUMENTS = [
 
 _AUX = {"has_aux": True}
 AUXILIARY = [
-    Case("tuple", lambda x: (x * 2, {"name": "a string", "value": x}), (2.0,), _AUX),
+    Case("tuple", lambda x: (x * 2, {"name": "a string", "value": x}), (X,), _AUX),
     Case("list", lambda x: [x * 2, x], (X,), _AUX),
     Case("intermediates", lambda x: (x[:2], (x, jnp.sin(x), None, x > 0)), (X,), _AUX),
     Case("integers", lambda x: (x**2, (x.astype(int), INT)), (X,), _AUX),
     Case("callable", lambda x: (x**2, (len, "s")), (X,), _AUX),
     Case("empty", lambda x: (x**2, ()), (X,), _AUX),
-    Case("no pair", lambda x: x * 2, (2.0,), _AUX),
+    Case("no pair", lambda x: x * 2, (X,), _AUX),
     Case("triple", lambda x: (x, x, x), (X,), _AUX),
-    Case("pair with argnums", lambda x, y: (x * y, y), (X, 2.0), {**_AUX, "argnums": (1, 0)}),
+    Case("pair with argnums", lambda x, y: (x * y, y), (X, 2 * X), {**_AUX, "argnums": (1, 0)}),
     Case("int output", lambda x: (1, x), (X,), _AUX),
     Case("holomorphic", lambda z: (z**2, z.real), (Z,), {**_AUX, "holomorphic": True}),
 ]
@@ -265,6 +267,26 @@ def test_dtypes(case):
 @_by_name(SHAPES_AND_TREES)
 def test_shapes_and_trees(case):
     _check(case)
+
+
+@_by_name(
+    [
+        Case("no output", lambda x: (), (X,)),
+        Case("no input", lambda t: (), ((),)),
+        Case("no argument chosen", lambda x: (), (X,), {"argnums": ()}),
+        Case("no input, one output", lambda t: X, ((),)),
+        Case("no argument chosen, one output", lambda x: X, (X,), {"argnums": ()}),
+    ]
+)
+def test_empty_trees(case):
+    # jax.jacrev stops inside at each of these; the contract has only one answer, the empty tree.
+    assert jax_cce.jacobian(case.fun, **case.options)(*case.args) == ()
+
+
+def test_aux_with_python_scalars_is_equal():
+    # JAX hands a Python number that it has seen back as its own subclass of float.
+    _, aux = jax_cce.jacobian(lambda x: (x * 2, [x, 1, 2.5, "s"]), has_aux=True)(3.0)
+    assert aux == [3.0, 1, 2.5, "s"]
 
 
 @_by_name(ARGUMENTS)
@@ -353,8 +375,8 @@ def test_value_and_jacobian_with_aux():
         Case("scalar", lambda x: jnp.sum(jnp.sin(x) ** 2) * x[0], (X,)),
         Case("vector", lambda x: x**2 * x[::-1], (X,)),
         Case("argnums", lambda x, y: jnp.dot(x, y) ** 2, (X, 2 * X), {"argnums": (1, 0)}),
-        Case("tree", lambda t: t["a"] * jnp.sum(t["b"] ** 3), ({"a": 2.0, "b": X},)),
-        Case("aux", lambda x: (jnp.sum(x**3), {"name": "a string", "x": x}), (X,), _AUX),
+        Case("tree", lambda t: t["a"] * jnp.sum(t["b"] ** 3), ({"a": jnp.float64(2.0), "b": X},)),
+        Case("aux", lambda x: (jnp.sum(x**3), {"twice": x * 2, "x": x}), (X,), _AUX),
         Case("holomorphic", lambda z: jnp.sum(z**3), (Z,), {"holomorphic": True}),
         Case("weak", lambda x: x**3, (2.0,)),
         Case("float32", lambda x: jnp.sum(x**3), (X.astype(jnp.float32),)),
@@ -378,7 +400,7 @@ def test_result_is_named_after_the_function(transform):
 
     wrapped = getattr(jax_cce, transform)(force)
     assert wrapped.__name__ == "force"
-    assert wrapped.__wrapped__ is force
+    assert inspect.signature(wrapped) == inspect.signature(force)
 
 
 @pytest.mark.parametrize("transform", ["jacobian", "value_and_jacobian", "hessian"])

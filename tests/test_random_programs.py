@@ -1,5 +1,7 @@
 """On random programs every elimination order gives the Jacobian of jax.jacrev."""
 
+import collections
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -14,10 +16,9 @@ import jax_cce
 
 def _orders(program: Program, seed: int) -> dict[str, Any]:
     """The named orders and two random ones, these from a plan that sees shapes alone."""
-    f = program.function
-    without_aux = (lambda *args: f(*args)[0]) if program.has_aux else f
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
     structs = jax.eval_shape(lambda *args: args, *program.args)
-    vertices = jax_cce.plan(without_aux, program.argnums)(*structs).vertices
+    vertices = jax_cce.plan(program.function, **options)(*structs).vertices
     rng = np.random.default_rng(seed)
     orders = {name: name for name in ("forward", "reverse", "markowitz")}
     return orders | {f"{seed}-{k}": tuple(rng.permutation(vertices).tolist()) for k in range(2)}
@@ -101,3 +102,23 @@ def test_every_order_gives_the_jacobian_of_jacrev(program: Program, seed: int):
         f"{name}: {orders.get(name)}\n" + "\n".join(lines) for name, lines in differences.items()
     )
     assert not differences, report
+
+
+def test_the_programs_are_diverse():
+    """The property above is worth as much as what it is tried on."""
+    seen = collections.Counter[str]()
+
+    @settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(program=programs())
+    def trace(program: Program):
+        jaxpr = str(jax.make_jaxpr(program.function)(*program.args))
+        seen.update(set(re.findall(r" = (\w+)[\[ ]", jaxpr)))
+
+    trace()
+    expected = {
+        *("mul", "add", "sub", "div", "sin", "cos", "tanh", "max", "abs", "exp", "integer_pow"),
+        *("reduce_sum", "reduce_max", "dot_general", "broadcast_in_dim", "reshape", "transpose"),
+        *("slice", "pad", "concatenate", "rev", "gather", "scatter", "sort", "cumsum"),
+        *("select_n", "convert_element_type", "jit", "scan", "cond", "custom_jvp_call", "fft"),
+    }
+    assert expected <= set(seen), sorted(expected.difference(seen))

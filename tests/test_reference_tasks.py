@@ -67,7 +67,7 @@ def test_no_order_is_below_the_lower_bound(task, order):
     assert _cost(task, _order(task, order)) >= task.published.lower_bound
 
 
-@pytest.mark.parametrize(("task", "order"), ORDERS, ids=_name)
+@pytest.mark.parametrize("task, order", ORDERS, ids=_name)
 def test_jacobian_equals_jacrev(task, order):
     expected = jax.jit(jax.jacrev(task.fun, argnums=task.argnums))(*task.args)
     jacobian = jax_cce.jacobian(task.fun, argnums=task.argnums, order=_order(task, order))
@@ -108,7 +108,7 @@ VALUES = [
 ]
 
 
-@pytest.mark.parametrize(("name", "point", "expected"), VALUES)
+@pytest.mark.parametrize("name, point, expected", VALUES)
 def test_values_by_hand(name, point, expected):
     actual = TASKS[name].fun(*map(float, point))
     np.testing.assert_allclose(actual, expected, rtol=1e-12, atol=1e-9)
@@ -169,9 +169,7 @@ def _encoder(x, y, wq1, wk1, wv1, wq2, wk2, wv2, w1, w2, b1, b2, *norms):
     return _cross_entropy(x, y, axis=0)
 
 
-@pytest.mark.parametrize(
-    ("name", "reference"), [("Perceptron", _perceptron), ("Encoder", _encoder)]
-)
+@pytest.mark.parametrize("name, reference", [("Perceptron", _perceptron), ("Encoder", _encoder)])
 def test_neural_tasks_equal_the_same_network_in_jax_nn(name, reference):
     task = TASKS[name]
     np.testing.assert_allclose(task.fun(*task.args), reference(*task.args), rtol=1e-12)

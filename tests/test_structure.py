@@ -44,9 +44,7 @@ _FULL = {
 _ENTANGLED = {"split", "convolved", "reshaped", "shared", "any"}
 
 
-def composed_block(
-    product: Product | None, later: NumericBlock, earlier: NumericBlock
-) -> NumericBlock:
+def _composed(product: Product | None, later: NumericBlock, earlier: NumericBlock) -> NumericBlock:
     """The block that a product describes, by the documented meaning of its fields."""
     ends = later.out_shape, earlier.in_shape
     if product is None:
@@ -83,7 +81,7 @@ def test_compose_is_the_matrix_product(later_kind: str, earlier_kind: str):
             assert kinds & _ENTANGLED
             assert not kinds & _FULL
             return
-        composed = composed_block(product, later, earlier)
+        composed = _composed(product, later, earlier)
         np.testing.assert_array_equal(composed.matrix, matmul(later, earlier))
         if product is not None:
             order = tuple(range(len(product.term.axes or ())))
@@ -135,6 +133,23 @@ def test_reshape(size: int):
             continue
         found = place(term, np.ones(()), out_shape + in_shape)
         np.testing.assert_array_equal(found, entries.reshape(out_shape + in_shape))
+
+
+def test_two_reshapes_in_a_row():
+    shapes_of_12 = [shape for shape in factorisations(12) if 1 not in shape]
+    for last, middle, first in itertools.product(shapes_of_12, repeat=3):
+        try:
+            later, earlier = structure.reshape(last, middle), structure.reshape(middle, first)
+            product = structure.compose(later, earlier)
+        except Unrepresentable:
+            # Neither of two strides divides the other: their digits do not line up.
+            cuts = {math.prod(s[k:]) for s in (last, middle, first) for k in range(len(s))}
+            assert any(b % a for a, b in itertools.pairwise(sorted(cuts)))
+            continue
+        one = np.ones(())
+        factors = NumericBlock(later, one, last, middle), NumericBlock(earlier, one, middle, first)
+        found = _composed(product, *factors).matrix
+        np.testing.assert_array_equal(found, np.eye(12).reshape(last + first))
 
 
 @pytest.mark.parametrize(

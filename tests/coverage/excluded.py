@@ -1,6 +1,6 @@
 """What the coverage table leaves out, and why: public functions and primitives of JAX."""
 
-__all__ = ["ADDED", "EXCLUDED", "EXCLUDED_PRIMITIVES", "REMOVED", "WITHOUT_ROWS"]
+__all__ = ["ADDED", "EXCLUDED", "EXCLUDED_PRIMITIVES", "REMOVED"]
 
 # Functions that only some of the supported JAX versions have.
 ADDED = {
@@ -34,6 +34,7 @@ _REASONS: dict[str, dict[str, str]] = {
         "shift_left shift_right_arithmetic shift_right_logical",
         "jax.numpy": "bitwise_and bitwise_invert bitwise_left_shift bitwise_not bitwise_or "
         "bitwise_right_shift bitwise_xor invert ix_ left_shift right_shift",
+        "jax.nn": "one_hot",
     },
     "predicate: result is a truth value": {
         "jax.lax": "eq ge gt is_finite le lt ne",
@@ -84,6 +85,32 @@ EXCLUDED: dict[str, str] = {
 }
 
 # Primitives that JAX gives a derivative and that no row reaches.
-EXCLUDED_PRIMITIVES: dict[str, str] = {}
+_PRIMITIVE_REASONS: dict[str, str] = {
+    "operands or results are integers, keys or truth values": (
+        "eq_to from_edtype le_to lt_to mulhi random_fold_in random_split random_unwrap random_wrap "
+        "shift_left to_edtype xor"
+    ),
+    "changes a mutable value; JAX differentiates the pure equations that replace it": (
+        "addupdate accum_grad_in_ref box_get box_set empty_ref free_ref log_extend log_read "
+        "new_box new_log run_state"
+    ),
+    "calls foreign code or reports to the host; its derivative rule only raises": (
+        "ffi_call inspect_sharding io_callback pure_callback"
+    ),
+    "says how several devices or memories hold an array": (
+        "layout_constraint relayout reshard with_memory_space_constraint"
+    ),
+    "collective over a named axis, akin to those of the shard_map rows": (
+        "all_gather_invariant all_gather_reduced pbroadcast pbroadcast_dynamic preduced "
+        "ragged_all_to_all reduced_vary_cast reduced_vary_cast_p unreduced_psum "
+        "unreduced_reduce_scatter vary_unreduced_cast vary_unreduced_cast_p"
+    ),
+    "has no public function of its own": "call_hi_primitive eval_jaxpr tie",
+    "leaves no equation when a function is traced": "stage",
+    "JAX cannot batch its derivative, so neither jacrev nor jacfwd can use it": "reduce_window",
+    "XLA takes half a minute to compile its sampling loop": "random_gamma",
+}
 
-WITHOUT_ROWS = ()
+EXCLUDED_PRIMITIVES: dict[str, str] = {
+    name: reason for reason, names in _PRIMITIVE_REASONS.items() for name in names.split()
+}

@@ -1,8 +1,9 @@
 """The vocabulary of the coverage table: a row is one public function with operands to try it on.
 
-A table reads ``lax("sin cos", UNARY)``: for each name, one row that is checked on every case, a case
-being one shape per operand. What a function needs beyond its operands (axes, static sizes) goes into
-a call, whose first argument is the function itself: ``lax("rev", UNARY, lambda f, x: f(x, (0,)))``.
+A table reads ``lax("sin cos", UNARY)``: for each name, one row that is checked on every case, a
+case being one shape per operand. What a function needs beyond its operands (axes, static sizes)
+goes into a call, which gets the function as its first argument: ``lax("rev", UNARY, lambda f, x:
+f(x, (0,)))``.
 """
 
 from __future__ import annotations
@@ -42,8 +43,6 @@ __all__ = [
     "kinks",
     "parts",
     "positive_definite",
-    "present",
-    "sorted_within",
     "symmetric",
     "unit_upper",
     "within",
@@ -58,9 +57,7 @@ def within(low: float, high: float) -> Domain:
     return lambda rng, shape: rng.uniform(low, high, shape)
 
 
-def sorted_within(low: float, high: float) -> Domain:
-    """Like `within`, ascending along the last axis."""
-    return lambda rng, shape: np.sort(rng.uniform(low, high, shape), axis=-1)
+_ANY = within(-1.5, 1.5)
 
 
 def index(high: int) -> Domain:
@@ -141,11 +138,10 @@ class Row:
         variant: Tells apart several rows of one function.
         fun: The function of the operands alone.
         cases: One shape per operand, for each case.
-        domains: Per operand, where its values come from. Operands drawn as integers or truth values
-            are arguments without a derivative.
-        reference: ``"rev"``: jax.jacrev. ``"fwd"``: jax.jacfwd, where jacrev cannot. ``"loop"``: one
-            vector-Jacobian product at a time, where JAX cannot batch them. ``"none"``: JAX has no
-            derivative either, so that both must refuse.
+        domains: Per operand, where its values come from; one for all if there is only one. Operands
+            drawn as integers or truth values are arguments without a derivative.
+        reference: ``"rev"``: jax.jacrev. ``"fwd"``: jax.jacfwd, where jacrev cannot. ``"none"``:
+            neither can, and all three must refuse.
         rtol: Largest error, relative to the largest entry of the reference.
         holomorphic: Operands and results are complex.
         zero: The derivative is zero everywhere (otherwise the reference must not be).
@@ -190,7 +186,7 @@ class Row:
 
     def references(self) -> list[Any]:
         """JAX's own Jacobian for every case, all of them compiled as one program."""
-        jacobian = {"rev": jax.jacrev, "fwd": jax.jacfwd, "loop": _jacobian_by_rows}[self.reference]
+        jacobian = {"rev": jax.jacrev, "fwd": jax.jacfwd}[self.reference]
 
         # A reference runs once: it need not be fast, only compiled quickly.
         @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
@@ -202,30 +198,6 @@ class Row:
 
         options = {"holomorphic": True} if self.holomorphic else {}
         return jacobians([self.operands(case) for case in self.cases])
-
-
-def _jacobian_by_rows(fun: Callable[..., Any], argnums: tuple[int, ...]) -> Callable[..., Any]:
-    """One vector-Jacobian product per entry of the single output, none of them batched."""
-
-    def jacobian(*operands: Any) -> tuple[jax.Array, ...]:
-        def of_active(*active: Any) -> Any:
-            full = list(operands)
-            for i, x in zip(argnums, active, strict=True):
-                full[i] = x
-            return fun(*full)
-
-        active = [operands[i] for i in argnums]
-        out, pullback = jax.vjp(of_active, *active)
-        if out.size == 0:
-            return tuple(jnp.zeros(out.shape + x.shape, x.dtype) for x in active)
-        basis = jnp.eye(out.size, dtype=out.dtype).reshape(-1, *out.shape)
-        rows = [pullback(cotangent) for cotangent in basis]
-        return tuple(
-            jnp.stack(gradients).reshape(out.shape + x.shape)
-            for gradients, x in zip(zip(*rows, strict=True), active, strict=True)
-        )
-
-    return jacobian
 
 
 def kinds_of_sizes(cases: Iterable[Case]) -> set[str]:
@@ -262,7 +234,7 @@ class Table:
         call: Callable[..., Any] | None = None,
         *,
         variant: str = "",
-        domain: Domain | tuple[Domain, ...] = within(-1.5, 1.5),
+        domain: Domain | tuple[Domain, ...] = _ANY,
         **options: Any,
     ) -> None:
         """Adds a row for each of the space-separated names."""
@@ -281,13 +253,8 @@ def _bind(call: Callable[..., Any], function: Callable[..., Any]) -> Callable[..
     return lambda *operands: call(function, *operands)
 
 
-def present(module: Any, *names: str) -> bool:
-    """Whether the module has all of the names in this version of JAX."""
-    return all(hasattr(module, name) for name in names)
-
-
 def parts(tree: Any) -> Any:
-    """Real and imaginary part of every complex leaf, so that real operands can reach complex ones."""
+    """Real and imaginary part of complex leaves: the real result that jax.jacrev asks for."""
     return jax.tree.map(
         lambda z: jnp.stack([z.real, z.imag]) if jnp.iscomplexobj(z) else z,
         tree,
