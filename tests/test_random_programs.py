@@ -21,7 +21,7 @@ def _orders(program: Program, seed: int) -> dict[str, Any]:
     vertices = jax_cce.plan(program.function, **options)(*structs).vertices
     rng = np.random.default_rng(seed)
     orders = {name: name for name in ("forward", "reverse", "markowitz")}
-    return orders | {f"{seed}-{k}": tuple(rng.permutation(vertices).tolist()) for k in range(2)}
+    return orders | {f"random {k}": tuple(rng.permutation(vertices).tolist()) for k in range(2)}
 
 
 def _compile(program: Program, orders: dict[str, Any]) -> Callable[..., Any]:

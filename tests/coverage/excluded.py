@@ -106,6 +106,7 @@ _PRIMITIVE_REASONS: dict[str, str] = {
         "unreduced_reduce_scatter vary_unreduced_cast vary_unreduced_cast_p"
     ),
     "has no public function of its own": "call_hi_primitive eval_jaxpr tie",
+    "experimental part of jax.custom_vjp that JAX differentiates only once": "remat_opt",
     "leaves no equation when a function is traced": "stage",
     "JAX cannot batch its derivative, so neither jacrev nor jacfwd can use it": "reduce_window",
     "XLA takes half a minute to compile its sampling loop": "random_gamma",

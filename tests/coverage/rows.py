@@ -12,7 +12,6 @@ import dataclasses
 import importlib
 import zlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from functools import partial
 from typing import Any
 
 import jax
@@ -188,8 +187,7 @@ class Row:
         """JAX's own Jacobian for every case, all of them compiled as one program."""
         jacobian = {"rev": jax.jacrev, "fwd": jax.jacfwd}[self.reference]
 
-        # A reference runs once: it need not be fast, only compiled quickly.
-        @partial(jax.jit, compiler_options={"xla_backend_optimization_level": 0})
+        @jax.jit
         def jacobians(all_operands: list[tuple[Any, ...]]) -> list[Any]:
             return [
                 jacobian(self.fun, argnums=self.argnums(case), **options)(*operands)
