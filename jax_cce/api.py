@@ -249,7 +249,7 @@ class _Call:
         value = self.fun(*full, **self.kwargs)
         aux = None
         if self.has_aux:
-            if not isinstance(value, tuple) or len(value) != 2:
+            if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise TypeError(
                     "jacobian with has_aux=True expects fun to return a pair (output, auxiliary "
                     f"data), but it returned {type(value).__name__}: {value!r}."

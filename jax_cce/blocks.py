@@ -58,6 +58,8 @@ class Operator:
         vjp: (site, output, cotangent) -> cotangents of all operands; None where JAX has no
             reverse mode for it (while_loop).
         flops: estimated cost of one application.
+        only_rows: whether it has a meaning on whole rows of the Jacobian only: a custom_vjp whose
+            pullback is not linear in the cotangent, or a collective.
     """
 
     name: str
@@ -66,6 +68,7 @@ class Operator:
     jvp: Callable[[Any, int, Any], dict[int, Any]] | None
     vjp: Callable[[Any, int, Any], dict[int, Any]] | None
     flops: int
+    only_rows: bool = False
 
 
 class OperatorPiece(NamedTuple):
@@ -378,12 +381,15 @@ class Tape:
         loops = sorted({loop for affine in kept for loop, _ in affine.strides})
         batch = tuple(term.term.sizes[loop] for loop in loops)
         columns = math.prod(batch)
-        key = "columns", direction, term._replace(scale=1), tuple(eliminated)
+        # A linear operator leaves the scale to the result; another must see it.
+        scale, inside = (1, term.scale) if operator.only_rows else (term.scale, 1)
+        seeding = term._replace(scale=inside)
+        key = "columns", direction, seeding, tuple(eliminated)
         if key not in self._memo:
             maps = (*(Affine(0, ((loop, 1),)) for loop in loops), *seeded)
             self._memo[key] = self._record(
                 "columns",
-                ((term._replace(scale=1),), (*batch, *eliminated), maps),
+                ((seeding,), (*batch, *eliminated), maps),
                 flops=columns * math.prod(eliminated),
             )
         (seed,) = self._memo[key]
@@ -421,7 +427,7 @@ class Tape:
                     "reorder", (slot, order, result.coefficient_shape)
                 )
             (slot,) = self._memo[relabel]
-        return (Piece(result, term.scale, slot),)
+        return (Piece(result, scale, slot),)
 
 
 def needed(steps: Sequence[Step], wanted: Iterable[int]) -> list[Step]:

@@ -59,6 +59,16 @@ class Graph:
     tape: Tape
 
     @property
+    def only_rows(self) -> bool:
+        """Whether a block has a meaning on whole rows of the Jacobian only: reverse order."""
+        return any(
+            isinstance(piece, OperatorPiece) and piece.operator.only_rows
+            for to in self.successors.values()
+            for block in to.values()
+            for piece in block
+        )
+
+    @property
     def num_edges(self) -> int:
         """The number of edges."""
         return sum(map(len, self.successors.values()))
@@ -75,7 +85,7 @@ def build(
         outputs: variable numbers or literals to differentiate.
         holomorphic: whether complex coefficients may stand for derivatives.
     """
-    program = _fuse_complex(program, holomorphic)
+    program = _fuse_complex(program, holomorphic, inputs)
     tape = Tape()
     avals = program.avals
     edges: dict[int, dict[int, Block]] = {name: {} for name in inputs}
@@ -136,8 +146,9 @@ class _Region:
     multiple_results = True
     name = "complex region"
 
-    def __init__(self, program: Program) -> None:
+    def __init__(self, program: Program, reverse_only: bool) -> None:
         self._program = program
+        self.reverse_only = reverse_only
 
     def get_bind_params(self, params: Any) -> dict[str, Any]:
         return {}
@@ -147,20 +158,27 @@ class _Region:
 
 
 def _is_complex(equation: Equation) -> bool:
-    avals = (*equation.in_avals, *equation.out_avals)
+    return _has_complex((*equation.in_avals, *equation.out_avals))
+
+
+def _has_complex(avals: Sequence[Any]) -> bool:
     return any(jnp.issubdtype(aval.dtype, np.complexfloating) for aval in avals)
 
 
-def _fuse_complex(program: Program, holomorphic: bool) -> Program:
+def _fuse_complex(program: Program, holomorphic: bool, inputs: Sequence[int]) -> Program:
     """Fuses the equations on complex values into one, where they are not complex-linear.
 
     JAX's linearisation of the fused equation is exact for real inputs and outputs, and for a
-    function that is holomorphic as a whole.
+    function that is holomorphic as a whole. Where an input is complex and an output real, the
+    Jacobian is by definition what the pullback gives.
     """
+    pullback = not holomorphic and any(_has_complex([program.avals[k]]) for k in inputs)
     selected = [_is_complex(equation) for equation in program.equations]
     if not any(selected):
         return program
-    if holomorphic:
+    if pullback:
+        selected = [True] * len(selected)
+    elif holomorphic:
         if not any(
             chosen and not _NOT_HOLOMORPHIC.isdisjoint(tracing.primitive_names([equation]))
             for chosen, equation in zip(selected, program.equations, strict=True)
@@ -206,7 +224,7 @@ def _fuse_complex(program: Program, holomorphic: bool) -> Program:
         rename(results),
     )
     fused = Equation(
-        _Region(body),
+        _Region(body, pullback),
         {},
         tuple(operands),
         tuple(results),

@@ -117,9 +117,19 @@ def eliminate(graph: Graph, order: str | Sequence[int]) -> Elimination:
     Raises:
         ValueError: where the sequence is no permutation of the graph's vertices.
     """
+    first = graph.program.first_computed
+    if graph.only_rows:
+        backwards = tuple(vertex - first for vertex in reversed(graph.vertices))
+        if order not in ("auto", "reverse", backwards):
+            raise ValueError(
+                "The function has a custom_vjp whose pullback is not known to be linear in the "
+                "cotangent (such as gradient clipping), or a collective inside shard_map, so its "
+                "Jacobian is defined by reverse mode only: order must be 'auto' or 'reverse', but "
+                f"got {order!r}."
+            )
+        return reverse(graph)
     if isinstance(order, str):
         return ORDERS[order](graph)
-    first = graph.program.first_computed
     expected, received = {vertex - first for vertex in graph.vertices}, set(order)
     if len(order) != len(received) or expected != received:
         repeated = sorted({vertex for vertex in received if list(order).count(vertex) > 1})

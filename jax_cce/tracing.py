@@ -15,9 +15,11 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax import lax
 from jax._src import source_info_util
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
+from jax._src.state.discharge import discharge_state
 from jax.extend import core as jex_core
 from jax.sharding import NamedSharding, PartitionSpec
 
@@ -26,6 +28,7 @@ __all__ = [
     "Literal",
     "Program",
     "Same",
+    "abstract",
     "bind",
     "constant_key",
     "convert",
@@ -44,6 +47,8 @@ __all__ = [
     "size",
     "source_line",
     "trace",
+    "varying_like",
+    "zeros",
 ]
 
 Literal = jex_core.Literal
@@ -126,6 +131,30 @@ def is_staged(x: Any) -> bool:
     return isinstance(x, DynamicJaxprTracer)
 
 
+def abstract(aval: Any) -> jax.ShapeDtypeStruct:
+    """An argument to trace with that has this abstract value, sharding and manual axes included."""
+    sharding = aval.sharding
+    return jax.ShapeDtypeStruct(
+        aval.shape,
+        aval.dtype,
+        weak_type=aval.weak_type,
+        sharding=None if sharding.mesh.empty else sharding,
+        manual_axis_type=aval.manual_axis_type,
+    )
+
+
+def zeros(aval: Any) -> Any:
+    """Zeros of an abstract value, manual axes included."""
+    result = lax.full(aval.shape, 0, aval.dtype)
+    return varying_like(sharded_like(result, aval), aval)
+
+
+def varying_like(x: Any, aval: Any) -> Any:
+    """`x` varying over the manual axes of `aval`, as shard_map's type check asks for."""
+    missing = tuple(aval.manual_axis_type.varying - jax.typeof(x).manual_axis_type.varying)
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
 def replicated(x: Any) -> Any:
     """`x` without the explicit sharding that its type may carry.
 
@@ -178,6 +207,8 @@ def trace(
         The program and the values of its constants.
     """
     closed = jax.make_jaxpr(fun)(*leaves)
+    if any(eqn.primitive.name == "new_ref" for eqn in closed.eqns):
+        closed = discharge_state(closed)  # reads and writes of references become values
     return flatten(closed.jaxpr, closed.consts, hoist=hoist)
 
 

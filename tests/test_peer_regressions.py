@@ -272,8 +272,13 @@ def _truth(name: str) -> Any:
 @pytest.mark.parametrize("order", ORDERS)
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_agrees_with_jax(case, order):
-    ours = jax_cce.jacobian(case.fun, order=order, **case.options)(*case.args)
-    assert_agree(ours, _truth(case.name))
+    jacobian = jax_cce.jacobian(case.fun, order=order, **case.options)
+    if order == "forward" and case.name in ("custom_vjp, under scan", "custom_vjp, under cond"):
+        # A pullback in a loop or a branch is not known to be linear: by rows, or not at all.
+        with pytest.raises(ValueError, match="reverse mode only"):
+            jacobian(*case.args)
+    else:
+        assert_agree(jacobian(*case.args), _truth(case.name))
 
 
 def test_case_names_are_unique():

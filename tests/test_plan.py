@@ -176,7 +176,9 @@ def test_no_memory_is_needed():
     assert plan.cost("multiplications") == 2 * n
 
 
-@pytest.mark.parametrize("other", ["sin", jnp.sin, 2.0, jnp.float64(2.0)], ids=["string", "function", "number", "scalar"])
+@pytest.mark.parametrize(
+    "other", ["sin", jnp.sin, 2.0, jnp.float64(2.0)], ids=["string", "function", "number", "scalar"]
+)
 def test_other_arguments_may_be_anything(other):
     def f(x, y):
         if isinstance(y, str):

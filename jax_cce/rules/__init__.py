@@ -19,6 +19,20 @@ __all__ = ["custom_derivative_key", "local_jacobian"]
 _CUSTOM = {"custom_jvp_call": "jvp_jaxpr_fun", "custom_vjp_call": "fwd_jaxpr_thunk"}
 
 
+# Inside shard_map, what a pullback returns depends on all devices' cotangents.
+_COLLECTIVES = {
+    "all_gather",
+    "all_gather_invariant",
+    "all_to_all",
+    "pbroadcast",
+    "ppermute",
+    "psum",
+    "psum_invariant",
+    "pvary",
+    "reduce_scatter",
+}
+
+
 def local_jacobian(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """The local Jacobian of an equation with respect to its active operands.
 
@@ -62,12 +76,20 @@ def _linearised(equation: Equation, active: tuple[bool, ...]) -> Linearised:
     if key[0] is not None and key in _linearisations:
         return _linearisations[key]
     apply = functools.partial(tracing.bind, equation)
-    parts = Linearised(equation.name, apply, equation.in_avals, equation.out_avals, active)
+    reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
+    parts = Linearised(equation.name, apply, equation.in_avals, equation.out_avals, active, reverse)
     if key[0] is not None and not any(map(tracing.is_tracer, parts.constants)):
         if len(_linearisations) >= _MOST_LINEARISATIONS:
             _linearisations.clear()
         _linearisations[key] = parts
     return parts
+
+
+def _has_collective(equation: Equation) -> bool:
+    """Whether devices exchange values, outside any shard_map that the equation contains."""
+    return equation.name != "shard_map" and not _COLLECTIVES.isdisjoint(
+        tracing.primitive_names([equation])
+    )
 
 
 def _identity(equation: Equation) -> Hashable:

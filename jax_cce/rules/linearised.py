@@ -14,6 +14,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jax_cce import structure, tracing
@@ -55,6 +56,7 @@ class Linearised:
         in_avals: Sequence[Any],
         out_avals: Sequence[Any],
         active: Sequence[bool],
+        reverse: bool = False,
     ) -> None:
         """Linearises a function.
 
@@ -64,6 +66,7 @@ class Linearised:
             in_avals: abstract values of its operands.
             out_avals: abstract values of its results.
             active: for each operand whether it is differentiated.
+            reverse: whether only the pullback gives the derivative that is wanted.
         """
         self.name = name
         self.active = [k for k, wanted in enumerate(active) if wanted]
@@ -71,9 +74,9 @@ class Linearised:
             k for k, aval in enumerate(out_avals) if tracing.is_differentiable(aval)
         ]
         self.in_avals, self.out_avals = in_avals, out_avals
-        self.reverse = False
+        self.reverse = reverse
         self._trace(apply)
-        if _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
+        if not reverse and _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
             self.reverse = True
             self._trace(apply)
         first_seed = len(in_avals)
@@ -90,6 +93,9 @@ class Linearised:
         self.tainted = tainted
         self.results = self.program.outputs[: len(out_avals)]
         self.images = self.program.outputs[len(out_avals) :]
+        # JAX's pushforwards are linear; a pullback that the user wrote need not be. That of a
+        # collective adds up the cotangents of all devices.
+        self.only_rows = self.reverse and not _is_linear(self.linear, tainted)
 
     def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         seeds = (
@@ -113,11 +119,16 @@ class Linearised:
                 _, pullback, results = jax.vjp(function, *at, has_aux=True)
                 images = pullback(list(vectors))
             else:
-                _, pushforward, results = jax.linearize(function, *at, has_aux=True)
-                images = pushforward(*vectors)
+                try:
+                    _, pushforward, results = jax.linearize(function, *at, has_aux=True)
+                    images = pushforward(*vectors)
+                except ValueError:
+                    # custom_vmap has a forward mode only, which mixes results and tangents.
+                    results = list(apply(operands))
+                    _, images, _ = jax.jvp(function, tuple(at), tuple(vectors), has_aux=True)
             return [*results, *images]
 
-        avals = [_abstract(aval) for aval in (*self.in_avals, *seeds)]
+        avals = [tracing.abstract(aval) for aval in (*self.in_avals, *seeds)]
         self.program, self.constants = tracing.trace(both, avals)
 
     @functools.cached_property
@@ -155,7 +166,7 @@ class Linearised:
                 results: Sequence[Any] = [next(i for i in inputs if i is not None)]
             else:
                 inputs = [
-                    lax.full(aval.shape, 0, aval.dtype) if value is None else value
+                    tracing.zeros(aval) if value is None else value
                     for value, aval in zip(inputs, equation.in_avals, strict=True)
                 ]
                 results = tracing.bind(equation, inputs)
@@ -169,9 +180,78 @@ class Linearised:
         return not isinstance(image, Literal) and self.tainted[image]
 
 
-def _abstract(aval: Any) -> jax.ShapeDtypeStruct:
-    extra = {"vma": aval.vma} if getattr(aval, "vma", None) else {}
-    return jax.ShapeDtypeStruct(aval.shape, aval.dtype, weak_type=aval.weak_type, **extra)
+# Linear in all operands together, and linear in one operand while the others are fixed.
+_LINEAR = {
+    "add",
+    "add_any",
+    "broadcast_in_dim",
+    "complex",
+    "concatenate",
+    "conj",
+    "convert_element_type",
+    "copy",
+    "cumsum",
+    "custom_lin",
+    "fft",
+    "imag",
+    "name",
+    "neg",
+    "optimization_barrier",
+    "real",
+    "reduce_precision",
+    "reduce_sum",
+    "reduce_window_sum",
+    "reshape",
+    "rev",
+    "slice",
+    "split",
+    "squeeze",
+    "stack",
+    "sub",
+    "tile",
+    "transpose",
+    "unstack",
+}
+_LINEAR_IN_ONE = {"conv_general_dilated", "dot_general", "mul"}
+_LINEAR_BUT_INDICES = {
+    "div": (0,),
+    "dynamic_slice": (0,),
+    "dynamic_update_slice": (0, 1),
+    "gather": (0,),
+    "pad": (0, 1),
+    "scatter-add": (0, 2),
+    "select_n": range(1, 64),
+    "triangular_solve": (1,),
+}
+
+
+def _is_linear(equations: Sequence[Equation], tainted: Sequence[bool]) -> bool:
+    """Whether equations are known to be linear in the tainted variables.
+
+    Gradient clipping under custom_vjp is the usual case that is not.
+    """
+    for equation in equations:
+        varied = [
+            k
+            for k, atom in enumerate(equation.inputs)
+            if not isinstance(atom, Literal) and tainted[atom]
+        ]
+        name = equation.name
+        fixed = len(varied) < len(equation.inputs)
+        if name in ("add", "sub") and fixed:
+            return False  # affine: a constant is added
+        if name in ("concatenate", "stack", "pad", "dynamic_update_slice") and fixed:
+            zero = all(
+                isinstance(atom, Literal) and not np.any(atom.val)
+                for k, atom in enumerate(equation.inputs)
+                if k not in varied and k in _LINEAR_BUT_INDICES.get(name, range(64))
+            )
+            if not zero:
+                return False
+        allowed = name in _LINEAR or (name in _LINEAR_IN_ONE and len(varied) == 1)
+        if not allowed and not set(varied) <= set(_LINEAR_BUT_INDICES.get(name, ())):
+            return False
+    return True
 
 
 def _flops(equation: Equation) -> int:
@@ -196,7 +276,7 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
                 pairs[(image, seed) if parts.reverse else (seed, image)] = operator
     if not pairs:
         return LocalJacobian({}, parts.evaluate)
-    accumulated = _accumulate(parts, seeds, images)
+    accumulated = _accumulate(parts, seeds, images) if not parts.only_rows else None
     if accumulated is None:
         return LocalJacobian(pairs, parts.evaluate)
     tape, blocks, locals_ = accumulated
@@ -222,11 +302,11 @@ def _operator(parts: Linearised) -> Operator:
             if parts.reverse
             else (parts.differentiable, parts.out_avals)
         )
-        vector = lax.convert_element_type(vector, avals[position].dtype)
+        vector = _cast(vector, avals[position])
         seeds = [vector if k == position else None for k in sources]
         images = parts.apply(site.residuals, seeds)
         return {
-            k: lax.full(target_avals[k].shape, 0, target_avals[k].dtype) if image is None else image
+            k: tracing.zeros(target_avals[k]) if image is None else image
             for k, image in zip(targets, images, strict=True)
         }
 
@@ -236,17 +316,27 @@ def _operator(parts: Linearised) -> Operator:
         def function(*tangents: Any) -> Any:
             return parts.apply(site.residuals, tangents)[at]
 
-        avals = [_abstract(parts.in_avals[k]) for k in parts.active]
+        avals = [tracing.abstract(parts.in_avals[k]) for k in parts.active]
         aval = parts.out_avals[position]
-        cotangents = jax.linear_transpose(function, *avals)(
-            lax.convert_element_type(vector, aval.dtype)
-        )
+        cotangents = jax.linear_transpose(function, *avals)(_cast(vector, aval))
         return dict(zip(parts.active, cotangents, strict=True))
 
     if parts.reverse:
-        return Operator(parts.name, in_shapes, out_shapes, None, direct, parts.flops)
+        return Operator(
+            parts.name, in_shapes, out_shapes, None, direct, parts.flops, parts.only_rows
+        )
     vjp = transposed if _is_transposable(parts) else None
     return Operator(parts.name, in_shapes, out_shapes, direct, vjp, parts.flops)
+
+
+def _cast(vector: Any, aval: Any) -> Any:
+    """A seed in the dtype of what it seeds, with its explicit sharding and manual axes."""
+    if jnp.issubdtype(vector.dtype, np.complexfloating) and not jnp.issubdtype(
+        aval.dtype, np.complexfloating
+    ):
+        vector = lax.real(vector)
+    vector = tracing.sharded_like(lax.convert_element_type(vector, aval.dtype), aval)
+    return tracing.varying_like(vector, aval)
 
 
 def _is_transposable(parts: Linearised) -> bool:
@@ -256,16 +346,16 @@ def _is_transposable(parts: Linearised) -> bool:
 
     def attempt(*operands: Any) -> list[Any]:
         _, values = parts.evaluate(operands)
-        avals = [_abstract(parts.in_avals[k]) for k in parts.active]
+        avals = [tracing.abstract(parts.in_avals[k]) for k in parts.active]
         at = [k for k in range(len(parts.images)) if parts.image_depends(k)]
         transpose = jax.linear_transpose(
             lambda *tangents: [parts.apply(values, tangents)[k] for k in at], *avals
         )
         outs = [parts.out_avals[parts.differentiable[k]] for k in at]
-        return transpose([jnp.zeros(aval.shape, aval.dtype) for aval in outs])
+        return transpose([tracing.zeros(aval) for aval in outs])
 
     try:
-        jax.eval_shape(attempt, *map(_abstract, parts.in_avals))
+        jax.eval_shape(attempt, *map(tracing.abstract, parts.in_avals))
     except (ValueError, NotImplementedError):
         return False
     return True
