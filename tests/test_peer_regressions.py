@@ -344,3 +344,26 @@ def test_no_sample_input():
     jacobian = jax_cce.jacobian(lambda x: jnp.sin(x) * jnp.sum(x))
     for x in [X, A, jnp.float32(2.0), A.astype(jnp.float32)]:
         assert_agree(jacobian(x), jax.jacrev(lambda x: jnp.sin(x) * jnp.sum(x))(x))
+
+
+def _scan_both_results(x):
+    carry, ys = lax.scan(lambda c, row: (jnp.sin(c) * row, c + row), x[0], x)
+    return ys, carry
+
+
+# Programs that random generation meets seldom, and that once took the planner into a circle or
+# came out wrong.
+@pytest.mark.parametrize(
+    "f, shape",
+    [
+        (lambda x: jnp.linalg.qr(x), (3, 2)),
+        (_scan_both_results, (4, 2)),
+        (lambda x: x.at[0].add(0.75), (3,)),
+        (jax.grad(lambda x: jnp.sum((jnp.sin(x) * x.sum()) ** 2)), (3,)),
+    ],
+    ids=["qr", "scan with both results", "at.add", "integer power one"],
+)
+@pytest.mark.parametrize("order", ["auto", "forward", "reverse", "markowitz"])
+def test_planner_regressions(f, shape, order):
+    x = np.random.default_rng(0).normal(size=shape)
+    assert_agree(jax_cce.jacobian(f, order=order)(x), jax.jacrev(f)(x))
