@@ -46,6 +46,7 @@ docs: $(VENV)/.installed-docs ## The documentation site, into site/.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
 bench: $(VENV)/.installed ## The measured tables: overhead, the bottleneck chain, dense Jacobians.
+	@$(BIN)/python -m benchmarks.counts
 	@$(BIN)/python -m benchmarks.overhead
 	@$(BIN)/python -m benchmarks.bottleneck
 	@$(BIN)/python -m benchmarks.dense
