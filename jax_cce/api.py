@@ -14,6 +14,7 @@ from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unf
 from jax_cce import graph, orders, plans, programs, tracing
 from jax_cce.emit import emit
 from jax_cce.plans import Plan
+from jax_cce.rules.linearised import is_linear
 
 __all__ = ["hessian", "jacobian", "plan", "value_and_jacobian"]
 
@@ -424,18 +425,27 @@ def _at_value(call: _Call, order: str | tuple[int, ...]) -> tuple[Any, Any, Any]
     out_avals = [jax.typeof(value) for value in values]
     seeds = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in out_avals]
     program, constants = tracing.trace(flat, seeds, hoist=True)
-    traced = _Traced(program, constants, len(chosen), None, _no_aux)
-    zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
-    _, transposed = _execute(traced, out_avals, zeros, order, call.holomorphic, False)
+    linear = is_linear(program)
+    if linear:
+        traced = _Traced(program, constants, len(chosen), None, _no_aux)
+        zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
+        _, found = _execute(traced, out_avals, zeros, order, call.holomorphic, False)
+    else:
+        # A pullback that may be nonlinear (gradient clipping, say) has a meaning on rows only.
+        found = jax.jacrev(lambda *at: function(*at)[0], argnums=tuple(range(len(chosen))))(
+            *(call.leaves[k] for k in chosen)
+        )
     rows = []
     for at, out in enumerate(out_avals):
         row = []
         for k, aval in enumerate(call.avals):
             shape = (*out.shape, *aval.shape)
             if k in chosen:
-                block = transposed[chosen.index(k)][at]
-                rank = len(aval.shape)
-                block = lax.transpose(block, (*range(rank, block.ndim), *range(rank)))
+                if linear:
+                    block, rank = found[chosen.index(k)][at], len(aval.shape)
+                    block = lax.transpose(block, (*range(rank, block.ndim), *range(rank)))
+                else:
+                    block = found[at][chosen.index(k)]
             else:
                 block = lax.full(shape, 0, aval.dtype)
             row.append(tracing.convert(block, aval.dtype, bool(aval.weak_type)))

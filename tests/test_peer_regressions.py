@@ -367,3 +367,14 @@ def _scan_both_results(x):
 def test_planner_regressions(f, shape, order):
     x = np.random.default_rng(0).normal(size=shape)
     assert_agree(jax_cce.jacobian(f, order=order)(x), jax.jacrev(f)(x))
+
+
+def test_clipped_pullback_under_value_dependent_control_flow():
+    clipped = jax.custom_vjp(jnp.sin)
+    clipped.defvjp(lambda x: (jnp.sin(x), x), lambda x, c: (jnp.clip(c * jnp.cos(x), -0.5, 0.5),))
+
+    def f(x):
+        return 3 * clipped(x) * x if x[0] > 0 else x
+
+    x = jnp.array([0.3, 0.2, 1.0])
+    assert_agree(jax_cce.jacobian(f)(x), jax.jacrev(f)(x))

@@ -21,9 +21,9 @@ from jax_cce import structure, tracing
 from jax_cce.blocks import Block, Operator, Piece, Tape, needed, run
 from jax_cce.rules.registry import RULES, LocalJacobian, LocalTerm, Site
 from jax_cce.structure import Term, Unrepresentable
-from jax_cce.tracing import Equation, Literal
+from jax_cce.tracing import Equation, Literal, Program
 
-__all__ = ["Linearised"]
+__all__ = ["Linearised", "is_linear", "place"]
 
 # Equations whose application has no JVP, or no VJP, in JAX.
 _REVERSE_ONLY = "custom_lin"
@@ -79,23 +79,12 @@ class Linearised:
         if not reverse and _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
             self.reverse = True
             self._trace(apply)
-        first_seed = len(in_avals)
-        tainted = [
-            first_seed <= k < self.program.num_inputs for k in range(len(self.program.avals))
-        ]
-        self.known: list[Equation] = []
-        self.linear: list[Equation] = []
-        for equation in self.program.equations:
-            depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
-            for variable in equation.outputs:
-                tainted[variable] = depends
-            (self.linear if depends else self.known).append(equation)
-        self.tainted = tainted
+        self.known, self.linear, self.tainted = _split(self.program, len(in_avals))
         self.results = self.program.outputs[: len(out_avals)]
         self.images = self.program.outputs[len(out_avals) :]
         # JAX's pushforwards are linear; a pullback that the user wrote need not be. That of a
         # collective adds up the cotangents of all devices.
-        self.only_rows = self.reverse and not _is_linear(self.linear, tainted)
+        self.only_rows = self.reverse and not _is_linear(self.linear, self.tainted)
 
     def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         seeds = (
@@ -223,6 +212,25 @@ _LINEAR_BUT_INDICES = {
     "select_n": range(1, 64),
     "triangular_solve": (1,),
 }
+
+
+def _split(program: Program, first: int) -> tuple[list[Equation], list[Equation], list[bool]]:
+    """The equations that do not and those that do depend on inputs from number `first` on."""
+    tainted = [first <= k < program.num_inputs for k in range(len(program.avals))]
+    known: list[Equation] = []
+    dependent: list[Equation] = []
+    for equation in program.equations:
+        depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
+        for variable in equation.outputs:
+            tainted[variable] = depends
+        (dependent if depends else known).append(equation)
+    return known, dependent, tainted
+
+
+def is_linear(program: Program) -> bool:
+    """Whether a program is known to be linear in all its inputs."""
+    _, dependent, tainted = _split(program, 0)
+    return _is_linear(dependent, tainted)
 
 
 def _is_linear(equations: Sequence[Equation], tainted: Sequence[bool]) -> bool:
