@@ -54,10 +54,22 @@ def _abs(x: Any) -> Any:
     return lax.select(lax.ge(x, lax.full_like(x, 0)), one, lax.neg(one))
 
 
-def _tanh(x: Any) -> Any:
-    # 1 - tanh(x)^2 without its cancellation at large |x|.
-    sides = lax.mul(lax.logistic(lax.mul(_like(x, 2), x)), lax.logistic(lax.mul(_like(x, -2), x)))
+def _tanh(x: Any, out: Any, params: Any) -> Any:
+    if params["accuracy"] is not lax.AccuracyMode.HIGHEST:
+        return lax.mul(lax.add(_like(out, 1), out), lax.sub(_like(out, 1), out))
+    # Without the cancellation at large |x|.
+    sides = lax.mul(_logistic(lax.mul(_like(x, 2), x)), _logistic(lax.mul(_like(x, -2), x)))
     return lax.mul(_like(x, 4), sides)
+
+
+def _logistic(x: Any) -> Any:
+    return lax.logistic(x, accuracy=lax.AccuracyMode.HIGHEST)
+
+
+def _logistic_slope(x: Any, out: Any, params: Any) -> Any:
+    if params["accuracy"] is not lax.AccuracyMode.HIGHEST:
+        return lax.mul(out, lax.sub(_like(out, 1), out))
+    return lax.mul(out, _logistic(lax.neg(x)))
 
 
 def _square_sum(x: Any, y: Any) -> Any:
@@ -104,7 +116,7 @@ elementwise("sinh", lambda x: lax.cosh(x))
 elementwise("cosh", lambda x: lax.sinh(x))
 elementwise("asinh", lambda x: lax.rsqrt(_one_plus_square(x)))
 elementwise("tanh", _tanh)
-elementwise("logistic", lambda x, out: lax.mul(out, lax.logistic(lax.neg(x))))
+elementwise("logistic", _logistic_slope)
 elementwise("abs", _abs)
 elementwise("max", lambda x, out, y: _choice(x, out, y), lambda x, out, y: _choice(y, out, x))
 elementwise("min", lambda x, out, y: _choice(x, out, y), lambda x, out, y: _choice(y, out, x))
