@@ -9,10 +9,13 @@ from jax_cce import extend
 from jax_cce.api import hessian, jacobian, plan, value_and_jacobian
 from jax_cce.plans import Plan
 from jax_cce.programs import CacheInfo, cache_clear, cache_info
+from jax_cce.structured import Bands, StructuredJacobian
 
 __all__ = [
+    "Bands",
     "CacheInfo",
     "Plan",
+    "StructuredJacobian",
     "cache_clear",
     "cache_info",
     "extend",

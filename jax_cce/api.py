@@ -2,8 +2,9 @@
 
 import functools
 import operator
+import os
 from collections.abc import Callable, Sequence
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple, get_args
 
 import jax
 import numpy as np
@@ -15,10 +16,12 @@ from jax_cce import graph, orders, plans, programs, tracing
 from jax_cce.emit import emit
 from jax_cce.plans import Plan
 from jax_cce.rules.linearised import is_linear
+from jax_cce.structured import Coordinates, StructuredJacobian
 
 __all__ = ["hessian", "jacobian", "plan", "value_and_jacobian"]
 
 Order = str | Sequence[int]
+Format = Literal["dense", "bcoo", "structured"]
 
 
 def jacobian(
@@ -29,6 +32,7 @@ def jacobian(
     allow_int: bool = False,
     *,
     order: Order = "auto",
+    format: Format = "dense",
 ) -> Callable[..., Any]:
     """Jacobian of `fun` by vertex elimination; takes the place of `jax.jacrev`.
 
@@ -44,17 +48,22 @@ def jacobian(
         order: the elimination order: "forward", "reverse", "markowitz" (minimal Markowitz
             degree), "auto" (the cheapest of these), or the vertices of the function's graph in
             any order (see `plan`).
+        format: what each block of the Jacobian is. "dense": an array. "bcoo": a
+            `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
+            structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on
+            data. "structured": a `StructuredJacobian`, which stores distinct coefficients only.
 
     Returns:
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
         auxiliary data). The Jacobian has the tree structure of the output, each leaf replaced by
-        the tree structure of the input; each array has shape output.shape + input.shape and the
+        the tree structure of the input; each block has shape output.shape + input.shape and the
         dtype of the input.
 
     Raises:
         TypeError: for inputs and outputs of dtypes that `jax.jacrev` refuses.
-        ValueError: for argnums out of range or repeated, and orders that are no permutation of
-            the graph's vertices.
+        ValueError: for argnums out of range or repeated, orders that are no permutation of
+            the graph's vertices, and unknown formats.
+        MemoryError: where a dense Jacobian would take more than half of the device's memory.
 
     Source: Griewank & Walther, "Evaluating Derivatives" (2008), chapters 9 and 10; Lohoff &
     Neftci, "Optimizing Automatic Differentiation with Deep Reinforcement Learning" (2024).
@@ -66,7 +75,7 @@ def jacobian(
         Array([[0., 2.],
                [0., 1.]], dtype=float32)
     """
-    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, value=False)
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, format, value=False)
 
     @functools.wraps(fun)
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -84,6 +93,7 @@ def value_and_jacobian(
     allow_int: bool = False,
     *,
     order: Order = "auto",
+    format: Format = "dense",
 ) -> Callable[..., Any]:
     """Value and Jacobian of `fun` together, sharing the evaluation of `fun`.
 
@@ -102,7 +112,7 @@ def value_and_jacobian(
         Array([[2., 0.],
                [0., 6.]], dtype=float32)
     """
-    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, value=True)
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, format, value=True)
 
     @functools.wraps(fun)
     def value_and_jacobian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -119,6 +129,7 @@ def hessian(
     holomorphic: bool = False,
     *,
     order: Order = "auto",
+    format: Format = "dense",
 ) -> Callable[..., Any]:
     """Hessian of `fun`: the Jacobian of its Jacobian; takes the place of `jax.hessian`.
 
@@ -128,6 +139,7 @@ def hessian(
         has_aux: as for `jacobian`.
         holomorphic: as for `jacobian`.
         order: the elimination order of the outer Jacobian, on the graph of the inner one.
+        format: as for `jacobian`.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_cce
@@ -136,7 +148,7 @@ def hessian(
                [ 3.,  0.]], dtype=float32)
     """
     inner = jacobian(fun, argnums, has_aux, holomorphic)
-    return jacobian(inner, argnums, has_aux, holomorphic, order=order)
+    return jacobian(inner, argnums, has_aux, holomorphic, order=order, format=format)
 
 
 def plan(
@@ -147,6 +159,7 @@ def plan(
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
+    format: Format = "dense",
 ) -> Callable[..., Plan]:
     """How the Jacobian of `fun` would be computed, from shapes alone.
 
@@ -157,6 +170,7 @@ def plan(
         has_aux: as for `jacobian`.
         holomorphic: as for `jacobian`.
         allow_int: as for `jacobian`.
+        format: as for `jacobian`; a sparse one leaves out the assembly of dense blocks.
 
     Returns:
         A function with the arguments of `fun`, any array of which may be a
@@ -173,11 +187,12 @@ def plan(
     """
     _check_callable(fun)
     checked = orders.check(order)
+    sparse = _check_format(format) != "dense"
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
         traced = _trace(call, hoist=False)
-        return plans.make(_graph(traced, holomorphic), checked)
+        return plans.make(_graph(traced, holomorphic, sparse), checked)
 
     def plan_fun(*args: Any, **kwargs: Any) -> Plan:
         leaves, tree = tree_flatten((args, kwargs))
@@ -271,12 +286,14 @@ def _transform(
     holomorphic: bool,
     allow_int: bool,
     order: Order,
+    format: Format,
     *,
     value: bool,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any, Any]]:
     """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux)."""
     _check_callable(fun)
     checked = orders.check(order)
+    _check_format(format)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
@@ -289,8 +306,9 @@ def _transform(
         ):
             if staged:
                 raise
-            return _at_value(call, checked)
-        outputs, blocks = _execute(traced, call.avals, call.leaves, checked, holomorphic, value)
+            return _at_value(call, checked, format)
+        how = _How(checked, holomorphic, format, value)
+        outputs, blocks = _execute(traced, call.avals, call.leaves, how)
         leaves = outputs[: traced.num_values] if value else []
         return (
             tree_unflatten(traced.value_tree, leaves) if value else None,
@@ -327,46 +345,89 @@ def _trace(call: _Call, *, hoist: bool) -> _Traced:
     return _Traced(program, constants, num_values, value_tree, aux_of)
 
 
-def _graph(traced: _Traced, holomorphic: bool) -> graph.Graph:
+def _graph(traced: _Traced, holomorphic: bool, sparse: bool) -> graph.Graph:
     program = traced.program
     names = [
         name for name in range(program.num_inputs) if tracing.is_differentiable(program.avals[name])
     ]
-    return graph.build(
-        program, names, program.outputs[: traced.num_values], holomorphic=holomorphic
-    )
+    outputs = program.outputs[: traced.num_values]
+    return graph.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
+
+
+class _How(NamedTuple):
+    """What is asked of a traced function."""
+
+    order: str | tuple[int, ...]
+    holomorphic: bool
+    format: Format
+    value: bool
 
 
 def _execute(
-    traced: _Traced,
-    avals: Sequence[Any],
-    leaves: Sequence[Any],
-    order: str | tuple[int, ...],
-    holomorphic: bool,
-    value: bool,
+    traced: _Traced, avals: Sequence[Any], leaves: Sequence[Any], how: _How
 ) -> tuple[list[Any], list[list[Any]]]:
     """The program's outputs (without `value`, the auxiliary ones only) and its blocks.
 
     Under jit the operations go into the surrounding trace. Elsewhere the compiled program for this
     canonical jaxpr runs; the first call compiles it.
     """
+    if how.format == "dense":
+        _check_memory(traced, avals)
 
     def build(traced: _Traced) -> Callable[..., Any]:
-        made = plans.make(_graph(traced, holomorphic), order)
+        sparse = how.format != "dense"
+        made = plans.make(_graph(traced, how.holomorphic, sparse), how.order)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
-            outputs, blocks = _results(traced, avals, made, constants, leaves)
-            return outputs if value else outputs[traced.num_values :], blocks
+            outputs, blocks = _results(traced, avals, made, how.format, constants, leaves)
+            return outputs if how.value else outputs[traced.num_values :], blocks
 
         return jacobian_program
 
     if any(map(tracing.is_staged, (*leaves, *traced.constants))):
-        return build(traced)(traced.constants, leaves)
-    # The cache must keep neither the constants of its first call nor its auxiliary data.
-    bare = traced._replace(constants=[], aux=_no_aux)
-    key = programs.key(traced.program), traced.num_values, order, holomorphic, value
-    compiled = programs.compiled(key, lambda: jax.jit(build(bare)))
-    return compiled(traced.constants, leaves)
+        outputs, blocks = build(traced)(traced.constants, leaves)
+    else:
+        # The cache must keep neither the constants of its first call nor its auxiliary data.
+        bare = traced._replace(constants=[], aux=_no_aux)
+        key = programs.key(traced.program), traced.num_values, how
+        compiled = programs.compiled(key, lambda: jax.jit(build(bare)))
+        outputs, blocks = compiled(traced.constants, leaves)
+    return outputs, [
+        [block.to_bcoo() if isinstance(block, Coordinates) else block for block in row]
+        for row in blocks
+    ]
+
+
+def _check_memory(traced: _Traced, avals: Sequence[Any]) -> None:
+    """Refuses a dense Jacobian that cannot reasonably be held, before anything is allocated."""
+    outputs = [traced.program.aval(atom) for atom in traced.program.outputs[: traced.num_values]]
+    rows = sum(map(tracing.size, outputs))
+    wanted = rows * sum(tracing.size(aval) * aval.dtype.itemsize for aval in avals)
+    if wanted > _SMALLEST_CHECKED and (limit := _device_memory() // 2) and wanted > limit:
+        shapes = ", ".join(str(aval.shape) for aval in outputs)
+        wrt = ", ".join(str(aval.shape) for aval in avals)
+        raise MemoryError(
+            f"The dense Jacobian of outputs of shape {shapes} with respect to inputs of shape "
+            f"{wrt} would take {wanted / 2**30:.3g} GiB, more than half of the device's memory "
+            f"({2 * limit / 2**30:.3g} GiB). Pass format='bcoo' or format='structured' to get "
+            "only its nonzeros."
+        )
+
+
+# Below this many bytes the device is not even asked.
+_SMALLEST_CHECKED = 1 << 28
+
+
+def _device_memory() -> int:
+    """Bytes of memory of the default device; 0 where that is unknown."""
+    device = jax.config.jax_default_device or jax.local_devices()[0]
+    stats = getattr(device, "memory_stats", lambda: None)() or {}
+    if "bytes_limit" in stats:
+        return stats["bytes_limit"]
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (AttributeError, ValueError, OSError):
+        return 0
 
 
 def _no_aux(leaves: Sequence[Any]) -> None:
@@ -374,7 +435,12 @@ def _no_aux(leaves: Sequence[Any]) -> None:
 
 
 def _results(
-    traced: _Traced, avals: Sequence[Any], made: Plan, constants: Sequence[Any], leaves: Any
+    traced: _Traced,
+    avals: Sequence[Any],
+    made: Plan,
+    format: Format,
+    constants: Sequence[Any],
+    leaves: Any,
 ) -> tuple[list[Any], list[list[Any]]]:
     """The outputs, and for each value leaf the list of blocks over input leaves."""
     outputs, found = emit(made, constants, leaves)
@@ -384,20 +450,24 @@ def _results(
         row = []
         for name, aval in enumerate(avals):
             block = found.get((at, position.get(name, -1)))
-            weak = bool(getattr(aval, "weak_type", False))
             if block is None:
-                block = lax.full((*np.shape(value), *aval.shape), 0, aval.dtype)
-            elif jnp.issubdtype(block.dtype, np.complexfloating) and not jnp.issubdtype(
-                aval.dtype, np.complexfloating
-            ):
-                block = lax.real(block)
-            block = tracing.sharded_like(block, aval)
-            row.append(tracing.convert(block, aval.dtype, weak))
+                block = StructuredJacobian(np.shape(value), aval.shape, aval.dtype, (), ())
+            row.append(_formatted(block.astype(aval.dtype), aval, format))
         rows.append(row)
     return outputs, rows
 
 
-def _at_value(call: _Call, order: str | tuple[int, ...]) -> tuple[Any, Any, Any]:
+def _formatted(block: StructuredJacobian, aval: Any, format: Format) -> Any:
+    """A block as an array, as sorted coordinates, or as it is."""
+    if format == "structured":
+        return block
+    if format == "bcoo":
+        return block.coordinates()
+    array = tracing.sharded_like(block.todense(), aval)
+    return tracing.convert(array, aval.dtype, bool(getattr(aval, "weak_type", False)))
+
+
+def _at_value(call: _Call, order: str | tuple[int, ...], format: Format) -> tuple[Any, Any, Any]:
     """The Jacobian of a function whose Python control flow depends on values.
 
     `jax.vjp` runs the function on the concrete values, as `jax.jacrev` does; what is eliminated
@@ -429,7 +499,8 @@ def _at_value(call: _Call, order: str | tuple[int, ...]) -> tuple[Any, Any, Any]
     if linear:
         traced = _Traced(program, constants, len(chosen), None, _no_aux)
         zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
-        _, found = _execute(traced, out_avals, zeros, order, call.holomorphic, False)
+        how = _How(order, call.holomorphic, "structured", False)
+        _, found = _execute(traced, out_avals, zeros, how)
     else:
         # A pullback that may be nonlinear (gradient clipping, say) has a meaning on rows only.
         found = jax.jacrev(lambda *at: function(*at)[0], argnums=tuple(range(len(chosen))))(
@@ -439,16 +510,15 @@ def _at_value(call: _Call, order: str | tuple[int, ...]) -> tuple[Any, Any, Any]
     for at, out in enumerate(out_avals):
         row = []
         for k, aval in enumerate(call.avals):
-            shape = (*out.shape, *aval.shape)
             if k in chosen:
                 if linear:
-                    block, rank = found[chosen.index(k)][at], len(aval.shape)
-                    block = lax.transpose(block, (*range(rank, block.ndim), *range(rank)))
+                    block = found[chosen.index(k)][at].T
                 else:
-                    block = found[at][chosen.index(k)]
+                    block = StructuredJacobian.fromdense(found[at][chosen.index(k)], out.shape)
             else:
-                block = lax.full(shape, 0, aval.dtype)
-            row.append(tracing.convert(block, aval.dtype, bool(aval.weak_type)))
+                block = StructuredJacobian(out.shape, aval.shape, aval.dtype, (), ())
+            block = _formatted(block.astype(aval.dtype), aval, format)
+            row.append(block.to_bcoo() if isinstance(block, Coordinates) else block)
         rows.append(row)
     return (
         tree_unflatten(value_tree, values),
@@ -477,6 +547,13 @@ def _is_index(argnums: Any) -> bool:
 def _check_callable(fun: Any) -> None:
     if not callable(fun):
         raise TypeError(f"Expected a callable value, got {fun!r}.")
+
+
+def _check_format(format: Any) -> Any:
+    if format not in get_args(Format):
+        names = ", ".join(map(repr, get_args(Format)))
+        raise ValueError(f"format must be one of {names}, but got {format!r}.")
+    return format
 
 
 def _positions(argnums: Any, num_args: int) -> tuple[int, ...]:

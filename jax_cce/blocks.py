@@ -146,11 +146,18 @@ def _describe(step: Step) -> str:
 class Tape:
     """Composes and adds blocks symbolically, recording steps and their cost."""
 
-    def __init__(self) -> None:
+    def __init__(self, *, sparse: bool = False, reserved: int = 0) -> None:
+        """An empty tape.
+
+        Args:
+            sparse: whether every structural zero matters, so that sums are never made dense.
+            reserved: number of slots that are filled before the tape runs.
+        """
         self.steps: list[Step] = []
         self.cost = Cost()
         self.vertex: int | None = None
-        self._num_slots = 0
+        self.sparse = sparse
+        self._num_slots = reserved
         self._memo: dict[Any, Any] = {}
 
     def _record(
@@ -165,7 +172,7 @@ class Tape:
 
     def fork(self) -> "Tape":
         """A tape that continues this one, leaving it as it is."""
-        other = Tape()
+        other = Tape(sparse=self.sparse)
         other.steps = list(self.steps)
         other.cost = Cost(self.cost.multiplications, self.cost.flops)
         other._num_slots = self._num_slots
@@ -255,7 +262,7 @@ class Tape:
             else:
                 operators.append(piece)
         summed = [p for group in terms.values() for p in self._add_alike(group)]
-        if len(summed) > 1:
+        if len(summed) > 1 and not self.sparse:
             entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
             full = math.prod(out_shape) * math.prod(in_shape)
             if entries >= full or (len(summed) > _MOST_TERMS and full <= _SMALL_BLOCK):
@@ -479,6 +486,7 @@ def run(
     local: Callable[[int, Any, Term], Any],
     site: Callable[[int], Any],
     dtype: Any,
+    slots: dict[int, Any] | None = None,
 ) -> dict[int, Any]:
     """Carries out recorded steps on arrays.
 
@@ -487,11 +495,12 @@ def run(
         local: the coefficient array of a site's local Jacobian.
         site: what an operator's jvp and vjp receive.
         dtype: what static coefficients and masks become where numbers are needed.
+        slots: arrays of the tape's reserved slots.
 
     Returns:
         The array in each slot.
     """
-    slots: dict[int, Any] = {}
+    slots = dict(slots or {})
 
     def placed(piece: Piece) -> Any:
         if piece.slot is None:

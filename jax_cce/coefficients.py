@@ -20,7 +20,7 @@ from jax import lax
 
 from jax_cce.structure import Affine, Product
 
-__all__ = ["align", "dense_sum", "materialise", "multiply", "promote", "scaled"]
+__all__ = ["align", "dense_sum", "digits", "materialise", "multiply", "promote", "scaled"]
 
 # A term is scattered into an array of at least so many entries, of which it fills at most one in so
 # many; below, a masked sum is one fused loop, also under vmap.
@@ -62,7 +62,7 @@ def align(x: Any, axes: Sequence[int], target: Sequence[int], sizes: Sequence[in
     return lax.broadcast_in_dim(x, shape, [target.index(axes[position]) for position in order])
 
 
-def _digits(strides: Sequence[tuple[int, int]], sizes: Sequence[int]) -> list[int] | None:
+def digits(strides: Sequence[tuple[int, int]], sizes: Sequence[int]) -> list[int] | None:
     """The loops of an affine map from slow to fast if they are the digits of one range."""
     ordered = sorted(strides, key=lambda item: -abs(item[1]))
     for (_, slow), (fast_loop, fast) in itertools.pairwise(ordered):
@@ -80,11 +80,11 @@ def _take(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, li
     labels: list[int] = []
     starts, limits, steps, reversed_axes, shape, squeezed = [], [], [], [], [], []
     for axis, affine in enumerate(maps):
-        digits = _digits(affine.strides, sizes)
-        if digits is None or any(loop in labels for loop in digits):
+        loops = digits(affine.strides, sizes)
+        if loops is None or any(loop in labels for loop in loops):
             return _gather(x, maps, sizes)
-        labels += digits
-        count = math.prod(sizes[loop] for loop in digits)
+        labels += loops
+        count = math.prod(sizes[loop] for loop in loops)
         step = min((stride for _, stride in affine.strides), key=abs, default=1)
         first = affine.offset if step > 0 else affine.offset + step * (count - 1)
         starts.append(first)
@@ -92,9 +92,9 @@ def _take(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, li
         steps.append(abs(step))
         if step < 0:
             reversed_axes.append(axis)
-        if not digits:
+        if not loops:
             squeezed.append(axis)
-        shape += [sizes[loop] for loop in digits]
+        shape += [sizes[loop] for loop in loops]
     if any(starts) or tuple(limits) != x.shape or any(step != 1 for step in steps):
         x = lax.slice(x, starts, limits, steps)
     if reversed_axes:

@@ -31,7 +31,7 @@ class Elimination:
         self.graph = graph
         self.tape: Tape = graph.tape.fork()
         self.order: list[int] = []
-        self._jacobian: dict[tuple[int, int], Piece] | None = None
+        self._jacobian: dict[tuple[int, int], tuple[Piece, ...]] | None = None
         self._outputs = {name for name in graph.outputs if isinstance(name, int)}
         self._successors = {name: dict(to) for name, to in graph.successors.items()}
         self._predecessors: dict[int, dict[int, None]] = {name: {} for name in graph.successors}
@@ -77,8 +77,11 @@ class Elimination:
         if vertex not in self._outputs:
             self._predecessors[vertex] = {}
 
-    def jacobian(self) -> dict[tuple[int, int], Piece]:
-        """Assembles the dense blocks (output position, input position) that are not zero."""
+    def jacobian(self) -> dict[tuple[int, int], tuple[Piece, ...]]:
+        """The blocks (output position, input position) that are not zero, as terms.
+
+        On a tape that is not sparse each is one dense piece.
+        """
         if self._jacobian is not None:
             return self._jacobian
         self.tape.vertex = None
@@ -95,10 +98,10 @@ class Elimination:
                 block = self._block(name, output)
                 if block:
                     terms = self.tape.explicit(block, out_shape, in_shape)
+                    if terms and not self.tape.sparse:
+                        terms = self.tape.densify(terms, out_shape, in_shape)
                     if terms:
-                        (result[at_output, at_input],) = self.tape.densify(
-                            terms, out_shape, in_shape
-                        )
+                        result[at_output, at_input] = terms
         return result
 
     def _block(self, name: int, output: int) -> Block:

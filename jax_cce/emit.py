@@ -4,21 +4,20 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax.numpy as jnp
-from jax import lax
 
 from jax_cce import tracing
 from jax_cce.blocks import run
-from jax_cce.coefficients import scaled
 from jax_cce.plans import Plan
 from jax_cce.rules.registry import Site
 from jax_cce.structure import Term
+from jax_cce.structured import StructuredJacobian
 
 __all__ = ["emit"]
 
 
 def emit(
     plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
-) -> tuple[list[Any], dict[tuple[int, int], Any]]:
+) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
     """Evaluates the program and its Jacobian in ordinary JAX operations.
 
     Args:
@@ -28,8 +27,7 @@ def emit(
 
     Returns:
         The program's outputs, and for each pair (output, input), by their positions among the
-        differentiated ones, the block of shape out_shape + in_shape. A pair that is missing is
-        zero.
+        differentiated ones, the block. A pair that is missing is zero.
     """
     graph = plan.graph
     program = graph.program
@@ -72,12 +70,14 @@ def emit(
     slots = run(plan.steps, local_coefficient, sites.__getitem__, dtype)
 
     blocks = {}
-    for (output, name), piece in plan.results.items():
-        target = graph.outputs[output]
-        shape = (*graph.shapes[target], *graph.shapes[graph.inputs[name]])
-        if piece.slot is None:
-            block = lax.full(shape, piece.scale, dtype)
-        else:
-            block = lax.reshape(scaled(slots[piece.slot], piece.scale, dtype), shape)
-        blocks[output, name] = block
+    for (output, name), pieces in plan.results.items():
+        used_slots = sorted({piece.slot for piece in pieces if piece.slot is not None})
+        position = {slot: index for index, slot in enumerate(used_slots)}
+        blocks[output, name] = StructuredJacobian(
+            graph.shapes[graph.outputs[output]],
+            graph.shapes[graph.inputs[name]],
+            dtype,
+            [p if p.slot is None else p._replace(slot=position[p.slot]) for p in pieces],
+            [slots[slot] for slot in used_slots],
+        )
     return [tracing.read(values, atom) for atom in program.outputs], blocks

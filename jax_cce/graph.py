@@ -75,7 +75,12 @@ class Graph:
 
 
 def build(
-    program: Program, inputs: Sequence[int], outputs: Sequence[Any], *, holomorphic: bool = False
+    program: Program,
+    inputs: Sequence[int],
+    outputs: Sequence[Any],
+    *,
+    holomorphic: bool = False,
+    sparse: bool = False,
 ) -> Graph:
     """Builds the graph of the Jacobian of `outputs` with respect to `inputs`.
 
@@ -84,9 +89,10 @@ def build(
         inputs: variable numbers to differentiate with respect to.
         outputs: variable numbers or literals to differentiate.
         holomorphic: whether complex coefficients may stand for derivatives.
+        sparse: whether the Jacobian is wanted as terms, so that no structural zero may be lost.
     """
     program = _fuse_complex(program, holomorphic, inputs)
-    tape = Tape()
+    tape = Tape(sparse=sparse)
     avals = program.avals
     edges: dict[int, dict[int, Block]] = {name: {} for name in inputs}
     sites: list[LocalJacobian | None] = []

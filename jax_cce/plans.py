@@ -34,7 +34,7 @@ class Plan:
     steps: tuple[Step, ...] = field(repr=False)
     operators: tuple[str, ...]
     graph: Graph = field(repr=False)
-    results: Mapping[tuple[int, int], Piece] = field(repr=False)
+    results: Mapping[tuple[int, int], tuple[Piece, ...]] = field(repr=False)
     _costs: Mapping[str, int] = field(repr=False)
 
     @property
@@ -85,7 +85,7 @@ def make(graph: Graph, order: str | tuple[int, ...]) -> Plan:
     """
     state = orders.eliminate(graph, order)
     results = state.jacobian()
-    wanted = [piece.slot for piece in results.values() if piece.slot is not None]
+    wanted = [p.slot for block in results.values() for p in block if p.slot is not None]
     steps = tuple(needed(state.tape.steps, wanted))
     first = graph.program.first_computed
     return Plan(

@@ -31,7 +31,10 @@ __all__ = [
     "compose",
     "dense",
     "identity",
+    "linear",
+    "placing",
     "reshape",
+    "split_loop",
     "transpose",
 ]
 
@@ -199,6 +202,52 @@ def reshape(out_shape: Sequence[int], in_shape: Sequence[int]) -> Term | None:
 
 def _flat_strides(shape: Sequence[int]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def linear(maps: Sequence[Affine], shape: Sequence[int]) -> tuple[int, dict[int, int]]:
+    """The row-major position in `shape`: its offset, and the stride of each loop."""
+    offset, strides = 0, dict.fromkeys(_loops(maps), 0)
+    for affine, unit in zip(maps, _flat_strides(shape), strict=True):
+        offset += unit * affine.offset
+        for loop, stride in affine.strides:
+            strides[loop] += unit * stride
+    return offset, strides
+
+
+def placing(term: Term) -> Term:
+    """The linear map from a term's coefficient to the entries of its block, out + inn."""
+    inn = tuple(map(_along, term.axes or ()))
+    result = canonical(Term(term.sizes, term.out + term.inn, inn, None, term.layout))
+    assert result is not None
+    return result[0]
+
+
+def split_loop(term: Term, loop: int, digits: int) -> Term:
+    """The same term with a loop taken as two, of which the faster one has `digits` steps.
+
+    The coefficient's axis is split likewise. The result is not canonical.
+    """
+
+    def shifted(affine: Affine) -> Affine:
+        strides = []
+        for axis, stride in affine.strides:
+            if axis == loop:
+                strides += [(axis, stride * digits), (axis + 1, stride)]
+            else:
+                strides.append((axis + (axis > loop), stride))
+        return Affine(affine.offset, tuple(strides))
+
+    axes = term.axes
+    if axes is not None:
+        axes = tuple(
+            k
+            for axis in axes
+            for k in ((axis, axis + 1) if axis == loop else (axis + (axis > loop),))
+        )
+    sizes = (*term.sizes[:loop], term.sizes[loop] // digits, digits, *term.sizes[loop + 1 :])
+    return Term(
+        sizes, tuple(map(shifted, term.out)), tuple(map(shifted, term.inn)), axes, term.layout
+    )
 
 
 def transpose(term: Term) -> tuple[Term, tuple[int, ...]]:

@@ -115,6 +115,10 @@ class Program:
         """The number of the first variable that an equation computes."""
         return self.num_inputs + self.num_constants
 
+    def aval(self, atom: Any) -> Any:
+        """The abstract value of a variable number or a literal."""
+        return atom.aval if isinstance(atom, Literal) else self.avals[atom]
+
 
 def is_differentiable(aval: Any) -> bool:
     """Whether a variable of this abstract value has a tangent space."""

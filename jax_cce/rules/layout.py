@@ -93,7 +93,7 @@ def _pad(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     shape, result = equation.in_avals[0].shape, equation.out_avals[0].shape
     sizes, out, inn = [], [], []
     for loop, (low, _, interior) in enumerate(equation.params["padding_config"]):
-        stride = interior + 1
+        low, stride = int(low), int(interior) + 1
         # Negative padding drops entries of the operand on either side.
         first = max(0, -(low // stride)) if low < 0 else 0
         last = min(shape[loop] - 1, (result[loop] - 1 - low) // stride)

@@ -1,0 +1,502 @@
+"""From the terms of a Jacobian block to sorted coordinates.
+
+Terms whose rows are boxes are interleaved without any index array: the rows are cut into *cells* in
+which the same terms are present, every row of a cell holds the same *runs* of adjacent columns, and
+the sorted entries are nested concatenations of cells. What does not fit that form is enumerated:
+in NumPy while planning where the positions are static, by a sort at run time where they are not.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_cce import coefficients
+from jax_cce.structure import Affine, Term, linear, split_loop
+
+__all__ = ["Assembly", "assembly"]
+
+# More cells than this are slower to trace and compile than one scatter is to run.
+_MOST_CELLS = 256
+# Index arrays beyond this size are computed in a traced program, not baked into it.
+_LARGE_CONSTANT = 1 << 20
+
+
+class _Placed(NamedTuple):
+    """A term in the cut row space.
+
+    Attributes:
+        index: its place in the list of terms.
+        term: the term, its loops split where rows were cut.
+        rows: for each row axis (first, step, loop); a step of 0 and loop -1 for one position.
+        base: linear column at loops zero.
+        columns: linear column stride of each loop.
+    """
+
+    index: int
+    term: Term
+    rows: tuple[tuple[int, int, int], ...]
+    base: int
+    columns: dict[int, int]
+
+    def span(self, axis: int) -> tuple[int, int]:
+        """First row and the one after the last, along a row axis."""
+        first, step, loop = self.rows[axis]
+        last = first + step * (self.term.sizes[loop] - 1) if step else first
+        return min(first, last), max(first, last) + 1
+
+
+class _Run(NamedTuple):
+    """Adjacent columns that one term contributes to every row of a cell.
+
+    Attributes:
+        placed: the term.
+        start: where the run starts in the term's own columns.
+        length: number of columns.
+    """
+
+    placed: _Placed
+    start: int
+    length: int
+
+
+class _Cell(NamedTuple):
+    """A box of rows with the same runs; runs over the same columns are added up."""
+
+    low: tuple[int, ...]
+    high: tuple[int, ...]
+    segments: tuple[tuple[_Run, ...], ...]
+
+
+class Assembly:
+    """How the sorted, unique entries of one block come from the coefficients of its terms.
+
+    Attributes:
+        shape: out_shape + in_shape.
+        nse: number of entries.
+    """
+
+    def __init__(
+        self, terms: tuple[Term, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+    ) -> None:
+        self.shape = (*out_shape, *in_shape)
+        self._terms, self._out_shape, self._in_shape = terms, out_shape, in_shape
+        full = math.prod(self.shape)
+        self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
+        self._rows, self._cells = (), None
+        if self._dense:
+            self.nse = full
+            return
+        try:
+            self._rows, placed = _cut(terms, out_shape, in_shape)
+            self._cells = _cells(self._rows, placed)
+            self.nse = sum(
+                math.prod(h - l for l, h in zip(c.low, c.high, strict=True)) * _width(c)
+                for c in _leaves(self._cells)
+            )
+        except _Irregular:
+            self._cells = None
+            self.nse = len(self._enumerated[0])
+
+    @functools.cached_property
+    def _enumerated(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted unique linear positions, and the place of every entry of every term in them."""
+        positions = [_positions(t, self._out_shape, self._in_shape) for t in self._terms]
+        joined = np.concatenate(positions) if positions else np.zeros(0, np.int64)
+        unique, inverse = np.unique(joined, return_inverse=True)
+        return unique, inverse.astype(np.int32 if len(unique) < 2**31 else np.int64)
+
+    @functools.cached_property
+    def pattern(self) -> np.ndarray:
+        """The positions of the entries, shape (nse, number of axes), sorted."""
+        if self._dense:
+            linear_positions = np.arange(self.nse)
+        elif self._cells is None:
+            linear_positions = self._enumerated[0]
+        else:
+            rows = self._gathered(_numpy_rows, np)
+            columns = self._gathered(_numpy_columns, np)
+            dtype = np.int32
+            parts = [*np.unravel_index(rows, self._out_shape or (1,))][: len(self._out_shape)]
+            parts += [*np.unravel_index(columns, self._in_shape or (1,))][: len(self._in_shape)]
+            return np.stack(parts, -1).astype(dtype) if parts else np.zeros((self.nse, 0), dtype)
+        if not self.shape:
+            return np.zeros((self.nse, 0), np.int32)
+        return np.stack(np.unravel_index(linear_positions, self.shape), -1).astype(np.int32)
+
+    def indices(self, *, traced: bool) -> Any:
+        """The pattern as an array for BCOO.
+
+        Args:
+            traced: whether the result enters a traced program; large patterns are then computed
+                there.
+        """
+        rank = len(self.shape)
+        if not traced or self.nse * rank * 4 <= _LARGE_CONSTANT or self._cells is None:
+            return self.pattern
+        rows = _unravel(self._gathered(_traced_rows, jnp), self._out_shape)
+        columns = _unravel(self._gathered(_traced_columns, jnp), self._in_shape)
+        return lax.concatenate([lax.expand_dims(x, (1,)) for x in (*rows, *columns)], 1)
+
+    def data(self, arrays: Sequence[Any]) -> Any:
+        """The entries in sorted order.
+
+        Args:
+            arrays: for each term its coefficient, scaled, of one dtype.
+        """
+        if self._dense:
+            items = [
+                (array, term.axes or (), term.sizes, term.out + term.inn)
+                for array, term in zip(arrays, self._terms, strict=True)
+            ]
+            return lax.reshape(coefficients.dense_sum(items, self.shape), (self.nse,))
+        if self._cells is not None:
+            return self._gathered(lambda run, cell, _: _values(run, cell, arrays), jnp)
+        return self._scattered(arrays)
+
+    def _scattered(self, arrays: Sequence[Any]) -> Any:
+        unique, inverse = self._enumerated
+        full = [
+            lax.reshape(
+                coefficients.align(
+                    array, term.axes or (), tuple(range(len(term.sizes))), term.sizes
+                )
+                if term.sizes
+                else array,
+                (math.prod(term.sizes),),
+            )
+            for array, term in zip(arrays, self._terms, strict=True)
+        ]
+        joined = lax.concatenate(full, 0) if len(full) > 1 else full[0]
+        if len(unique) == len(inverse):
+            order = np.argsort(inverse)
+            if np.array_equal(order, np.arange(len(order))):
+                return joined
+            return joined.at[order].get(mode="promise_in_bounds", unique_indices=True)
+        zeros = lax.full((len(unique),), 0, joined.dtype)
+        return zeros.at[inverse].add(joined, mode="promise_in_bounds")
+
+    def _gathered(self, leaf: Callable[[_Run, _Cell, tuple[int, ...]], Any], xp: Any) -> Any:
+        """Concatenates what `leaf` gives for each run, in sorted order.
+
+        `leaf` returns an array of shape (rows of the cell along each axis, length of the run).
+        """
+
+        def flat(x: Any, axis: int) -> Any:
+            return xp.reshape(x, (*x.shape[:axis], -1))
+
+        def join(parts: list[Any], axis: int) -> Any:
+            if len(parts) == 1:
+                return parts[0]
+            return lax.concatenate(parts, axis) if xp is jnp else np.concatenate(parts, axis)
+
+        def build(node: Any, axis: int) -> Any:
+            if isinstance(node, _Cell):
+                strides = _strides(self._rows)
+                parts = []
+                for runs in node.segments:
+                    summed = [leaf(run, node, strides) for run in runs]
+                    if leaf in _INDICES:
+                        summed = summed[:1]
+                    parts.append(functools.reduce(lax.add if xp is jnp else np.add, summed))
+                return join(parts, len(self._rows))
+            parts = [flat(build(child, axis + 1), axis) for child in node]
+            return join(parts, axis)
+
+        cells = self._cells
+        assert cells is not None
+        result = build(cells, 0)
+        return xp.reshape(result, (-1,))
+
+
+class _Irregular(Exception):
+    """The terms have no description by cells."""
+
+
+@functools.lru_cache(maxsize=1024)
+def assembly(
+    terms: tuple[Term, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+) -> Assembly:
+    """The assembly of a block; memoised."""
+    return Assembly(terms, out_shape, in_shape)
+
+
+def _is_box(term: Term) -> bool:
+    """Whether distinct loop points have distinct positions that fill a box."""
+    maps = term.out + term.inn
+    loops = [loop for affine in maps for loop, _ in affine.strides]
+    return len(loops) == len(set(loops)) and all(
+        coefficients.digits(affine.strides, term.sizes) is not None for affine in maps
+    )
+
+
+def _positions(term: Term, out_shape: Sequence[int], in_shape: Sequence[int]) -> np.ndarray:
+    """The linear position of every loop point in the flattened block."""
+    offset, strides = linear(term.out + term.inn, (*out_shape, *in_shape))
+    result = np.full((), offset, np.int64)
+    for loop, size in enumerate(term.sizes):
+        result = result[..., None] + strides.get(loop, 0) * np.arange(size)
+    return result.reshape(-1)
+
+
+def _strides(shape: Sequence[int]) -> tuple[int, ...]:
+    return tuple(math.prod(shape[axis + 1 :]) for axis in range(len(shape)))
+
+
+def _unravel(position: Any, shape: Sequence[int]) -> list[Any]:
+    parts = []
+    for stride, size in zip(_strides(shape), shape, strict=True):
+        part = position if stride == 1 else lax.div(position, lax.full_like(position, stride))
+        parts.append(part if stride * size >= math.prod(shape) else _rem(part, size))
+    return parts
+
+
+def _rem(x: Any, size: int) -> Any:
+    return lax.rem(x, lax.full_like(x, size))
+
+
+def _cut(
+    terms: Sequence[Term], out_shape: Sequence[int], in_shape: Sequence[int]
+) -> tuple[tuple[int, ...], list[_Placed]]:
+    """Cuts the row axes so that every loop of every term runs along one of them."""
+    terms = list(terms)
+    chains = []
+    for axis, size in enumerate(out_shape):
+        cuts = {1}
+        for term in terms:
+            strides = term.out[axis].strides
+            cuts.update(abs(stride) for _, stride in strides)
+            # The upper end of a digit that is not the topmost.
+            ends = (abs(stride) * term.sizes[loop] for loop, stride in strides)
+            cuts.update(end for end in ends if len(strides) > 1 and end < size)
+        chain = sorted(cuts)
+        if any(upper % lower for lower, upper in itertools.pairwise([*chain, size])):
+            raise _Irregular
+        chains.append(chain)
+        terms = [_split_to(term, axis, chain, size) for term in terms]
+    rows: list[int] = []
+    places: list[list[tuple[int, int, int]]] = [[] for _ in terms]
+    for axis, (chain, size) in enumerate(zip(chains, out_shape, strict=True)):
+        sizes = [upper // lower for lower, upper in itertools.pairwise([*chain, size])]
+        for place, term in zip(places, terms, strict=True):
+            place += _digits(term.out[axis], term.sizes, chain, sizes)[::-1]
+        rows += sizes[::-1]
+    placed = []
+    for index, term in enumerate(terms):
+        base, columns = linear(term.inn, in_shape)
+        loops = [loop for _, step, loop in places[index] if step]
+        if len(set(loops)) < len(loops):
+            raise _Irregular
+        placed.append(_Placed(index, term, tuple(places[index]), base, columns))
+    return tuple(rows), placed
+
+
+def _split_to(term: Term, axis: int, chain: Sequence[int], size: int) -> Term:
+    """Splits the loops of one row axis at the cuts that they run across."""
+    changed = True
+    while changed:
+        changed = False
+        for loop, stride in term.out[axis].strides:
+            above = next((c for c in [*chain, size] if c > abs(stride)), size)
+            digits = above // abs(stride)
+            if term.sizes[loop] > digits and above < size:
+                if stride < 0 or term.sizes[loop] % digits or term.out[axis].offset % above:
+                    raise _Irregular
+                term = split_loop(term, loop, digits)
+                changed = True
+                break
+    return term
+
+
+def _digits(
+    affine: Affine, sizes: Sequence[int], chain: Sequence[int], extents: Sequence[int]
+) -> list[tuple[int, int, int]]:
+    """Position along each cut of an axis, the lowest first."""
+    at = {abs(stride): (loop, 1 if stride > 0 else -1) for loop, stride in affine.strides}
+    if len(at) < len(affine.strides):
+        raise _Irregular
+    result = []
+    for cut, extent in zip(chain, extents, strict=True):
+        first = affine.offset // cut % extent
+        loop, step = at.get(cut, (-1, 0))
+        last = first + step * (sizes[loop] - 1) if step else first
+        if not 0 <= last < extent:
+            raise _Irregular
+        result.append((first, step, loop))
+    return result
+
+
+def _cells(rows: tuple[int, ...], placed: Sequence[_Placed]) -> Any:
+    """Nested lists of cells, one level for each row axis."""
+    breaks = []
+    count = 1
+    for axis, size in enumerate(rows):
+        ends = sorted({0, size, *(end for p in placed for end in p.span(axis))})
+        breaks.append(list(itertools.pairwise(ends)))
+        count *= len(breaks[-1])
+    if count > _MOST_CELLS:
+        raise _Irregular
+
+    def build(axis: int, box: tuple[tuple[int, int], ...], present: Sequence[_Placed]) -> Any:
+        if axis == len(rows):
+            low, high = tuple(l for l, _ in box), tuple(h for _, h in box)
+            return _cell(low, high, present)
+        nodes = []
+        for low, high in breaks[axis]:
+            here = [p for p in present if p.span(axis)[0] <= low and high <= p.span(axis)[1]]
+            if here and (node := build(axis + 1, (*box, (low, high)), here)):
+                nodes.append(node)
+        return nodes
+
+    return build(0, (), placed)
+
+
+def _leaves(node: Any) -> list[_Cell]:
+    return [node] if isinstance(node, _Cell) else [c for n in node for c in _leaves(n)]
+
+
+def _width(cell: _Cell) -> int:
+    return sum(runs[0].length for runs in cell.segments)
+
+
+def _cell(low: tuple[int, ...], high: tuple[int, ...], present: Sequence[_Placed]) -> _Cell:
+    """The runs of a cell, sorted by column."""
+    extents = [h - l for l, h in zip(low, high, strict=True)]
+    runs: list[tuple[tuple[int, ...], int, int, _Placed]] = []
+    for placed in present:
+        base, slopes, inside = placed.base, [], dict(placed.columns)
+        for axis, (first, step, loop) in enumerate(placed.rows):
+            stride = inside.pop(loop, 0) * step if step else 0
+            base += stride * (low[axis] - first)
+            slopes.append(stride if extents[axis] > 1 else 0)
+        inside = {k: s for k, s in inside.items() if s}
+        length = 1
+        for loop in sorted(inside, key=lambda k: inside[k]):
+            if inside[loop] != length:
+                raise _Irregular
+            length *= placed.term.sizes[loop]
+        if set(range(len(placed.term.sizes))) != {r[2] for r in placed.rows if r[1]} | set(inside):
+            raise _Irregular
+        runs.append((tuple(slopes), base, length, placed))
+
+    if len({slopes for slopes, *_ in runs}) == 1:
+        ends = sorted({end for _, base, length, _ in runs for end in (base, base + length)})
+        segments = []
+        for start, stop in itertools.pairwise(ends):
+            inside_runs = tuple(
+                _Run(placed, start - base, stop - start)
+                for _, base, length, placed in runs
+                if base <= start and stop <= base + length
+            )
+            if inside_runs:
+                segments.append(inside_runs)
+        return _Cell(low, high, tuple(segments))
+
+    groups: dict[Any, list[_Run]] = {}
+    for slopes, base, length, placed in sorted(runs, key=lambda run: run[1:3]):
+        groups.setdefault((slopes, base, length), []).append(_Run(placed, 0, length))
+    keys = list(groups)
+    for (slopes, base, length), (others, other, _) in itertools.pairwise(keys):
+        # The last column of one must stay below the first of the next, at every row.
+        worst = base + length - 1 - other
+        for one, two, extent in zip(slopes, others, extents, strict=True):
+            worst += max(0, (one - two) * (extent - 1))
+        if worst >= 0:
+            raise _Irregular
+    return _Cell(low, high, tuple(map(tuple, groups.values())))
+
+
+def _values(run: _Run, cell: _Cell, arrays: Sequence[Any]) -> Any:
+    """The coefficients of a run, for every row of its cell."""
+    placed = run.placed
+    term, array = placed.term, arrays[placed.index]
+    extents = tuple(h - l for l, h in zip(cell.low, cell.high, strict=True))
+    axes = term.axes or ()
+    row_of = {loop: axis for axis, (_, step, loop) in enumerate(placed.rows) if step}
+    array = lax.reshape(array, tuple(term.sizes[loop] for loop in axes))
+    starts, limits, backwards = [], [], []
+    for position, loop in enumerate(axes):
+        start, limit = 0, term.sizes[loop]
+        if loop in row_of:
+            axis = row_of[loop]
+            first, step, _ = placed.rows[axis]
+            ends = [step * (cell.low[axis] - first), step * (cell.high[axis] - 1 - first)]
+            start, limit = min(ends), max(ends) + 1
+            if step < 0:
+                backwards.append(position)
+        starts.append(start)
+        limits.append(limit)
+    if tuple(limits) != array.shape or any(starts):
+        array = lax.slice(array, starts, limits)
+    if backwards:
+        array = lax.rev(array, backwards)
+    inside = sorted(
+        (k for k in placed.columns if k not in row_of), key=lambda k: -placed.columns[k]
+    )
+    rank = len(extents)
+    target = {loop: row_of[loop] for loop in row_of} | {k: rank + i for i, k in enumerate(inside)}
+    shape = (*extents, *(term.sizes[k] for k in inside))
+    order = sorted(range(len(axes)), key=lambda position: target[axes[position]])
+    if order != list(range(len(order))):
+        array = lax.transpose(array, order)
+    array = lax.broadcast_in_dim(array, shape, [target[axes[p]] for p in order])
+    whole = math.prod(term.sizes[k] for k in inside)
+    if len(inside) != 1:
+        array = lax.reshape(array, (*extents, whole))
+    if run.length < whole:
+        array = lax.slice_in_dim(array, run.start, run.start + run.length, axis=rank)
+    return array
+
+
+def _columns(run: _Run, cell: _Cell) -> tuple[int, list[int]]:
+    """The first column of a run in the first row of its cell, and its slope along each row axis."""
+    base, slopes = run.placed.base + run.start, []
+    for axis, (first, step, loop) in enumerate(run.placed.rows):
+        slope = run.placed.columns.get(loop, 0) * step if step else 0
+        base += slope * (cell.low[axis] - first)
+        slopes.append(slope)
+    return base, slopes
+
+
+def _numpy_affine(shape: tuple[int, ...], offset: int, slopes: Sequence[int]) -> np.ndarray:
+    result = np.full((), offset, np.int64)
+    for size, slope in zip(shape, slopes, strict=True):
+        result = result[..., None] + slope * np.arange(size)
+    return result
+
+
+def _traced_affine(shape: tuple[int, ...], offset: int, slopes: Sequence[int]) -> Any:
+    result = lax.full(shape, offset, np.int32)
+    for axis, slope in enumerate(slopes):
+        if slope and shape[axis] > 1:
+            step = lax.broadcasted_iota(np.int32, shape, axis)
+            result = lax.add(result, lax.mul(step, lax.full_like(step, slope)))
+    return result
+
+
+def _row_index(affine: Any) -> Callable[..., Any]:
+    def leaf(run: _Run, cell: _Cell, strides: tuple[int, ...]) -> Any:
+        shape = tuple(h - l for l, h in zip(cell.low, cell.high, strict=True))
+        offset = sum(s * l for s, l in zip(strides, cell.low, strict=True))
+        return affine((*shape, run.length), offset, (*strides, 0))
+
+    return leaf
+
+
+def _column_index(affine: Any) -> Callable[..., Any]:
+    def leaf(run: _Run, cell: _Cell, _: tuple[int, ...]) -> Any:
+        shape = tuple(h - l for l, h in zip(cell.low, cell.high, strict=True))
+        base, slopes = _columns(run, cell)
+        return affine((*shape, run.length), base, (*slopes, 1))
+
+    return leaf
+
+
+_numpy_rows, _numpy_columns = _row_index(_numpy_affine), _column_index(_numpy_affine)
+_traced_rows, _traced_columns = _row_index(_traced_affine), _column_index(_traced_affine)
+_INDICES = (_numpy_rows, _numpy_columns, _traced_rows, _traced_columns)
