@@ -3,7 +3,7 @@
 import functools
 import operator
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Literal, NamedTuple, get_args
 
 import jax
@@ -12,7 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from jax_cce import graph, orders, plans, programs, tracing
+from jax_cce import folding, graph, orders, plans, programs, tracing
 from jax_cce.emit import emit
 from jax_cce.plans import Plan
 from jax_cce.rules.linearised import is_linear
@@ -192,7 +192,8 @@ def plan(
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
         call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
         traced = _trace(call, hoist=False)
-        return plans.make(_graph(traced, holomorphic, sparse), checked)
+        known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
+        return plans.make(_graph(traced, known, holomorphic, sparse), checked)
 
     def plan_fun(*args: Any, **kwargs: Any) -> Plan:
         leaves, tree = tree_flatten((args, kwargs))
@@ -345,13 +346,20 @@ def _trace(call: _Call, *, hoist: bool) -> _Traced:
     return _Traced(program, constants, num_values, value_tree, aux_of)
 
 
-def _graph(traced: _Traced, holomorphic: bool, sparse: bool) -> graph.Graph:
+def _graph(
+    traced: _Traced, known: Mapping[int, np.ndarray], holomorphic: bool, sparse: bool
+) -> graph.Graph:
     program = traced.program
     names = [
         name for name in range(program.num_inputs) if tracing.is_differentiable(program.avals[name])
     ]
-    outputs = program.outputs[: traced.num_values]
-    return graph.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
+    return graph.build(
+        folding.fold(program, known, sparse=sparse),
+        names,
+        program.outputs[: traced.num_values],
+        holomorphic=holomorphic,
+        sparse=sparse,
+    )
 
 
 class _How(NamedTuple):
@@ -374,9 +382,11 @@ def _execute(
     if how.format == "dense":
         _check_memory(traced, avals)
 
+    sparse = how.format != "dense"
+    known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
+
     def build(traced: _Traced) -> Callable[..., Any]:
-        sparse = how.format != "dense"
-        made = plans.make(_graph(traced, how.holomorphic, sparse), how.order)
+        made = plans.make(_graph(traced, known, how.holomorphic, sparse), how.order)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = _results(traced, avals, made, how.format, constants, leaves)
@@ -389,7 +399,7 @@ def _execute(
     else:
         # The cache must keep neither the constants of its first call nor its auxiliary data.
         bare = traced._replace(constants=[], aux=_no_aux)
-        key = programs.key(traced.program), traced.num_values, how
+        key = programs.key(traced.program), folding.key(known), traced.num_values, how
         compiled = programs.compiled(key, lambda: jax.jit(build(bare)))
         outputs, blocks = compiled(traced.constants, leaves)
     return outputs, [

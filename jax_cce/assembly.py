@@ -16,8 +16,10 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_cce import coefficients
+from jax_cce import coefficients, tables
+from jax_cce.coefficients import Placed
 from jax_cce.structure import Affine, Term, linear, split_loop
+from jax_cce.tables import Table
 
 __all__ = ["Assembly", "assembly"]
 
@@ -87,10 +89,17 @@ class Assembly:
         self.shape = (*out_shape, *in_shape)
         self._terms, self._out_shape, self._in_shape = terms, out_shape, in_shape
         full = math.prod(self.shape)
+        self.is_static = all(
+            isinstance(lookup.table, Table) for term in terms for lookup in term.lookups
+        )
+        self._distinct = len(terms) == 1 and _is_injective(terms[0])
         self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
         self._rows, self._cells = (), None
         if self._dense:
             self.nse = full
+            return
+        if not self.is_static:
+            self.nse = sum(math.prod(term.sizes) for term in terms)
             return
         try:
             self._rows, placed = _cut(terms, out_shape, in_shape)
@@ -113,7 +122,16 @@ class Assembly:
 
     @functools.cached_property
     def pattern(self) -> np.ndarray:
-        """The positions of the entries, shape (nse, number of axes), sorted."""
+        """The positions of the entries, shape (nse, number of axes), sorted.
+
+        Raises:
+            ValueError: where positions depend on data.
+        """
+        if not self.is_static and not self._dense:
+            raise ValueError(
+                "The pattern of this Jacobian depends on data: its function sorts, or reads or "
+                "writes at traced indices. to_bcoo().indices holds the positions at this point."
+            )
         if self._dense:
             linear_positions = np.arange(self.nse)
         elif self._cells is None:
@@ -143,21 +161,55 @@ class Assembly:
         columns = _unravel(self._gathered(_traced_columns, jnp), self._in_shape)
         return lax.concatenate([lax.expand_dims(x, (1,)) for x in (*rows, *columns)], 1)
 
-    def data(self, arrays: Sequence[Any]) -> Any:
-        """The entries in sorted order.
+    def entries(self, items: Sequence[Placed]) -> tuple[Any, Any]:
+        """The entries in sorted order, and their indices where those depend on data, else None.
 
         Args:
-            arrays: for each term its coefficient, scaled, of one dtype.
+            items: each term with its coefficient, scaled.
         """
+        dtype = jnp.result_type(*(item.array.dtype for item in items))
+        items = [item._replace(array=lax.convert_element_type(item.array, dtype)) for item in items]
         if self._dense:
-            items = [
-                (array, term.axes or (), term.sizes, term.out + term.inn)
-                for array, term in zip(arrays, self._terms, strict=True)
-            ]
-            return lax.reshape(coefficients.dense_sum(items, self.shape), (self.nse,))
+            return lax.reshape(coefficients.dense_sum(items, self.shape), (self.nse,)), None
+        arrays = [item.array for item in items]
+        if not self.is_static:
+            return self._sorted(items)
         if self._cells is not None:
-            return self._gathered(lambda run, cell, _: _values(run, cell, arrays), jnp)
-        return self._scattered(arrays)
+            return self._gathered(lambda run, cell, _: _values(run, cell, arrays), jnp), None
+        return self._scattered(arrays), None
+
+    def _sorted(self, items: Sequence[Placed]) -> tuple[Any, Any]:
+        """Entries at positions that are known at run time: sorted, those at one place added up."""
+        rank = len(self.shape)
+        keys: list[list[Any]] = [[] for _ in self.shape]
+        values = []
+        for item, term in zip(items, self._terms, strict=True):
+            loops = tuple(range(len(term.sizes)))
+            extents = dict(enumerate(term.sizes)) | {
+                -1 - k: lookup.size for k, lookup in enumerate(term.lookups)
+            }
+            for axis, affine in enumerate(item.maps):
+                position = tables.evaluate(
+                    affine.offset, affine.strides, loops, extents, item.symbols, jnp
+                )
+                keys[axis].append(jnp.ravel(position).astype(np.int32))
+            array = coefficients.align(item.array, item.axes, loops, term.sizes)
+            values.append(jnp.ravel(array))
+        columns = [jnp.concatenate(parts) for parts in keys]
+        *columns, data = lax.sort((*columns, jnp.concatenate(values)), num_keys=rank)
+        if self._distinct:
+            return data, jnp.stack(columns, -1)
+        first = functools.reduce(
+            jnp.logical_or, [jnp.diff(column, prepend=-1) != 0 for column in columns]
+        )
+        place = jnp.cumsum(first) - 1
+        data = jnp.zeros_like(data).at[place].add(data)
+        # Places that are left over at the end lie outside the matrix, which BCOO ignores.
+        indices = [
+            jnp.full(column.shape, size, column.dtype).at[place].set(column)
+            for column, size in zip(columns, self.shape, strict=True)
+        ]
+        return data, jnp.stack(indices, -1)
 
     def _scattered(self, arrays: Sequence[Any]) -> Any:
         unique, inverse = self._enumerated
@@ -230,18 +282,30 @@ def _is_box(term: Term) -> bool:
     """Whether distinct loop points have distinct positions that fill a box."""
     maps = term.out + term.inn
     loops = [loop for affine in maps for loop, _ in affine.strides]
-    return len(loops) == len(set(loops)) and all(
+    return not term.lookups and len(loops) == len(set(loops)) and all(
         coefficients.digits(affine.strides, term.sizes) is not None for affine in maps
     )
+
+
+def _is_injective(term: Term) -> bool:
+    """Whether distinct loop points surely have distinct positions."""
+    plain = [affine for affine in term.out + term.inn if all(k >= 0 for k, _ in affine.strides)]
+    seen = {
+        loop
+        for affine in plain
+        if coefficients.digits(affine.strides, term.sizes) is not None
+        for loop, _ in affine.strides
+    }
+    return len(seen) == len(term.sizes)
 
 
 def _positions(term: Term, out_shape: Sequence[int], in_shape: Sequence[int]) -> np.ndarray:
     """The linear position of every loop point in the flattened block."""
     offset, strides = linear(term.out + term.inn, (*out_shape, *in_shape))
-    result = np.full((), offset, np.int64)
-    for loop, size in enumerate(term.sizes):
-        result = result[..., None] + strides.get(loop, 0) * np.arange(size)
-    return result.reshape(-1)
+    symbols = {-1 - k: (lookup.axes, lookup.table.values) for k, lookup in enumerate(term.lookups)}
+    sizes = dict(enumerate(term.sizes))
+    loops = range(len(term.sizes))
+    return tables.evaluate(offset, list(strides.items()), loops, sizes, symbols).reshape(-1)
 
 
 def _strides(shape: Sequence[int]) -> tuple[int, ...]:
@@ -265,6 +329,8 @@ def _cut(
 ) -> tuple[tuple[int, ...], list[_Placed]]:
     """Cuts the row axes so that every loop of every term runs along one of them."""
     terms = list(terms)
+    if any(term.lookups for term in terms):
+        raise _Irregular
     chains = []
     for axis, size in enumerate(out_shape):
         cuts = {1}

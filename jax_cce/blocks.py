@@ -10,15 +10,19 @@ cost; running the tape on arrays happens later, in `run`.
 """
 
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jax_cce import coefficients, structure, tracing
-from jax_cce.structure import Affine, Product, Term, Unrepresentable
+from jax_cce.coefficients import Placed, Symbols
+from jax_cce.structure import Affine, Lookup, Product, Read, Term, Unrepresentable, loops_of
+from jax_cce.tables import Table
 
 __all__ = [
     "Block",
@@ -28,8 +32,12 @@ __all__ = [
     "Piece",
     "Step",
     "Tape",
+    "lookups",
     "needed",
+    "placed",
+    "renumbered",
     "run",
+    "slots_of",
 ]
 
 # Beyond this many terms a small block is cheaper to trace and to run as one dense array.
@@ -95,7 +103,8 @@ class Step(NamedTuple):
     """One recorded computation.
 
     Attributes:
-        kind: "local", "multiply", "add", "dense", "columns", "jvp" or "vjp".
+        kind: "local", "lookup", "symbol", "multiply", "add", "dense", "columns", "reorder", "jvp"
+            or "vjp".
         slots: the slots that the step fills.
         detail: what `run` needs, by kind.
         flops: operations executed.
@@ -122,8 +131,12 @@ def _describe(step: Step) -> str:
         site, (operand, output, _), term = detail
         block = f"d out[{output}] / d in[{operand}] of equation {site}"
         return f"{block} -> {list(term.coefficient_shape)}"
+    if step.kind == "lookup":
+        return f"index array {detail[2]} of equation {detail[0]}"
+    if step.kind == "symbol":
+        return f"positions -> {[detail[1][axis] for axis in detail[0].axes]}"
     if step.kind == "multiply":
-        product, later, earlier = detail
+        product, later, earlier, _ = detail
         factors = " * ".join(f"c{slot}" for slot in (later, earlier) if slot is not None)
         summed = product.sizes[len(product.term.sizes) :]
         over = f", summed over {list(summed)}" if summed else ""
@@ -183,6 +196,13 @@ class Tape:
         """The piece of a local Jacobian whose coefficient the site computes at run time."""
         return Piece(term, scale, self._record("local", (site, key, term))[0])
 
+    def lookup(self, lookup: Lookup, site: int, key: Any) -> Lookup:
+        """The lookup in an index array that the site computes at run time."""
+        name = "lookup", site, key, lookup.table
+        if name not in self._memo:
+            self._memo[name] = self._record("lookup", (site, key, lookup.table))
+        return lookup._replace(table=self._memo[name][0])
+
     def compose(
         self,
         later: Block,
@@ -224,10 +244,14 @@ class Tape:
         return result
 
     def _compose_terms(self, later: Piece, earlier: Piece, shapes: Any) -> tuple[Piece, ...]:
+        w, v, u = shapes
         try:
-            product = structure.compose(later.term, earlier.term)
+            product = structure.compose(later.term, earlier.term, self.sparse)
+            if product is not None and product.guards:
+                # Two run-time lookups meet at every pair of their points.
+                if math.prod(product.sizes) > math.prod(v) * min(math.prod(w), math.prod(u)):
+                    raise Unrepresentable("two index arrays would be matched at run time")
         except Unrepresentable:
-            w, v, u = shapes
             # Either dense side makes every composition representable; take the smaller one.
             if math.prod(v) * math.prod(u) <= math.prod(w) * math.prod(v):
                 return self._compose_terms(later, *self.densify((earlier,), v, u), shapes)
@@ -235,20 +259,48 @@ class Tape:
         if product is None:
             return ()
         self.cost.multiplications += product.multiplications
+        symbols = self._symbols(product)
+        term = _resolved(product.term, symbols)
         scale = later.scale * earlier.scale * product.multiplicity
         if scale == 0:
             return ()
         slots = [p.slot for p in (later, earlier) if p.slot is not None]
-        if not slots:
-            return (Piece(product.term, scale, None),)
+        if not slots and not product.guards:
+            return (Piece(term, scale, None),)
         if len(slots) == 1 and _is_alias(product, later if earlier.slot is None else earlier):
-            return (Piece(product.term, scale, slots[0]),)
-        key = "multiply", product, later.slot, earlier.slot
+            return (Piece(term, scale, slots[0]),)
+        key = "multiply", product, later.slot, earlier.slot, symbols
         if key not in self._memo:
             self._memo[key] = self._record(
-                "multiply", (product, later.slot, earlier.slot), flops=product.flops
+                "multiply", (product, later.slot, earlier.slot, symbols), flops=product.flops
             )
-        return (Piece(product.term, scale, self._memo[key][0]),)
+        return (Piece(term, scale, self._memo[key][0]),)
+
+    def _symbols(self, product: Product) -> tuple[Table | int, ...]:
+        """For each symbol of a product a static table, or the slot that will hold its values."""
+        found: list[Table | int] = []
+        for symbol in product.symbols:
+            source = symbol.source
+            maps = source.maps if isinstance(source, Read) else (source.position,)
+            reads = tuple(
+                (variable, found[-1 - variable])
+                for variable in sorted({k for m in maps for k, _ in m.strides if k < 0})
+            )
+            table = source.table if isinstance(source, Read) else None
+            straight = tuple(Affine(0, ((axis, 1),)) for axis in symbol.axes)
+            if isinstance(source, Read) and maps == straight:
+                found.append(table)  # type: ignore[arg-type]
+                continue
+            key = "symbol", symbol, product.sizes, reads
+            if key not in self._memo:
+                if isinstance(table, int) or any(isinstance(t, int) for _, t in reads):
+                    detail = symbol, product.sizes, reads, product.symbols
+                    self._memo[key] = self._record("symbol", detail)[0]
+                else:
+                    values = _symbol_values(symbol, product.sizes, product.symbols, reads, {}, np)
+                    self._memo[key] = Table(values)
+            found.append(self._memo[key])
+        return tuple(found)
 
     def add(self, one: Block, other: Block, out_shape: Any, in_shape: Any) -> Block:
         """The sum of two blocks; terms with the same support are added entry by entry."""
@@ -349,7 +401,7 @@ class Tape:
     ) -> tuple[Piece, ...]:
         w, v, _ = shapes
         columns = math.prod(
-            term.term.sizes[k] for k in {k for a in term.term.inn for k, _ in a.strides}
+            term.term.sizes[k] for k in set(loops_of(term.term.inn, term.term.lookups))
         )
         if not piece.operator.jvp or (piece.operator.vjp and math.prod(w) < columns):
             return self._compose_blocks(self._explicit(piece, w, v), (term,), shapes)
@@ -358,7 +410,7 @@ class Tape:
     def _apply_to_rows(self, term: Piece, piece: OperatorPiece, shapes: Any) -> tuple[Piece, ...]:
         _, v, u = shapes
         rows = math.prod(
-            term.term.sizes[k] for k in {k for a in term.term.out for k, _ in a.strides}
+            term.term.sizes[k] for k in set(loops_of(term.term.out, term.term.lookups))
         )
         if not piece.operator.vjp or (piece.operator.jvp and math.prod(u) < rows):
             return self._compose_blocks((term,), self._explicit(piece, v, u), shapes)
@@ -385,7 +437,7 @@ class Tape:
         if not math.prod(target):
             return ()
         operator, site = piece.operator, piece.site
-        loops = sorted({loop for affine in kept for loop, _ in affine.strides})
+        loops = sorted(set(loops_of(kept, term.term.lookups)))
         batch = tuple(term.term.sizes[loop] for loop in loops)
         columns = math.prod(batch)
         # A linear operator leaves the scale to the result; another must see it.
@@ -420,10 +472,18 @@ class Tape:
         fresh = tuple(Affine(0, ((rank + axis, 1),)) for axis in range(len(target)))
         names = {loop: index for index, loop in enumerate(loops)}
         stays = tuple(
-            Affine(a.offset, tuple((names[loop], s) for loop, s in a.strides)) for a in kept
+            Affine(a.offset, tuple((names.get(k, k), stride) for k, stride in a.strides))
+            for a in kept
+        )
+        read = {k for a in kept for k, _ in a.strides if k < 0}
+        left = tuple(
+            # A lookup on the side of the operator is read no more.
+            lookup._replace(axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ())
+            for k, lookup in enumerate(term.term.lookups)
         )
         out, inn = (fresh, stays) if forward else (stays, fresh)
-        raw = Term((*batch, *target), out, inn, tuple(range(rank + len(target))))
+        axes = tuple(range(rank + len(target)))
+        raw = Term((*batch, *target), out, inn, axes, lookups=left)
         placed = structure.canonical(raw)
         assert placed is not None
         result, order = placed
@@ -435,6 +495,48 @@ class Tape:
                 )
             (slot,) = self._memo[relabel]
         return (Piece(result, scale, slot),)
+
+
+def _resolved(term: Term, symbols: Sequence[Table | int]) -> Term:
+    """A product's term with its lookups in resolved tables."""
+    if not term.lookups:
+        return term
+    lookups = tuple(
+        lookup._replace(table=symbols[-1 - lookup.table])  # type: ignore[operator]
+        for lookup in term.lookups
+    )
+    return structure.canonical(term._replace(lookups=lookups))[0]  # type: ignore[index]
+
+
+def _symbol_values(
+    symbol: Any, product_sizes: Sequence[int], axes_of: Sequence[Any], reads: Any, slots: Any, xp: Any
+) -> Any:
+    """The values of a symbol, with NumPy where all that it reads is static."""
+    known = {
+        variable: (axes_of[-1 - variable].axes, _array(table, slots, xp))
+        for variable, table in reads
+    }
+    source = symbol.source
+    table = source.table if isinstance(source, Read) else None
+    array = None if table is None else _array(table, slots, xp)
+    return coefficients.symbol_value(symbol, product_sizes, known, array, xp)
+
+
+def _array(table: Any, slots: Mapping[int, Any], xp: Any) -> Any:
+    return xp.asarray(table.values) if isinstance(table, Table) else slots[table]
+
+
+def placed(term: Term, array: Any, slots: Mapping[int, Any]) -> Placed:
+    """A coefficient with the maps of its term, and the index arrays that they read."""
+    return Placed(array, term.axes or (), term.sizes, term.out + term.inn, lookups(term, slots))
+
+
+def lookups(term: Term, slots: Mapping[int, Any]) -> Symbols:
+    """The values of a term's lookups."""
+    return {
+        -1 - index: (lookup.axes, _array(lookup.table, slots, jnp))
+        for index, lookup in enumerate(term.lookups)
+    }
 
 
 def needed(steps: Sequence[Step], wanted: Iterable[int]) -> list[Step]:
@@ -450,17 +552,39 @@ def needed(steps: Sequence[Step], wanted: Iterable[int]) -> list[Step]:
 
 
 def _reads(step: Step) -> list[int]:
-    if step.kind == "local":
+    if step.kind in ("local", "lookup"):
         return []
     if step.kind == "multiply":
-        slots = step.detail[1:]
+        _, later, earlier, symbols = step.detail
+        slots = (later, earlier, *symbols)
+    elif step.kind == "symbol":
+        symbol, _, reads, _ = step.detail
+        slots = tuple(table for _, table in reads)
+        if isinstance(symbol.source, Read):
+            slots = (*slots, symbol.source.table)
     elif step.kind in ("jvp", "vjp"):
         slots = (step.detail[3],)
     elif step.kind == "reorder":
         slots = (step.detail[0],)
     else:
-        slots = tuple(piece.slot for piece in step.detail[0])
-    return [slot for slot in slots if slot is not None]
+        slots = tuple(slot for piece in step.detail[0] for slot in slots_of(piece))
+    return [slot for slot in slots if isinstance(slot, int)]
+
+
+def slots_of(piece: Piece) -> list[int]:
+    """The slots that a piece reads: of its coefficient and of its index arrays."""
+    slots = [piece.slot, *(lookup.table for lookup in piece.term.lookups)]
+    return [slot for slot in slots if isinstance(slot, int)]
+
+
+def renumbered(piece: Piece, number: Mapping[int, int]) -> Piece:
+    """The piece with its slots renamed."""
+    lookups = tuple(
+        lookup if isinstance(lookup.table, Table) else lookup._replace(table=number[lookup.table])  # type: ignore[index]
+        for lookup in piece.term.lookups
+    )
+    term = piece.term._replace(lookups=lookups)
+    return Piece(term, piece.scale, None if piece.slot is None else number[piece.slot])
 
 
 def _split(block: Block) -> tuple[tuple[Piece, ...], tuple[OperatorPiece, ...]]:
@@ -476,6 +600,7 @@ def _is_alias(product: Product, piece: Piece) -> bool:
     maps = product.later if product.earlier is None else product.earlier
     return (
         len(product.sizes) == len(product.term.sizes)
+        and not product.guards
         and product.term.coefficient_shape == piece.term.coefficient_shape
         and maps == tuple(Affine(0, ((axis, 1),)) for axis in axes or ())
     )
@@ -484,6 +609,7 @@ def _is_alias(product: Product, piece: Piece) -> bool:
 def run(
     steps: Sequence[Step],
     local: Callable[[int, Any, Term], Any],
+    lookup: Callable[[int, Any, int], Any],
     site: Callable[[int], Any],
     dtype: Any,
     slots: dict[int, Any] | None = None,
@@ -493,6 +619,7 @@ def run(
     Args:
         steps: from a `Tape`.
         local: the coefficient array of a site's local Jacobian.
+        lookup: an index array of a site's local Jacobian.
         site: what an operator's jvp and vjp receive.
         dtype: what static coefficients and masks become where numbers are needed.
         slots: arrays of the tape's reserved slots.
@@ -502,39 +629,42 @@ def run(
     """
     slots = dict(slots or {})
 
-    def placed(piece: Piece) -> Any:
+    def located(piece: Piece) -> Placed:
         if piece.slot is None:
-            return lax.full((), piece.scale, dtype)
-        return coefficients.scaled(slots[piece.slot], piece.scale, dtype)
+            return placed(piece.term, lax.full((), piece.scale, dtype), slots)
+        array = coefficients.scaled(slots[piece.slot], piece.scale, dtype)
+        return placed(piece.term, array, slots)
 
     for kind, names, detail, _, _ in steps:
         if kind == "multiply":
-            product, later, earlier = detail
+            product, later, earlier, symbols = detail
+            values = {
+                -1 - k: (symbol.axes, _array(table, slots, jnp))
+                for k, (symbol, table) in enumerate(zip(product.symbols, symbols, strict=True))
+            }
             slots[names[0]] = coefficients.multiply(
                 product,
                 None if later is None else slots[later],
                 None if earlier is None else slots[earlier],
                 dtype,
+                values,
             )
+        elif kind == "symbol":
+            symbol, sizes, reads, axes_of = detail
+            slots[names[0]] = _symbol_values(symbol, sizes, axes_of, reads, slots, jnp)
+        elif kind == "lookup":
+            slots[names[0]] = lookup(*detail)
         elif kind == "local":
             slots[names[0]] = local(*detail)
         elif kind == "add":
             slots[names[0]] = _sum(detail, slots, dtype)
         elif kind == "dense":
             pieces, shape, term = detail
-            total = coefficients.dense_sum(
-                [
-                    (placed(p), p.term.axes or (), p.term.sizes, p.term.out + p.term.inn)
-                    for p in pieces
-                ],
-                shape,
-            )
+            total = coefficients.dense_sum([located(piece) for piece in pieces], shape)
             slots[names[0]] = lax.reshape(total, term.coefficient_shape)
         elif kind == "columns":
             (piece,), shape, maps = detail
-            slots[names[0]] = coefficients.materialise(
-                placed(piece), piece.term.axes or (), piece.term.sizes, maps, shape
-            )
+            slots[names[0]] = coefficients.materialise(located(piece)._replace(maps=maps), shape)
         elif kind == "reorder":
             slot, order, shape = detail
             array = lax.squeeze(

@@ -11,16 +11,52 @@ NaN partial contributes zero, as the branch that was not taken should.
 import functools
 import itertools
 import math
-from collections.abc import Sequence
-from typing import Any
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
 
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_cce.structure import Affine, Product
+from jax_cce import tables
+from jax_cce.structure import Affine, Product, Read, Symbol, linear, sourced
 
-__all__ = ["align", "dense_sum", "digits", "materialise", "multiply", "promote", "scaled"]
+# For each symbol of some maps the loops of its axes, ascending, and its values.
+Symbols = Mapping[int, tuple[tuple[int, ...], Any]]
+
+_NONE: Symbols = {}
+
+
+class Placed(NamedTuple):
+    """A coefficient array and where its entries go.
+
+    Attributes:
+        array: the coefficient.
+        axes: the loop of each of its axes.
+        sizes: sizes of all loops.
+        maps: for each axis of the result, its position as a function of the loops.
+        symbols: values of the lookups in the maps.
+    """
+
+    array: Any
+    axes: Sequence[int]
+    sizes: Sequence[int]
+    maps: Sequence[Affine]
+    symbols: Symbols = _NONE
+
+
+__all__ = [
+    "Placed",
+    "Symbols",
+    "align",
+    "dense_sum",
+    "digits",
+    "materialise",
+    "multiply",
+    "promote",
+    "scaled",
+    "symbol_value",
+]
 
 # A term is scattered into an array of at least so many entries, of which it fills at most one in so
 # many; below, a masked sum is one fused loop, also under vmap.
@@ -64,6 +100,8 @@ def align(x: Any, axes: Sequence[int], target: Sequence[int], sizes: Sequence[in
 
 def digits(strides: Sequence[tuple[int, int]], sizes: Sequence[int]) -> list[int] | None:
     """The loops of an affine map from slow to fast if they are the digits of one range."""
+    if any(variable < 0 for variable, _ in strides):
+        return None
     ordered = sorted(strides, key=lambda item: -abs(item[1]))
     for (_, slow), (fast_loop, fast) in itertools.pairwise(ordered):
         if slow != fast * sizes[fast_loop]:
@@ -71,7 +109,9 @@ def digits(strides: Sequence[tuple[int, int]], sizes: Sequence[int]) -> list[int
     return [loop for loop, _ in ordered]
 
 
-def _take(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, list[int]]:
+def _take(
+    x: Any, maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols
+) -> tuple[Any, list[int]]:
     """Re-indexes each axis of `x` by an affine map of joint loops.
 
     Returns:
@@ -81,8 +121,8 @@ def _take(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, li
     starts, limits, steps, reversed_axes, shape, squeezed = [], [], [], [], [], []
     for axis, affine in enumerate(maps):
         loops = digits(affine.strides, sizes)
-        if loops is None or any(loop in labels for loop in loops):
-            return _gather(x, maps, sizes)
+        if loops is None or any(loop in labels or loop < 0 for loop in loops):
+            return _gather(x, maps, sizes, symbols)
         labels += loops
         count = math.prod(sizes[loop] for loop in loops)
         step = min((stride for _, stride in affine.strides), key=abs, default=1)
@@ -106,33 +146,72 @@ def _take(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, li
     return x, labels
 
 
-def _gather(x: Any, maps: Sequence[Affine], sizes: Sequence[int]) -> tuple[Any, list[int]]:
-    """`_take` for maps that overlap or share loops, such as a diagonal or a convolution."""
-    labels = sorted({loop for affine in maps for loop, _ in affine.strides})
-    flat = _linear_index(maps, x.shape, labels, sizes)
+def _gather(
+    x: Any, maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols
+) -> tuple[Any, list[int]]:
+    """`_take` for maps that overlap or share loops, such as a diagonal, or that have lookups."""
+    labels = sorted(_loops_of(maps, symbols))
+    flat = _linear_index(maps, x.shape, labels, sizes, symbols)
     values = (
         lax.reshape(x, (x.size,)).at[lax.reshape(flat, (flat.size,))].get(mode="promise_in_bounds")
     )
     return lax.reshape(values, flat.shape), labels
 
 
+def _loops_of(maps: Sequence[Affine], symbols: Symbols) -> set[int]:
+    variables = {variable for affine in maps for variable, _ in affine.strides}
+    return {
+        loop
+        for variable in variables
+        for loop in ((variable,) if variable >= 0 else symbols[variable][0])
+    }
+
+
 def _linear_index(
-    maps: Sequence[Affine], shape: Sequence[int], loops: Sequence[int], sizes: Sequence[int]
+    maps: Sequence[Affine],
+    shape: Sequence[int],
+    loops: Sequence[int],
+    sizes: Sequence[int],
+    symbols: Symbols,
 ) -> Any:
     """The row-major position in an array of `shape`, for every point of the loops."""
-    offset, strides = 0, dict.fromkeys(loops, 0)
-    for axis, affine in enumerate(maps):
-        unit = math.prod(shape[axis + 1 :])
-        offset += unit * affine.offset
-        for loop, stride in affine.strides:
-            strides[loop] += unit * stride
-    box = tuple(sizes[loop] for loop in loops)
-    dtype = np.int32 if math.prod(shape) < 2**31 else np.int64
-    index = lax.full(box, offset, dtype)
-    for axis, loop in enumerate(loops):
-        step = lax.broadcasted_iota(dtype, box, axis)
-        index = lax.add(index, lax.mul(step, lax.full((), strides[loop], dtype)))
-    return index
+    offset, strides = linear(maps, shape)
+    extents = {**dict(enumerate(sizes)), **dict.fromkeys(symbols, math.prod(shape))}
+    return tables.evaluate(offset, list(strides.items()), loops, extents, symbols, jnp)
+
+
+def symbol_value(
+    symbol: Symbol, sizes: Sequence[int], symbols: Symbols, table: Any, xp: Any = jnp
+) -> Any:
+    """The values of a symbol at all points of the loops that it depends on.
+
+    Args:
+        symbol: the symbol.
+        sizes: sizes of the joint loops.
+        symbols: values of the symbols that it reads.
+        table: the array of its table, if it reads one.
+        xp: NumPy where all of these are static.
+    """
+    source = symbol.source
+    maps = source.maps if isinstance(source, Read) else (source.position,)
+    extents = {**dict(enumerate(sizes)), **dict.fromkeys(symbols, 1)}
+    positions = [
+        tables.evaluate(m.offset, m.strides, symbol.axes, extents, symbols, xp) for m in maps
+    ]
+    return sourced(source, positions, table, xp)
+
+
+def _guarded(product: Product, symbols: Symbols) -> tuple[Any, list[int]]:
+    """Where the entries of a product exist: a mask, and the loop of each of its axes."""
+    sizes = dict(enumerate(product.sizes)) | {-1 - k: s.size for k, s in enumerate(product.symbols)}
+    maps = [guard.position for guard in product.guards]
+    labels = sorted(_loops_of(maps, symbols))
+    mask = None
+    for guard, position in zip(product.guards, maps, strict=True):
+        values = tables.evaluate(position.offset, position.strides, labels, sizes, symbols, jnp)
+        here = jnp.logical_and(values >= guard.low, values <= guard.high)
+        mask = here if mask is None else lax.bitwise_and(mask, here)
+    return mask, labels
 
 
 def _reduce(x: Any, labels: list[int], drop: set[int]) -> tuple[Any, list[int]]:
@@ -142,7 +221,9 @@ def _reduce(x: Any, labels: list[int], drop: set[int]) -> tuple[Any, list[int]]:
     return lax.reduce_sum(x, axes), [loop for loop in labels if loop not in drop]
 
 
-def multiply(product: Product, later: Any, earlier: Any, dtype: Any) -> Any:
+def multiply(
+    product: Product, later: Any, earlier: Any, dtype: Any, symbols: Symbols = _NONE
+) -> Any:
     """The coefficient of a composed term from its factors' coefficients.
 
     Args:
@@ -150,6 +231,7 @@ def multiply(product: Product, later: Any, earlier: Any, dtype: Any) -> Any:
         later: the later factor's coefficient array, or None where it is static.
         earlier: the earlier factor's.
         dtype: what a mask becomes where it is summed.
+        symbols: values of the product's symbols.
 
     Returns:
         The array over `product.term.axes`. Static factors and `product.multiplicity` are not
@@ -161,9 +243,11 @@ def multiply(product: Product, later: Any, earlier: Any, dtype: Any) -> Any:
     for array, maps in ((later, product.later), (earlier, product.earlier)):
         if maps is not None:
             if maps:
-                factors.append(_take(array, maps, sizes))
+                factors.append(_take(array, maps, sizes, symbols))
             else:
                 factors.append((array, []))
+    if product.guards:
+        factors = _masked(factors, *_guarded(product, symbols), sizes)
     contracted = {loop for _, labels in factors for loop in labels if loop >= own}
     if contracted:
         factors = [
@@ -187,6 +271,18 @@ def multiply(product: Product, later: Any, earlier: Any, dtype: Any) -> Any:
             lax.bitwise_and(x, y) if y.dtype == np.bool_ else lax.select(x, y, lax.full_like(y, 0))
         )
     return lax.mul(*promote(x, y))
+
+
+def _masked(
+    factors: list[tuple[Any, list[int]]], mask: Any, labels: list[int], sizes: Sequence[int]
+) -> list[tuple[Any, list[int]]]:
+    """Factors of which the first is zero wherever the mask is false."""
+    if not factors:
+        return [(mask, labels)]
+    (x, x_labels), *rest = factors
+    joint = sorted({*x_labels, *labels})
+    x, mask = align(x, x_labels, joint, sizes), align(mask, labels, joint, sizes)
+    return [(lax.select(mask, x, lax.full_like(x, 0)), joint), *rest]
 
 
 def _contract(
@@ -216,10 +312,7 @@ def _contract(
     return result if order == sorted(order) else lax.transpose(result, order)
 
 
-def dense_sum(
-    items: Sequence[tuple[Any, Sequence[int], Sequence[int], Sequence[Affine]]],
-    shape: Sequence[int],
-) -> Any:
+def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
     """The sum of terms as one dense array.
 
     Terms that fill little of a large array are scattered into it, so that the work is one fill
@@ -227,44 +320,33 @@ def dense_sum(
     the fill alone; a masked sum over all entries takes a multiple of it.)
 
     Args:
-        items: for each term what `materialise` takes: coefficient, axes, sizes and maps.
+        items: the terms.
         shape: the array's shape.
     """
     full = math.prod(shape)
-    sparse = [full >= _LARGE and math.prod(item[2]) * _SPARSE <= full for item in items]
+    sparse = [full >= _LARGE and math.prod(item.sizes) * _SPARSE <= full for item in items]
     total = None
     for item, scattered in zip(items, sparse, strict=True):
         if not scattered:
-            array = materialise(*item, shape)
+            array = materialise(item, shape)
             total = array if total is None else lax.add(*promote(total, array))
     for item, scattered in zip(items, sparse, strict=True):
         if scattered:
             if total is None:
-                total = lax.full(tuple(shape), 0, item[0].dtype)
-            total = _scatter(*item, shape, total)
+                total = lax.full(tuple(shape), 0, item.array.dtype)
+            total = _scatter(item, shape, total)
     return total
 
 
-def materialise(
-    x: Any,
-    axes: Sequence[int],
-    sizes: Sequence[int],
-    maps: Sequence[Affine],
-    shape: Sequence[int],
-) -> Any:
-    """The array of `shape` with entries sum over loops of x * [position = maps(loops)].
-
-    Args:
-        x: coefficient array.
-        axes: the loop of each of its axes.
-        sizes: sizes of all loops.
-        maps: for each axis of the result, its position as a function of the loops.
-        shape: the result's shape.
-    """
+def materialise(item: Placed, shape: Sequence[int]) -> Any:
+    """The array of `shape` with entries sum over loops of array * [position = maps(loops)]."""
+    x, axes, sizes, maps, _ = item
     sizes = list(sizes)
     ties: list[tuple[int, int]] = []  # two loops that must be equal
     groups: list[list[int]] = []
     seen: set[int] = set()
+    if any(variable < 0 for affine in maps for variable, _ in affine.strides):
+        return _scatter(item, shape, lax.full(tuple(shape), 0, x.dtype))
     for affine in maps:
         strides = []
         for loop, stride in affine.strides:
@@ -277,7 +359,7 @@ def materialise(
         ordered = sorted(strides, key=lambda item: -abs(item[1]))
         if not _are_digits(ordered, sizes):
             # Several loop points may share one position, as in a convolution.
-            return _scatter(x, axes, sizes, maps, shape, lax.full(tuple(shape), 0, x.dtype))
+            return _scatter(item, shape, lax.full(tuple(shape), 0, x.dtype))
         groups.append([loop for loop, _ in ordered])
 
     loops = [loop for group in groups for loop in group]
@@ -341,20 +423,14 @@ def _spread(
     return x
 
 
-def _scatter(
-    x: Any,
-    axes: Sequence[int],
-    sizes: Sequence[int],
-    maps: Sequence[Affine],
-    shape: Sequence[int],
-    total: Any,
-) -> Any:
+def _scatter(item: Placed, shape: Sequence[int], total: Any) -> Any:
     """Adds a term to the array `total`, entry by entry."""
-    loops = sorted({loop for affine in maps for loop, _ in affine.strides})
-    index = _linear_index(maps, shape, loops, sizes)
+    x, axes, sizes, maps, symbols = item
+    loops = sorted(_loops_of(maps, symbols))
+    index = _linear_index(maps, shape, loops, sizes, symbols)
     total, x = promote(total, align(x, axes, loops, sizes))
     flat = lax.reshape(total, (total.size,))
     flat = flat.at[lax.reshape(index, (index.size,))].add(
-        lax.reshape(x, (x.size,)), mode="promise_in_bounds"
+        lax.reshape(x, (index.size,)), mode="promise_in_bounds"
     )
     return lax.reshape(flat, tuple(shape))

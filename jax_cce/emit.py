@@ -33,7 +33,7 @@ def emit(
     program = graph.program
     values: list[Any] = [*inputs, *constants]
     values += [None] * (len(program.avals) - len(values))
-    used = {step.detail[0] for step in plan.steps if step.kind == "local"}
+    used = {step.detail[0] for step in plan.steps if step.kind in ("local", "lookup")}
     used |= {step.detail[1] for step in plan.steps if step.kind in ("jvp", "vjp")}
     sites: dict[int, Site] = {}
     for index, equation in enumerate(program.equations):
@@ -65,19 +65,20 @@ def emit(
             )
         return tracing.replicated(value)
 
+    def local_lookup(site: int, key: tuple[int, int, int], index: int) -> Any:
+        operand, output, position = key
+        local = graph.sites[site]
+        assert local is not None
+        terms = local.edges[operand, output]
+        assert isinstance(terms, tuple)
+        return tracing.replicated(terms[position].tables[index](sites[site]))
+
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
-    slots = run(plan.steps, local_coefficient, sites.__getitem__, dtype)
+    slots = run(plan.steps, local_coefficient, local_lookup, sites.__getitem__, dtype)
 
     blocks = {}
     for (output, name), pieces in plan.results.items():
-        used_slots = sorted({piece.slot for piece in pieces if piece.slot is not None})
-        position = {slot: index for index, slot in enumerate(used_slots)}
-        blocks[output, name] = StructuredJacobian(
-            graph.shapes[graph.outputs[output]],
-            graph.shapes[graph.inputs[name]],
-            dtype,
-            [p if p.slot is None else p._replace(slot=position[p.slot]) for p in pieces],
-            [slots[slot] for slot in used_slots],
-        )
+        shapes = graph.shapes[graph.outputs[output]], graph.shapes[graph.inputs[name]]
+        blocks[output, name] = StructuredJacobian.from_slots(*shapes, dtype, pieces, slots)
     return [tracing.read(values, atom) for atom in program.outputs], blocks

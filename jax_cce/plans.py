@@ -5,7 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 
 from jax_cce import orders
-from jax_cce.blocks import OperatorPiece, Piece, Step, needed
+from jax_cce.blocks import OperatorPiece, Piece, Step, needed, slots_of
 from jax_cce.graph import Graph
 
 __all__ = ["Plan", "make"]
@@ -85,7 +85,7 @@ def make(graph: Graph, order: str | tuple[int, ...]) -> Plan:
     """
     state = orders.eliminate(graph, order)
     results = state.jacobian()
-    wanted = [p.slot for block in results.values() for p in block if p.slot is not None]
+    wanted = [slot for block in results.values() for piece in block for slot in slots_of(piece)]
     steps = tuple(needed(state.tape.steps, wanted))
     first = graph.program.first_computed
     return Plan(

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -13,7 +13,8 @@ from jax.experimental.sparse import BCOO
 
 from jax_cce import coefficients, structure, tracing
 from jax_cce.assembly import Assembly, assembly
-from jax_cce.blocks import Piece, Tape, run
+from jax_cce.blocks import Piece, Tape, placed, renumbered, run, slots_of
+from jax_cce.coefficients import Placed
 from jax_cce.structure import Affine, Term, Unrepresentable
 
 __all__ = ["Bands", "StructuredJacobian"]
@@ -60,6 +61,21 @@ class StructuredJacobian:
         self.out_shape, self.in_shape = tuple(out_shape), tuple(in_shape)
         self.dtype = np.dtype(dtype)
         self._pieces, self._arrays = tuple(pieces), tuple(arrays)
+
+    @classmethod
+    def from_slots(
+        cls,
+        out_shape: Sequence[int],
+        in_shape: Sequence[int],
+        dtype: Any,
+        pieces: Sequence[Piece],
+        slots: Mapping[int, Any],
+    ) -> "StructuredJacobian":
+        """Keeps the arrays that some pieces of a tape read."""
+        used = sorted({slot for piece in pieces for slot in slots_of(piece)})
+        number = {slot: index for index, slot in enumerate(used)}
+        renamed = [renumbered(piece, number) for piece in pieces]
+        return cls(out_shape, in_shape, dtype, renamed, [slots[slot] for slot in used])
 
     @classmethod
     def fromdense(cls, array: Any, out_shape: Sequence[int]) -> "StructuredJacobian":
@@ -117,11 +133,7 @@ class StructuredJacobian:
         """The dense array of shape `shape`."""
         if not self._pieces:
             return lax.full(self.shape, 0, self.dtype)
-        items = [
-            (array, term.axes or (), term.sizes, term.out + term.inn)
-            for (term, _, _), array in zip(self._pieces, self._scaled(), strict=True)
-        ]
-        return _cast(coefficients.dense_sum(items, self.shape), self.dtype)
+        return _cast(coefficients.dense_sum(self._placed(), self.shape), self.dtype)
 
     def to_bcoo(self) -> BCOO:
         """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
@@ -129,14 +141,18 @@ class StructuredJacobian:
 
     def coordinates(self) -> "Coordinates":
         """The sorted entries, with the pattern left implicit where it is static."""
-        arrays = self._scaled()
-        if not arrays:
-            return Coordinates(self._assembly, lax.full((0,), 0, self.dtype))
-        return Coordinates(self._assembly, _cast(self._assembly.data(arrays), self.dtype))
+        items = self._placed()
+        if not items:
+            return Coordinates(self._assembly, lax.full((0,), 0, self.dtype), None)
+        data, indices = self._assembly.entries(items)
+        return Coordinates(self._assembly, _cast(data, self.dtype), indices)
 
     def astype(self, dtype: Any) -> "StructuredJacobian":
         """The same Jacobian in another dtype; imaginary parts are dropped for a real one."""
-        arrays = [a if a.dtype == np.bool_ else _cast(a, dtype) for a in self._arrays]
+        # Masks and index arrays stay what they are.
+        arrays = [
+            _cast(a, dtype) if jnp.issubdtype(a.dtype, np.inexact) else a for a in self._arrays
+        ]
         return StructuredJacobian(self.out_shape, self.in_shape, dtype, self._pieces, arrays)
 
     def to_scipy(self) -> Any:
@@ -173,18 +189,16 @@ class StructuredJacobian:
     @property
     def T(self) -> "StructuredJacobian":
         """The transposed Jacobian, of shape in_shape + out_shape."""
-        pieces, arrays = [], []
+        pieces, arrays = [], list(self._arrays)
         for piece in self._pieces:
             term, order = structure.transpose(piece.term)
-            slot = None
-            if piece.slot is not None:
-                slot = len(arrays)
-                array = self._arrays[piece.slot]
-                arrays.append(
-                    array if list(order) == sorted(order) else lax.transpose(array, order)
-                )
+            slot = piece.slot
+            if slot is not None and list(order) != sorted(order):
+                arrays.append(lax.transpose(arrays[slot], order))
+                slot = len(arrays) - 1
             pieces.append(Piece(term, piece.scale, slot))
-        return StructuredJacobian(self.in_shape, self.out_shape, self.dtype, pieces, arrays)
+        slots = dict(enumerate(arrays))
+        return self.from_slots(self.in_shape, self.out_shape, self.dtype, pieces, slots)
 
     def diagonal(self) -> Any:
         """The diagonal of the flattened matrix, of shape (size of the input,).
@@ -221,15 +235,14 @@ class StructuredJacobian:
     def bands(self) -> Bands | None:
         """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
         columns = math.prod(self.in_shape)
-        found: dict[int, list[Any]] = {}
-        for (term, _, _), array in zip(self._pieces, self._scaled(), strict=True):
+        found: dict[int, list[Placed]] = {}
+        for (term, _, _), item in zip(self._pieces, self._placed(), strict=True):
             row, rows = structure.linear(term.out, self.out_shape)
             column, strides = structure.linear(term.inn, self.in_shape)
-            if rows != strides or len(rows) < len(term.sizes):
+            if rows != strides or len(rows) < len(term.sizes) or term.lookups:
                 return None
             at = Affine(column, tuple(sorted(strides.items())))
-            item = array, term.axes or (), term.sizes, (at,)
-            found.setdefault(column - row, []).append(item)
+            found.setdefault(column - row, []).append(item._replace(maps=(at,)))
         offsets = tuple(sorted(found))
         rows_ = [coefficients.dense_sum(found[offset], (columns,)) for offset in offsets]
         data = jnp.stack(rows_) if rows_ else jnp.zeros((0, columns), self.dtype)
@@ -251,18 +264,21 @@ class StructuredJacobian:
             maps = [self._in_blocks(piece.term, shape) for piece in self._pieces]
             if all(m is not None for m in maps):
                 items = [
-                    (array, term.axes or (), term.sizes, at)
-                    for (term, _, _), array, at in zip(
-                        self._pieces, self._scaled(), maps, strict=True
-                    )
+                    item._replace(maps=at)
+                    for item, at in zip(self._placed(), maps, strict=True)
+                    if at is not None
                 ]
-                if not items:
-                    return lax.full(shape, 0, self.dtype)
-                return coefficients.dense_sum(items, shape)  # type: ignore[arg-type]
+                return (
+                    coefficients.dense_sum(items, shape)
+                    if items
+                    else lax.full(shape, 0, self.dtype)
+                )
         return None
 
     def _in_blocks(self, term: Term, shape: tuple[int, int, int]) -> tuple[Affine, ...] | None:
         """The position (block, row, column) of a term's entries; None where one is outside."""
+        if term.lookups:
+            return None
         ends = (term.out, self.out_shape, shape[1]), (term.inn, self.in_shape, shape[2])
         quotients, rests = [], []
         for maps, extents, size in ends:
@@ -286,12 +302,17 @@ class StructuredJacobian:
         terms = tuple(piece.term for piece in self._pieces)
         return assembly(terms, self.out_shape, self.in_shape)
 
-    def _scaled(self) -> list[Any]:
-        """The coefficient of each piece, scale included."""
+    def _placed(self) -> list[Placed]:
+        """The coefficient of each piece, scale included, and where it goes."""
+        slots = dict(enumerate(self._arrays))
         return [
-            lax.full((), piece.scale, self.dtype)
-            if piece.slot is None
-            else coefficients.scaled(self._arrays[piece.slot], piece.scale, self.dtype)
+            placed(
+                piece.term,
+                lax.full((), piece.scale, self.dtype)
+                if piece.slot is None
+                else coefficients.scaled(self._arrays[piece.slot], piece.scale, self.dtype),
+                slots,
+            )
             for piece in self._pieces
         ]
 
@@ -346,7 +367,7 @@ class StructuredJacobian:
         if not pieces:
             return lax.full(shape, 0, dtype)
         (piece,) = tape.densify(pieces, out_shape, in_shape)
-        slots = run(tape.steps, None, None, dtype, dict(enumerate(arrays)))  # type: ignore[arg-type]
+        slots = run(tape.steps, None, None, None, dtype, dict(enumerate(arrays)))  # type: ignore[arg-type]
         if piece.slot is None:
             return lax.full(shape, piece.scale, dtype)
         result = coefficients.scaled(slots[piece.slot], piece.scale, dtype)
@@ -361,13 +382,13 @@ class Coordinates:
     outside the program, so that they are neither constants nor results of it.
     """
 
-    def __init__(self, entries: Assembly, data: Any) -> None:
-        """Entries of an assembly."""
-        self._entries, self.data = entries, data
+    def __init__(self, entries: Assembly, data: Any, indices: Any) -> None:
+        """Entries of an assembly; `indices` where they depend on data, else None."""
+        self._entries, self.data, self._indices = entries, data, indices
 
     def tree_flatten(self) -> tuple[Any, Any]:
-        """The data; the pattern is static."""
-        return (self.data,), self._entries
+        """The data; a static pattern stays static."""
+        return (self.data, self._indices), self._entries
 
     @classmethod
     def tree_unflatten(cls, entries: Assembly, children: Any) -> "Coordinates":
@@ -376,7 +397,9 @@ class Coordinates:
 
     def to_bcoo(self) -> BCOO:
         """The matrix; its indices are NumPy, or computed in the program if they are large."""
-        indices = self._entries.indices(traced=tracing.is_tracer(self.data))
+        indices = self._indices
+        if indices is None:
+            indices = self._entries.indices(traced=tracing.is_tracer(self.data))
         static = {"shape": self._entries.shape, "indices_sorted": True, "unique_indices": True}
         # The constructor would copy NumPy indices to the device at every call.
         return BCOO.tree_unflatten(static, (self.data, indices))

@@ -9,7 +9,7 @@ single equations, because their derivative is not that of a body run once.
 """
 
 import math
-from collections.abc import Callable, Hashable, Iterable, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -80,6 +80,8 @@ class Equation:
         in_avals: the abstract value of each operand.
         out_avals: the abstract value of each result.
         origin: the jaxpr equation, for its source line and its tracing context.
+        known: what is known before the program runs of some operands, by position; NaN where an
+            entry is not.
     """
 
     primitive: Any
@@ -89,6 +91,7 @@ class Equation:
     in_avals: tuple[Any, ...]
     out_avals: tuple[Any, ...]
     origin: Any = field(repr=False)
+    known: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
 
     @property
     def name(self) -> str:

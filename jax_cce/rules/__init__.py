@@ -1,6 +1,6 @@
 """Local Jacobians: the registered rules first, JAX's own linearisation for everything else.
 
-One module for each family of primitives (elementwise, layout, contraction); `registry` holds what
+One module for each family of primitives (elementwise, layout, contraction, indexing); `registry` holds what
 they are written with, `linearised` is the default.
 """
 
@@ -8,7 +8,7 @@ import functools
 from collections.abc import Hashable
 
 from jax_cce import tracing
-from jax_cce.rules import contraction, elementwise, layout  # noqa: F401 - these register rules
+from jax_cce.rules import contraction, elementwise, indexing, layout  # noqa: F401 - these register
 from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.registry import RULES, LocalJacobian
 from jax_cce.structure import Unrepresentable

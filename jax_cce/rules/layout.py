@@ -6,7 +6,7 @@ from typing import Any
 from jax_cce import structure
 from jax_cce.rules.registry import LocalJacobian, LocalTerm, along, define, layout, local_term
 from jax_cce.structure import Affine, Term, Unrepresentable
-from jax_cce.tracing import Equation, Literal, is_differentiable
+from jax_cce.tracing import Equation, is_differentiable
 
 _AT_ZERO = Affine(0, ())
 
@@ -151,21 +151,6 @@ def _tile(equation: Equation, operand: int) -> Term:
     return Term((*reps, *shape), out, inn, None, layout=True)
 
 
-def _dynamic_update_slice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
-    """The update goes to a window, the operand everywhere else; both are affine if static."""
-    shape, update = equation.in_avals[0].shape, equation.in_avals[1].shape
-    starts = _clamped_starts(equation.inputs[2:], shape, update)
-    loops = tuple(map(along, range(len(shape))))
-    window = tuple(along(k, start) for k, start in enumerate(starts))
-    edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
-    if active[0]:
-        covered = local_term(Term(update, window, window, None, layout=True), -1)
-        edges[0, 0] = local_term(Term(shape, loops, loops, None, layout=True)) + covered
-    if active[1] and (block := local_term(Term(update, window, loops, None, layout=True))):
-        edges[1, 0] = block
-    return LocalJacobian({key: block for key, block in edges.items() if block})
-
-
 def _barrier(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     edges = {}
     for operand, wanted in enumerate(active):
@@ -181,24 +166,6 @@ def _reshape(equation: Equation, operand: int) -> Term | None:
     return structure.reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
 
 
-def _dynamic_slice(equation: Equation, operand: int) -> Term:
-    """A slice where the start indices are literals; JAX clamps them to the operand."""
-    out = equation.out_avals[0].shape
-    starts = _clamped_starts(equation.inputs[1:], equation.in_avals[0].shape, out)
-    return _window(out, starts, (1,) * len(out))
-
-
-def _clamped_starts(
-    starts: Sequence[Any], shape: Sequence[int], window: Sequence[int]
-) -> list[int]:
-    if not all(isinstance(start, Literal) for start in starts):
-        raise Unrepresentable("traced start indices")
-    return [
-        min(max(int(start.val), 0), size - extent)
-        for start, size, extent in zip(starts, shape, window, strict=True)
-    ]
-
-
 layout("convert_element_type", _convert)
 layout("reduce_precision", _same)
 layout("broadcast_in_dim", _broadcast_in_dim)
@@ -209,11 +176,9 @@ layout("rev", _rev)
 layout("concatenate", _concatenate)
 layout("reduce_sum", _reduce_sum)
 layout("reshape", _reshape)
-layout("dynamic_slice", _dynamic_slice)
 layout("stack", _stack)
 layout("tile", _tile)
 define("unstack", _unstack)
-define("dynamic_update_slice", _dynamic_update_slice)
 define("pad", _pad)
 define("split", _split)
 define("optimization_barrier", _barrier)

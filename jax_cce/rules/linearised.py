@@ -18,9 +18,10 @@ import numpy as np
 from jax import lax
 
 from jax_cce import structure, tracing
-from jax_cce.blocks import Block, Operator, Piece, Tape, needed, run
+from jax_cce.blocks import Block, Operator, Piece, Tape, needed, run, slots_of
 from jax_cce.rules.registry import RULES, LocalJacobian, LocalTerm, Site
 from jax_cce.structure import Term, Unrepresentable
+from jax_cce.tables import Table
 from jax_cce.tracing import Equation, Literal, Program
 
 __all__ = ["Linearised", "is_linear", "place"]
@@ -423,19 +424,27 @@ def _static(term: Term) -> Piece:
 
 def place(tape: Tape, terms: Sequence[LocalTerm], site: int, key: tuple[int, int]) -> Block:
     """A local Jacobian's terms as pieces on a tape."""
-    return tuple(
-        _static(term)._replace(scale=scale)
-        if value is None
-        else tape.local(term, scale, site, (*key, position))
-        for position, (term, scale, value) in enumerate(terms)
-    )
+    pieces = []
+    for position, (term, scale, value, tables) in enumerate(terms):
+        name = (*key, position)
+        if tables:
+            lookups = tuple(
+                lookup if isinstance(lookup.table, Table) else tape.lookup(lookup, site, name)
+                for lookup in term.lookups
+            )
+            term = term._replace(lookups=lookups)
+        if value is None:
+            pieces.append(Piece(term, scale, None))
+        else:
+            pieces.append(tape.local(term, scale, site, name))
+    return tuple(pieces)
 
 
 def _as_terms(
     parts: Linearised, tape: Tape, blocks: _Blocks, locals_: Sequence[_Terms]
 ) -> dict[tuple[int, int], tuple[LocalTerm, ...]]:
     """The accumulated blocks as local terms, whose coefficients share one run of the tape."""
-    wanted = {p.slot for block in blocks.values() for p in block if p.slot is not None}  # type: ignore[union-attr]
+    wanted = {slot for block in blocks.values() for p in block for slot in slots_of(p)}  # type: ignore[arg-type]
     steps = needed(tape.steps, wanted)
 
     def slots(site: Site) -> dict[int, Any]:
@@ -455,8 +464,12 @@ def _as_terms(
                 assert value is not None
                 return value(inner(index))
 
+            def lookup(index: int, key: tuple[int, int, int], table: int) -> Any:
+                operand, output, position = key
+                return locals_[index][operand, output][position].tables[table](inner(index))
+
             dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
-            site.memo["slots"] = run(steps, local, inner, dtype)
+            site.memo["slots"] = run(steps, local, lookup, inner, dtype)
         return site.memo["slots"]
 
     edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
@@ -467,9 +480,16 @@ def _as_terms(
             order: tuple[int, ...] = ()
             if parts.reverse:
                 term, order = structure.transpose(term)
-            terms.append(
-                LocalTerm(term, scale, None if slot is None else _from_slot(slots, slot, order))
-            )
+            tables: list[Any] = []
+            lookups = []
+            for lookup in term.lookups:
+                if not isinstance(lookup.table, Table):
+                    tables.append(_from_slot(slots, lookup.table, ()))
+                    lookup = lookup._replace(table=len(tables) - 1)
+                lookups.append(lookup)
+            value = None if slot is None else _from_slot(slots, slot, order)
+            term = term._replace(lookups=tuple(lookups))
+            terms.append(LocalTerm(term, scale, value, tuple(tables)))
         edges[(image, seed) if parts.reverse else (seed, image)] = tuple(terms)
     return edges
 

@@ -64,11 +64,14 @@ class LocalTerm(NamedTuple):
         scale: a static factor.
         value: computes the coefficient array, shape `term.coefficient_shape`; None where the
             coefficient is the scale alone.
+        tables: computes the index arrays, each with the axes of its lookup; `term.lookups` that
+            are known at run time only have positions in this tuple as their tables.
     """
 
     term: Term
     scale: complex = 1
     value: Callable[[Site], Any] | None = None
+    tables: tuple[Callable[[Site], Any], ...] = ()
 
 
 @dataclass(frozen=True)
@@ -141,7 +144,10 @@ def along(loop: int, offset: int = 0, stride: int = 1) -> Affine:
 
 
 def local_term(
-    term: Term, scale: complex = 1, value: Callable[[Site], Any] | None = None
+    term: Term,
+    scale: complex = 1,
+    value: Callable[[Site], Any] | None = None,
+    tables: tuple[Callable[[Site], Any], ...] = (),
 ) -> tuple[LocalTerm, ...]:
     """A block of one term, given with loops and coefficient axes in any order.
 
@@ -149,6 +155,7 @@ def local_term(
         term: the term; `term.axes` name the loop of each axis of what `value` returns.
         scale: a static factor.
         value: the coefficient; may return a scalar, which is broadcast.
+        tables: the index arrays, as for `LocalTerm`.
 
     Returns:
         The block, () where the term is an empty sum or the scale is zero.
@@ -158,7 +165,7 @@ def local_term(
         return ()
     result, order = placed
     if value is None:
-        return (LocalTerm(result, scale),)
+        return (LocalTerm(result, scale, None, tables),)
     shape = result.coefficient_shape
     given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] > 1)
 
@@ -170,7 +177,7 @@ def local_term(
             array = lax.reshape(array, given)
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
-    return (LocalTerm(result, scale, coefficient),)
+    return (LocalTerm(result, scale, coefficient, tables),)
 
 
 class _Partial(NamedTuple):
