@@ -192,11 +192,11 @@ class Tape:
         other._memo = dict(self._memo)
         return other
 
-    def local(self, term: Term, scale: complex, site: int, key: Any) -> Piece:
+    def local(self, term: Term, scale: complex, site: Any, key: Any) -> Piece:
         """The piece of a local Jacobian whose coefficient the site computes at run time."""
         return Piece(term, scale, self._record("local", (site, key, term))[0])
 
-    def lookup(self, lookup: Lookup, site: int, key: Any) -> Lookup:
+    def lookup(self, lookup: Lookup, site: Any, key: Any) -> Lookup:
         """The lookup in an index array that the site computes at run time."""
         name = "lookup", site, key, lookup.table
         if name not in self._memo:

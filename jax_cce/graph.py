@@ -15,7 +15,7 @@ from jax import numpy as jnp
 from jax_cce import tracing
 from jax_cce.blocks import Block, OperatorPiece, Tape
 from jax_cce.rules import local_jacobian
-from jax_cce.rules.linearised import place
+from jax_cce.rules.accumulation import place
 from jax_cce.rules.registry import LocalJacobian
 from jax_cce.tracing import Equation, Literal, Program
 
@@ -101,7 +101,7 @@ def build(
         if not any(active):
             sites.append(None)
             continue
-        local = local_jacobian(equation, active)
+        local = local_jacobian(equation, active, sparse=sparse)
         sites.append(local)
         for (operand, output), terms in local.edges.items():
             source, target = equation.inputs[operand], equation.outputs[output]

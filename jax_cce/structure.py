@@ -47,6 +47,7 @@ __all__ = [
     "loops_of",
     "placing",
     "reshape",
+    "solve",
     "sourced",
     "split_loop",
     "transpose",
@@ -335,6 +336,29 @@ def placing(term: Term) -> Term:
     result = canonical(term._replace(out=term.out + term.inn, inn=inn, axes=None))
     assert result is not None
     return result[0]
+
+
+def solve(
+    box: Term, offset: int, strides: Mapping[int, int]
+) -> tuple[tuple[Affine, ...], int] | None:
+    """All points of a box of loops with offset + sum(stride * loop) = 0, where they form a line.
+
+    Returns:
+        The value of each loop as a function of loop 0 of the result, and the number of points;
+        None where there are none.
+
+    Raises:
+        Unrepresentable: where the points form no line.
+    """
+    system = _System(box, Term((), (), (), None))
+    if not system.solve(offset, strides):
+        return None
+    loops = system.loops
+    if len(loops) > 1:
+        raise Unrepresentable("more than one loop is left")
+    values = [system.apply(_along(axis), 0) for axis in range(len(box.sizes))]
+    on_line = tuple(Affine(v.offset, tuple((0, stride) for _, stride in v.strides)) for v in values)
+    return on_line, system.sizes[loops[0]] if loops else 1
 
 
 def split_loop(term: Term, loop: int, digits: int) -> Term:

@@ -34,6 +34,7 @@ __all__ = [
     "convert",
     "evaluate",
     "flatten",
+    "flatten_closed",
     "inner_equations",
     "is_differentiable",
     "is_staged",
@@ -217,6 +218,11 @@ def trace(
     if any(eqn.primitive.name == "new_ref" for eqn in closed.eqns):
         closed = discharge_state(closed)  # reads and writes of references become values
     return flatten(closed.jaxpr, closed.consts, hoist=hoist)
+
+
+def flatten_closed(closed: Any) -> tuple[Program, list[Any]]:
+    """`flatten` for the closed jaxpr that is a parameter of an equation."""
+    return flatten(*_opened(closed))
 
 
 def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[Program, list[Any]]:

@@ -8,9 +8,9 @@ import functools
 from collections.abc import Hashable
 
 from jax_cce import tracing
-from jax_cce.rules import contraction, elementwise, indexing, layout  # noqa: F401 - these register
+from jax_cce.rules import contraction, control, elementwise, indexing, layout, sparse  # noqa: F401
 from jax_cce.rules.linearised import Linearised
-from jax_cce.rules.registry import RULES, LocalJacobian
+from jax_cce.rules.registry import LocalJacobian, rules_for
 from jax_cce.structure import Unrepresentable
 from jax_cce.tracing import Equation
 
@@ -33,8 +33,15 @@ _COLLECTIVES = {
 }
 
 
-def local_jacobian(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+def local_jacobian(
+    equation: Equation, active: tuple[bool, ...], *, sparse: bool = False
+) -> LocalJacobian:
     """The local Jacobian of an equation with respect to its active operands.
+
+    Args:
+        equation: the equation.
+        active: for each operand whether it is differentiated.
+        sparse: whether structural zeros matter.
 
     Raises:
         TypeError, ValueError, NotImplementedError: what JAX raises where the primitive has no
@@ -44,14 +51,13 @@ def local_jacobian(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
     smooth = filter(tracing.is_differentiable, equation.out_avals)
     if not any(map(tracing.size, varied)) or not any(map(tracing.size, smooth)):
         return LocalJacobian({})
-    rule = RULES.get(equation.primitive)
-    if rule is not None:
+    for rule in rules_for(equation, sparse=sparse):
         try:
             return rule(equation, active)
         except Unrepresentable:
             pass
     try:
-        return _linearised(equation, active).local_jacobian
+        return _linearised(equation, active, sparse).local_jacobian
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _located(error, equation) from error
 
@@ -71,13 +77,16 @@ _linearisations: dict[Hashable, Linearised] = {}
 _MOST_LINEARISATIONS = 1024
 
 
-def _linearised(equation: Equation, active: tuple[bool, ...]) -> Linearised:
-    key = _identity(equation), equation.in_avals, active
+def _linearised(
+    equation: Equation, active: tuple[bool, ...], sparse: bool = False
+) -> Linearised:
+    key = _identity(equation), equation.in_avals, active, sparse
     if key[0] is not None and key in _linearisations:
         return _linearisations[key]
     apply = functools.partial(tracing.bind, equation)
     reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
-    parts = Linearised(equation.name, apply, equation.in_avals, equation.out_avals, active, reverse)
+    avals = equation.in_avals, equation.out_avals
+    parts = Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
     if key[0] is not None and not any(map(tracing.is_tracer, parts.constants)):
         if len(_linearisations) >= _MOST_LINEARISATIONS:
             _linearisations.clear()

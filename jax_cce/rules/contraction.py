@@ -10,7 +10,7 @@ from jax_cce.structure import Term
 from jax_cce.tracing import Equation
 
 
-def _dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+def dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """Bilinear: the coefficient of each operand is the other one.
 
     With out[b, i, j] = sum_k x[b, i, k] y[b, k, j]:
@@ -121,7 +121,7 @@ def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
     return LocalJacobian({(0, 0): block} if block else {})
 
 
-define("dot_general", _dot_general)
+define("dot_general", dot_general)
 define("select_n", _select_n)
 define("clamp", _clamp)
 define("reduce_max", _reduce_choice)

@@ -17,23 +17,18 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_cce import structure, tracing
-from jax_cce.blocks import Block, Operator, Piece, Tape, needed, run, slots_of
-from jax_cce.rules.registry import RULES, LocalJacobian, LocalTerm, Site
-from jax_cce.structure import Term, Unrepresentable
-from jax_cce.tables import Table
+from jax_cce import tracing
+from jax_cce.blocks import Operator
+from jax_cce.rules.accumulation import Accumulation
+from jax_cce.rules.registry import LocalJacobian, Site
+from jax_cce.structure import Unrepresentable
 from jax_cce.tracing import Equation, Literal, Program
 
-__all__ = ["Linearised", "is_linear", "place"]
+__all__ = ["Linearised", "is_linear"]
 
 # Equations whose application has no JVP, or no VJP, in JAX.
 _REVERSE_ONLY = "custom_lin"
 _FORWARD_ONLY = "while"
-
-
-# Blocks (image, seed) of the whole linear part, and the local terms of one of its equations.
-_Blocks = dict[tuple[int, int], Block]
-_Terms = dict[tuple[int, int], tuple[LocalTerm, ...]]
 
 
 class Linearised:
@@ -57,7 +52,9 @@ class Linearised:
         in_avals: Sequence[Any],
         out_avals: Sequence[Any],
         active: Sequence[bool],
+        *,
         reverse: bool = False,
+        sparse: bool = False,
     ) -> None:
         """Linearises a function.
 
@@ -68,7 +65,9 @@ class Linearised:
             out_avals: abstract values of its results.
             active: for each operand whether it is differentiated.
             reverse: whether only the pullback gives the derivative that is wanted.
+            sparse: whether structural zeros matter.
         """
+        self.sparse = sparse
         self.name = name
         self.active = [k for k, wanted in enumerate(active) if wanted]
         self.differentiable = [
@@ -285,15 +284,39 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
                 pairs[(image, seed) if parts.reverse else (seed, image)] = operator
     if not pairs:
         return LocalJacobian({}, parts.evaluate)
-    accumulated = _accumulate(parts, seeds, images) if not parts.only_rows else None
-    if accumulated is None:
+    if parts.only_rows:
         return LocalJacobian(pairs, parts.evaluate)
-    tape, blocks, locals_ = accumulated
-    rows = sum(tracing.size(parts.out_avals[k]) for k in parts.differentiable)
-    columns = sum(tracing.size(parts.in_avals[k]) for k in parts.active)
-    if tape.cost.flops > max(1, operator.flops) * min(rows, columns):
+    first = len(parts.in_avals)
+    shapes = [tuple(parts.program.avals[first + at].shape) for at in range(len(seeds))]
+    sums = Accumulation(dict(zip(seeds, shapes, strict=True)), sparse=parts.sparse)
+    rows = {first + at: sums.seed(seed) for at, seed in enumerate(seeds)}
+    try:
+        sums.program(lambda index: index, parts.linear, rows)
+    except Unrepresentable:
         return LocalJacobian(pairs, parts.evaluate)
-    return LocalJacobian(_as_terms(parts, tape, blocks, locals_), parts.evaluate)
+    size_out = sum(tracing.size(parts.out_avals[k]) for k in parts.differentiable)
+    size_in = sum(tracing.size(parts.in_avals[k]) for k in parts.active)
+    if not parts.sparse and sums.tape.cost.flops > max(1, operator.flops) * min(size_out, size_in):
+        return LocalJacobian(pairs, parts.evaluate)
+    blocks = {
+        (image, seed): block
+        for at, image in enumerate(images)
+        if parts.image_depends(at)
+        for seed, block in rows[parts.images[at]].items()
+        if block
+    }
+
+    def sites(site: Site) -> Callable[[int], Site]:
+        @functools.cache
+        def inner(index: int) -> Site:
+            equation = parts.linear[index]
+            return Site(equation, [tracing.read(site.residuals, k) for k in equation.inputs], ())
+
+        return inner
+
+    dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
+    edges = sums.terms(blocks, sites, dtype, transposed=parts.reverse)
+    return LocalJacobian(edges, parts.evaluate)
 
 
 def _operator(parts: Linearised) -> Operator:
@@ -368,135 +391,3 @@ def _is_transposable(parts: Linearised) -> bool:
     except (ValueError, NotImplementedError):
         return False
     return True
-
-
-def _accumulate(
-    parts: Linearised, seeds: Sequence[int], images: Sequence[int]
-) -> tuple[Tape, _Blocks, list[_Terms]] | None:
-    """The linear part as blocks (image, seed), by the chain rule; None if a rule is missing."""
-    tape = Tape()
-    avals, first = parts.program.avals, len(parts.in_avals)
-    blocks: dict[int, dict[int, Block]] = {}
-    for at, seed in enumerate(seeds):
-        identity = structure.identity(tuple(avals[first + at].shape))
-        blocks[first + at] = {} if identity is None else {seed: (_static(identity),)}
-    locals_: list[_Terms] = []
-    for index, equation in enumerate(parts.linear):
-        rule = RULES.get(equation.primitive)
-        if rule is None:
-            return None
-        active = tuple(not isinstance(k, Literal) and parts.tainted[k] for k in equation.inputs)
-        try:
-            local = rule(equation, active)
-        except Unrepresentable:
-            return None
-        terms_of = {key: t for key, t in local.edges.items() if isinstance(t, tuple)}
-        if local.evaluate is not None or len(terms_of) < len(local.edges):
-            return None
-        locals_.append(terms_of)
-        for output, (name, aval) in enumerate(
-            zip(equation.outputs, equation.out_avals, strict=True)
-        ):
-            total: dict[int, Block] = {}
-            for operand, source in enumerate(equation.inputs):
-                terms = terms_of.get((operand, output))
-                if terms is None:
-                    continue
-                edge = place(tape, terms, index, (operand, output))
-                middle = equation.in_avals[operand].shape
-                for seed, block in blocks[source].items():
-                    shape = tuple(avals[first + seeds.index(seed)].shape)
-                    product = tape.compose(edge, block, (aval.shape, middle, shape))
-                    total[seed] = tape.add(total.get(seed, ()), product, aval.shape, shape)
-            blocks[name] = total
-    result = {}
-    for at, image in enumerate(images):
-        if parts.image_depends(at):
-            for seed, block in blocks[parts.images[at]].items():
-                if block:
-                    result[image, seed] = block
-    return tape, result, locals_
-
-
-def _static(term: Term) -> Piece:
-    return Piece(term, 1, None)
-
-
-def place(tape: Tape, terms: Sequence[LocalTerm], site: int, key: tuple[int, int]) -> Block:
-    """A local Jacobian's terms as pieces on a tape."""
-    pieces = []
-    for position, (term, scale, value, tables) in enumerate(terms):
-        name = (*key, position)
-        if tables:
-            lookups = tuple(
-                lookup if isinstance(lookup.table, Table) else tape.lookup(lookup, site, name)
-                for lookup in term.lookups
-            )
-            term = term._replace(lookups=lookups)
-        if value is None:
-            pieces.append(Piece(term, scale, None))
-        else:
-            pieces.append(tape.local(term, scale, site, name))
-    return tuple(pieces)
-
-
-def _as_terms(
-    parts: Linearised, tape: Tape, blocks: _Blocks, locals_: Sequence[_Terms]
-) -> dict[tuple[int, int], tuple[LocalTerm, ...]]:
-    """The accumulated blocks as local terms, whose coefficients share one run of the tape."""
-    wanted = {slot for block in blocks.values() for p in block for slot in slots_of(p)}  # type: ignore[arg-type]
-    steps = needed(tape.steps, wanted)
-
-    def slots(site: Site) -> dict[int, Any]:
-        if "slots" not in site.memo:
-            sites: dict[int, Site] = {}
-
-            def inner(index: int) -> Site:
-                if index not in sites:
-                    equation = parts.linear[index]
-                    ins = [tracing.read(site.residuals, k) for k in equation.inputs]
-                    sites[index] = Site(equation, ins, ())
-                return sites[index]
-
-            def local(index: int, key: tuple[int, int, int], term: Term) -> Any:
-                operand, output, position = key
-                value = locals_[index][operand, output][position].value
-                assert value is not None
-                return value(inner(index))
-
-            def lookup(index: int, key: tuple[int, int, int], table: int) -> Any:
-                operand, output, position = key
-                return locals_[index][operand, output][position].tables[table](inner(index))
-
-            dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
-            site.memo["slots"] = run(steps, local, lookup, inner, dtype)
-        return site.memo["slots"]
-
-    edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
-    for (image, seed), block in blocks.items():
-        terms = []
-        for piece in block:
-            term, scale, slot = piece  # type: ignore[misc]
-            order: tuple[int, ...] = ()
-            if parts.reverse:
-                term, order = structure.transpose(term)
-            tables: list[Any] = []
-            lookups = []
-            for lookup in term.lookups:
-                if not isinstance(lookup.table, Table):
-                    tables.append(_from_slot(slots, lookup.table, ()))
-                    lookup = lookup._replace(table=len(tables) - 1)
-                lookups.append(lookup)
-            value = None if slot is None else _from_slot(slots, slot, order)
-            term = term._replace(lookups=tuple(lookups))
-            terms.append(LocalTerm(term, scale, value, tuple(tables)))
-        edges[(image, seed) if parts.reverse else (seed, image)] = tuple(terms)
-    return edges
-
-
-def _from_slot(slots: Callable[[Site], dict[int, Any]], slot: int, order: tuple[int, ...]) -> Any:
-    def value(site: Site) -> Any:
-        array = slots(site)[slot]
-        return array if order == tuple(sorted(order)) else lax.transpose(array, order)
-
-    return value

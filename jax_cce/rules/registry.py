@@ -23,17 +23,21 @@ from jax_cce.tracing import Equation, Literal
 
 __all__ = [
     "RULES",
+    "SPARSE_RULES",
     "LocalJacobian",
     "LocalTerm",
     "Rule",
     "Site",
     "along",
     "define",
+    "define_sparse",
+    "differentiable_primitives",
     "elementwise",
     "elementwise_rule",
     "layout",
     "local_term",
     "register_rule",
+    "rules_for",
 ]
 
 
@@ -95,6 +99,9 @@ Rule = Callable[[Equation, tuple[bool, ...]], LocalJacobian]
 
 RULES: dict[Any, Rule] = {}
 
+# Tried first where the Jacobian is wanted without structural zeros.
+SPARSE_RULES: dict[Any, Rule] = {}
+
 
 def register_rule(primitive: Any, rule: Rule) -> None:
     """Registers the rule that gives a primitive's local Jacobian.
@@ -127,13 +134,20 @@ def register_rule(primitive: Any, rule: Rule) -> None:
 
 
 @functools.cache
-def _differentiable_primitives() -> dict[str, Any]:
+def differentiable_primitives() -> dict[str, Any]:
+    """The primitives that this JAX version can differentiate, by name."""
     return {primitive.name: primitive for primitive in ad.primitive_jvps}
+
+
+def rules_for(equation: Equation, *, sparse: bool) -> list[Rule]:
+    """The registered rules of an equation's primitive, the one to try first coming first."""
+    found = (SPARSE_RULES.get(equation.primitive) if sparse else None, RULES.get(equation.primitive))
+    return [rule for rule in found if rule is not None]
 
 
 def define(name: str, rule: Rule) -> None:
     """Registers a rule of the package itself, where this JAX version has the primitive."""
-    primitive = _differentiable_primitives().get(name)
+    primitive = differentiable_primitives().get(name)
     if primitive is not None:
         register_rule(primitive, rule)
 
@@ -277,6 +291,13 @@ def _literal_operand(equation: Equation, partial: _Partial) -> Any:
         return None
     operand = equation.inputs[_OPERANDS[partial.reads[0]]]
     return np.asarray(operand.val).item() if isinstance(operand, Literal) else None
+
+
+def define_sparse(name: str, rule: Rule) -> None:
+    """Registers a rule of the package itself for the sparse formats only."""
+    primitive = differentiable_primitives().get(name)
+    if primitive is not None:
+        SPARSE_RULES[primitive] = rule
 
 
 def elementwise(name: str, *partials: Any, fold: bool = False) -> None:
