@@ -59,7 +59,7 @@ class Accumulation:
             Unrepresentable: where no rule describes the equation by terms.
         """
         active = tuple(row is not None for row in rows)
-        for rule in rules_for(equation, sparse=self.tape.sparse):
+        for rule in rules_for(equation, sparse=self.tape.sparse, linear=True):
             try:
                 local = rule(equation, active)
                 break

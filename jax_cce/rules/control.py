@@ -214,5 +214,5 @@ def _transposed(block: Sequence[Piece]) -> Block:
     return tuple(piece._replace(term=transpose(piece.term)[0]) for piece in block)
 
 
-define_sparse("cond", _cond)
-define_sparse("scan", _scan)
+define_sparse("cond", _cond, linear=True)
+define_sparse("scan", _scan, linear=True)

@@ -102,6 +102,9 @@ RULES: dict[Any, Rule] = {}
 # Tried first where the Jacobian is wanted without structural zeros.
 SPARSE_RULES: dict[Any, Rule] = {}
 
+# The same for equations of a linear program, which depend linearly on their active operands.
+LINEAR_RULES: dict[Any, Rule] = {}
+
 
 def register_rule(primitive: Any, rule: Rule) -> None:
     """Registers the rule that gives a primitive's local Jacobian.
@@ -139,9 +142,16 @@ def differentiable_primitives() -> dict[str, Any]:
     return {primitive.name: primitive for primitive in ad.primitive_jvps}
 
 
-def rules_for(equation: Equation, *, sparse: bool) -> list[Rule]:
-    """The registered rules of an equation's primitive, the one to try first coming first."""
-    found = (SPARSE_RULES.get(equation.primitive) if sparse else None, RULES.get(equation.primitive))
+def rules_for(equation: Equation, *, sparse: bool, linear: bool = False) -> list[Rule]:
+    """The registered rules of an equation's primitive, the one to try first coming first.
+
+    Args:
+        equation: the equation.
+        sparse: whether structural zeros matter.
+        linear: whether it is linear in its active operands.
+    """
+    books = [*([LINEAR_RULES] if linear else []), SPARSE_RULES] if sparse else []
+    found = (book.get(equation.primitive) for book in (*books, RULES))
     return [rule for rule in found if rule is not None]
 
 
@@ -293,11 +303,17 @@ def _literal_operand(equation: Equation, partial: _Partial) -> Any:
     return np.asarray(operand.val).item() if isinstance(operand, Literal) else None
 
 
-def define_sparse(name: str, rule: Rule) -> None:
-    """Registers a rule of the package itself for the sparse formats only."""
+def define_sparse(name: str, rule: Rule, *, linear: bool = False) -> None:
+    """Registers a rule of the package itself for the sparse formats only.
+
+    Args:
+        name: the primitive's name.
+        rule: the rule.
+        linear: whether it serves equations of linear programs only.
+    """
     primitive = differentiable_primitives().get(name)
     if primitive is not None:
-        SPARSE_RULES[primitive] = rule
+        (LINEAR_RULES if linear else SPARSE_RULES)[primitive] = rule
 
 
 def elementwise(name: str, *partials: Any, fold: bool = False) -> None:
