@@ -18,6 +18,7 @@ from jax import lax
 
 from jax_cce import coefficients, tables
 from jax_cce.coefficients import Placed
+from jax_cce.fence import fence
 from jax_cce.structure import Affine, Term, linear, split_loop
 from jax_cce.tables import Table
 
@@ -25,6 +26,9 @@ __all__ = ["Assembly", "assembly"]
 
 # More cells than this are slower to trace and compile than one scatter is to run.
 _MOST_CELLS = 256
+# Rows of more entries are concatenated.
+_WIDEST = 32
+_LARGE = 1 << 12
 # Index arrays beyond this size are computed in a traced program, not baked into it.
 _LARGE_CONSTANT = 1 << 20
 
@@ -245,7 +249,7 @@ class Assembly:
         def join(parts: list[Any], axis: int) -> Any:
             if len(parts) == 1:
                 return parts[0]
-            return lax.concatenate(parts, axis) if xp is jnp else np.concatenate(parts, axis)
+            return _joined(parts, axis) if xp is jnp else np.concatenate(parts, axis)
 
         def build(node: Any, axis: int) -> Any:
             if isinstance(node, _Cell):
@@ -256,6 +260,8 @@ class Assembly:
                     if leaf in _INDICES:
                         summed = summed[:1]
                     parts.append(functools.reduce(lax.add if xp is jnp else np.add, summed))
+                if xp is jnp and leaf not in _INDICES:
+                    return _interleaved(parts)
                 return join(parts, len(self._rows))
             parts = [flat(build(child, axis + 1), axis) for child in node]
             return join(parts, axis)
@@ -517,6 +523,53 @@ def _values(run: _Run, cell: _Cell, arrays: Sequence[Any]) -> Any:
     if run.length < whole:
         array = lax.slice_in_dim(array, run.start, run.start + run.length, axis=rank)
     return array
+
+
+def _joined(parts: Sequence[Any], axis: int) -> Any:
+    """Concatenates; small parts at the ends of a large one are written beside its copy.
+
+    A concatenation decides for each entry which part it comes from. (Measured on the CPU for the
+    interior and ends of a matrix with 7 bands of 10^4 entries: 0.17 ms, against 0.08 ms.)
+    """
+    sizes = [part.size for part in parts]
+    largest = max(range(len(parts)), key=sizes.__getitem__)
+    if sizes[largest] < _LARGE or sizes[largest] * 16 < 15 * sum(sizes):
+        return lax.concatenate(list(parts), axis)
+    extents = [part.shape[axis] for part in parts]
+    config = [(0, 0, 0)] * parts[0].ndim
+    config[axis] = (sum(extents[:largest]), sum(extents[largest + 1 :]), 0)
+    whole = parts[largest]
+    result = lax.pad(whole, lax.full_like(whole, 0, shape=()), config)
+    for group, first in ((parts[:largest], 0), (parts[largest + 1 :], sum(extents[: largest + 1]))):
+        if group:
+            end = lax.concatenate(list(group), axis) if len(group) > 1 else group[0]
+            start = [first if k == axis else 0 for k in range(end.ndim)]
+            result = lax.dynamic_update_slice(result, end, start)
+    return result
+
+
+def _interleaved(parts: Sequence[Any]) -> Any:
+    """Concatenates along the last axis.
+
+    Parts of one entry are selected by position, a loop that XLA vectorises (measured on the CPU,
+    7 x 10^4 entries: 0.04 ms, against 0.08 ms as a concatenation); what is then cut out of a large
+    result must not be fused into that loop.
+    """
+    width = sum(part.shape[-1] for part in parts)
+    if len(parts) == 1:
+        return parts[0]
+    if len(parts) < width or width > _WIDEST:
+        return lax.concatenate(list(parts), parts[0].ndim - 1)
+    shape = (*parts[0].shape[:-1], width)
+    place = lax.broadcasted_iota(np.int32, shape, len(shape) - 1)
+    result = None
+    for at, part in enumerate(parts):
+        spread = lax.broadcast_in_dim(part, shape, range(len(shape)))
+        if result is None:
+            result = spread
+        else:
+            result = lax.select(lax.eq(place, lax.full_like(place, at)), spread, result)
+    return fence(result) if math.prod(shape) >= _LARGE else result
 
 
 def _columns(run: _Run, cell: _Cell) -> tuple[int, list[int]]:

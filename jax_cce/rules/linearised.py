@@ -181,6 +181,7 @@ _LINEAR = {
     "copy",
     "cumsum",
     "custom_lin",
+    "fence",
     "fft",
     "imag",
     "name",
