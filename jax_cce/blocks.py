@@ -103,8 +103,8 @@ class Step(NamedTuple):
     """One recorded computation.
 
     Attributes:
-        kind: "local", "lookup", "symbol", "multiply", "add", "dense", "columns", "reorder", "jvp"
-            or "vjp".
+        kind: "local", "lookup", "symbol", "multiply", "add", "merge", "dense", "columns",
+            "reorder", "jvp" or "vjp".
         slots: the slots that the step fills.
         detail: what `run` needs, by kind.
         flops: operations executed.
@@ -147,13 +147,14 @@ def _describe(step: Step) -> str:
         operator, site, _, seed, columns = detail
         return f"{step.kind} of {operator.name} (equation {site}), {columns} x seed c{seed}"
     pieces = detail[0]
+    shape = detail[1].term.sizes if step.kind == "merge" else detail[1]
     terms = (
         f"{p.scale:g}" + (f"*c{p.slot}" if p.slot is not None else "")
         if isinstance(p.scale, (int, float))
         else f"{p.scale}*c{p.slot}"
         for p in pieces
     )
-    return f"{step.kind}({' + '.join(terms)}) -> {list(detail[1])}"
+    return f"{step.kind}({' + '.join(terms)}) -> {list(shape)}"
 
 
 class Tape:
@@ -314,12 +315,50 @@ class Tape:
             else:
                 operators.append(piece)
         summed = [p for group in terms.values() for p in self._add_alike(group)]
-        if len(summed) > 1 and not self.sparse:
+        if len(summed) > 1 and self.sparse:
+            summed = self._merged(summed)
+        elif len(summed) > 1:
             entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
             full = math.prod(out_shape) * math.prod(in_shape)
             if entries >= full or (len(summed) > _MOST_TERMS and full <= _SMALL_BLOCK):
                 summed = list(self.densify(tuple(summed), out_shape, in_shape))
         return (*summed, *operators)
+
+    def _merged(self, pieces: list[Piece]) -> list[Piece]:
+        """The same sum, with pieces that overlap on one line joined into one.
+
+        Where a boundary cuts terms to different lengths, a few diagonals would else become a
+        number of terms that grows with every further composition. Two pieces stay apart while
+        they are the only ones of their line and one is a mere number.
+        """
+        lines: dict[Any, list[Piece]] = {}
+        for piece in pieces:
+            lines.setdefault(structure.direction(piece.term), []).append(piece)
+        return [piece for group in lines.values() for piece in self._merged_line(group)]
+
+    def _merged_line(self, pieces: list[Piece]) -> list[Piece]:
+        done: list[Piece] = []
+        pending = list(pieces)
+        while pending:
+            piece = pending.pop(0)
+            for other in pending:
+                union = structure.union(piece.term, other.term)
+                if union is not None and (
+                    len(pieces) > 2 or None not in (piece.slot, other.slot)
+                ):
+                    pending.remove(other)
+                    pending.insert(0, self._joined(union, (piece, other)))
+                    break
+            else:
+                done.append(piece)
+        return done
+
+    def _joined(self, union: structure.Union, pieces: tuple[Piece, Piece]) -> Piece:
+        key = "merge", union, pieces
+        if key not in self._memo:
+            flops = math.prod(union.term.sizes)
+            (self._memo[key],) = self._record("merge", (pieces, union), flops=flops)
+        return Piece(union.term, 1, self._memo[key])
 
     def _add_alike(self, pieces: list[Piece]) -> list[Piece]:
         if len(pieces) == 1:
@@ -656,6 +695,22 @@ def run(
             slots[names[0]] = lookup(*detail)
         elif kind == "local":
             slots[names[0]] = local(*detail)
+        elif kind == "merge":
+            pieces, union = detail
+            total = None
+            for piece, start in zip(pieces, union.starts, strict=True):
+                item = located(piece)
+                term = piece.term
+                full = coefficients.align(
+                    item.array, item.axes, tuple(range(len(term.sizes))), term.sizes
+                )
+                config = [
+                    (low, size - low - own, 0)
+                    for low, own, size in zip(start, term.sizes, union.term.sizes, strict=True)
+                ]
+                full = lax.pad(full, lax.full_like(full, 0, shape=()), config)
+                total = full if total is None else lax.add(*coefficients.promote(total, full))
+            slots[names[0]] = total
         elif kind == "add":
             slots[names[0]] = _sum(detail, slots, dtype)
         elif kind == "dense":

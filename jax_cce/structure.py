@@ -38,10 +38,12 @@ __all__ = [
     "Read",
     "Symbol",
     "Term",
+    "Union",
     "Unrepresentable",
     "canonical",
     "compose",
     "dense",
+    "direction",
     "identity",
     "linear",
     "loops_of",
@@ -51,6 +53,7 @@ __all__ = [
     "sourced",
     "split_loop",
     "transpose",
+    "union",
 ]
 
 
@@ -359,6 +362,90 @@ def solve(
     values = [system.apply(_along(axis), 0) for axis in range(len(box.sizes))]
     on_line = tuple(Affine(v.offset, tuple((0, stride) for _, stride in v.strides)) for v in values)
     return on_line, system.sizes[loops[0]] if loops else 1
+
+
+class Union(NamedTuple):
+    """The smallest box that holds two terms of the same directions.
+
+    Attributes:
+        term: the term over the box.
+        starts: for each of the two where its loops start in the box's.
+    """
+
+    term: Term
+    starts: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def direction(term: Term) -> Hashable:
+    """What two terms share if they may be shifted copies of each other."""
+    maps = term.out + term.inn
+    return tuple(affine.strides for affine in maps) if not term.lookups else term
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def union(one: Term, other: Term) -> Union | None:
+    """Two terms of the same direction as one, if together they fill a box of loops.
+
+    Returns:
+        None where they lie on different lines, or would leave a part of the box empty.
+    """
+    if direction(one) != direction(other) or one.lookups or not one.sizes:
+        return None
+    shift: dict[int, int] = {}
+    pending = []
+    for mine, theirs in zip(one.out + one.inn, other.out + other.inn, strict=True):
+        gap = theirs.offset - mine.offset
+        if not mine.strides:
+            if gap:
+                return None
+        elif len(mine.strides) == 1:
+            ((loop, stride),) = mine.strides
+            if gap % stride or shift.setdefault(loop, gap // stride) != gap // stride:
+                return None
+        else:
+            pending.append((mine, gap))
+    for mine, gap in pending:
+        if any(loop not in shift for loop, _ in mine.strides):
+            return None
+        if sum(shift[loop] * stride for loop, stride in mine.strides) != gap:
+            return None
+    low, high = [], []
+    partial = []
+    for loop, (a, b) in enumerate(zip(one.sizes, other.sizes, strict=True)):
+        start = shift.get(loop, 0)
+        low.append(min(0, start))
+        high.append(max(a, start + b))
+        if not (start == low[loop] and start + b == high[loop]):
+            partial.append((loop, 1))
+        if not (low[loop] == 0 and a == high[loop]):
+            partial.append((loop, 0))
+    # One holds the other, or they differ along one loop and leave no gap there.
+    if {which for _, which in partial} == {0, 1}:
+        loops = {loop for loop, _ in partial}
+        if len(loops) > 1:
+            return None
+        (loop,) = loops
+        if max(0, shift[loop]) > min(one.sizes[loop], shift[loop] + other.sizes[loop]):
+            return None
+
+    def moved(affine: Affine) -> Affine:
+        return affine._replace(
+            offset=affine.offset + sum(stride * low[loop] for loop, stride in affine.strides)
+        )
+
+    axes = tuple(range(len(one.sizes)))
+    term = Term(
+        tuple(h - l for l, h in zip(low, high, strict=True)),  # noqa: E741
+        tuple(map(moved, one.out)),
+        tuple(map(moved, one.inn)),
+        axes,
+        one.layout and other.layout,
+    )
+    starts = (
+        tuple(-start for start in low),
+        tuple(shift.get(loop, 0) - start for loop, start in enumerate(low)),
+    )
+    return Union(term, starts)
 
 
 def split_loop(term: Term, loop: int, digits: int) -> Term:
