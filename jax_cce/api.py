@@ -148,7 +148,82 @@ def hessian(
                [ 3.,  0.]], dtype=float32)
     """
     inner = jacobian(fun, argnums, has_aux, holomorphic)
-    return jacobian(inner, argnums, has_aux, holomorphic, order=order, format=format)
+    dense = jacobian(inner, argnums, has_aux, holomorphic, order=order)
+    if _check_format(format) == "dense":
+        return dense
+    gradient = _transform(
+        inner, argnums, has_aux, holomorphic, False, order, format, value=False, symmetric=True
+    )
+
+    @functools.wraps(fun)
+    def hessian_fun(*args: Any, **kwargs: Any) -> Any:
+        outputs = jax.eval_shape(
+            lambda *args, **kwargs: fun(*args, **kwargs)[0] if has_aux else fun(*args, **kwargs),
+            *args,
+            **kwargs,
+        )
+        if all(leaf.shape == () for leaf in jax.tree.leaves(outputs)):
+            _, result, aux = gradient(args, kwargs)
+            return (result, aux) if has_aux else result
+        return _hessian_by_terms(fun, argnums, has_aux, holomorphic, order, format)(*args, **kwargs)
+
+    return hessian_fun
+
+
+def _hessian_by_terms(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int],
+    has_aux: bool,
+    holomorphic: bool,
+    order: Order,
+    format: Format,
+) -> Callable[..., Any]:
+    """The Hessian of an array-valued function: every coefficient of its Jacobian differentiated.
+
+    The dense Jacobian is never formed; the coefficients' Jacobians are placed by the terms that
+    the coefficients belong to.
+    """
+    inner = jacobian(fun, argnums, has_aux, holomorphic, format="structured")
+
+    def is_block(node: Any) -> bool:
+        return isinstance(node, StructuredJacobian)
+
+    def coefficients(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
+        jac, aux = inner(*args, **kwargs) if has_aux else (inner(*args, **kwargs), None)
+        blocks, tree = jax.tree.flatten(jac, is_leaf=is_block)
+        made[:] = [tree, blocks]
+        varied = [block.coefficients(differentiable=True) for block in blocks]
+        return varied, ([block.coefficients(differentiable=False) for block in blocks], aux)
+
+    made: list[Any] = []
+    outer = jacobian(coefficients, argnums, True, holomorphic, order=order, format="structured")
+
+    @functools.wraps(fun)
+    def hessian_fun(*args: Any, **kwargs: Any) -> Any:
+        found, (fixed, aux) = outer(*args, **kwargs)
+        tree, blocks = made
+        rows = []
+        for block, second, rest in zip(blocks, found, fixed, strict=True):
+            if second:
+                columns = [jax.tree.flatten(part, is_leaf=is_block) for part in second]
+                trees = columns[0][1]
+                leaves = [block.placed_over(parts, rest) for parts in
+                          zip(*(column[0] for column in columns), strict=True)]
+            else:
+                # A constant Jacobian.
+                varied = [args[k] for k in _positions(argnums, len(args))]
+                leaves, trees = jax.tree.flatten(varied[0] if _is_index(argnums) else varied)
+                leaves = [
+                    StructuredJacobian(block.shape, np.shape(leaf), block.dtype, (), ())
+                    for leaf in leaves
+                ]
+            if format == "bcoo":
+                leaves = [leaf.to_bcoo() for leaf in leaves]
+            rows.append(jax.tree.unflatten(trees, leaves))
+        result = jax.tree.unflatten(tree, rows)
+        return (result, aux) if has_aux else result
+
+    return hessian_fun
 
 
 def plan(
@@ -290,6 +365,7 @@ def _transform(
     format: Format,
     *,
     value: bool,
+    symmetric: bool = False,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any, Any]]:
     """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux)."""
     _check_callable(fun)
@@ -308,7 +384,7 @@ def _transform(
             if staged:
                 raise
             return _at_value(call, checked, format)
-        how = _How(checked, holomorphic, format, value)
+        how = _How(checked, holomorphic, format, value, symmetric)
         outputs, blocks = _execute(traced, call.avals, call.leaves, how)
         leaves = outputs[: traced.num_values] if value else []
         return (
@@ -369,6 +445,7 @@ class _How(NamedTuple):
     holomorphic: bool
     format: Format
     value: bool
+    symmetric: bool = False
 
 
 def _execute(
@@ -389,7 +466,7 @@ def _execute(
         made = plans.make(_graph(traced, known, how.holomorphic, sparse), how.order)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
-            outputs, blocks = _results(traced, avals, made, how.format, constants, leaves)
+            outputs, blocks = _results(traced, avals, made, how, constants, leaves)
             return outputs if how.value else outputs[traced.num_values :], blocks
 
         return jacobian_program
@@ -448,7 +525,7 @@ def _results(
     traced: _Traced,
     avals: Sequence[Any],
     made: Plan,
-    format: Format,
+    how: _How,
     constants: Sequence[Any],
     leaves: Any,
 ) -> tuple[list[Any], list[list[Any]]]:
@@ -460,9 +537,15 @@ def _results(
         row = []
         for name, aval in enumerate(avals):
             block = found.get((at, position.get(name, -1)))
+            if how.symmetric and at > name:
+                # The derivatives of one gradient: what is below the diagonal repeats what is above.
+                block = found.get((name, position.get(at, -1)))
+                block = block and block.T
+            elif how.symmetric and at == name and block is not None:
+                block = block.symmetric_part()
             if block is None:
                 block = StructuredJacobian(np.shape(value), aval.shape, aval.dtype, (), ())
-            row.append(_formatted(block.astype(aval.dtype), aval, format))
+            row.append(_formatted(block.astype(aval.dtype), aval, how.format))
         rows.append(row)
     return outputs, rows
 

@@ -99,8 +99,8 @@ class Assembly:
         self._distinct = len(terms) == 1 and _is_injective(terms[0])
         self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
         self._rows, self._cells = (), None
-        if self._dense:
-            self.nse = full
+        if self._dense or not terms:
+            self.nse = full if terms else 0
             return
         if not self.is_static:
             self.nse = sum(math.prod(term.sizes) for term in terms)
@@ -136,7 +136,7 @@ class Assembly:
                 "The pattern of this Jacobian depends on data: its function sorts, or reads or "
                 "writes at traced indices. to_bcoo().indices holds the positions at this point."
             )
-        if self._dense:
+        if self._dense or not self._terms:
             linear_positions = np.arange(self.nse)
         elif self._cells is None:
             linear_positions = self._enumerated[0]

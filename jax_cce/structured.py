@@ -200,6 +200,83 @@ class StructuredJacobian:
         slots = dict(enumerate(arrays))
         return self.from_slots(self.in_shape, self.out_shape, self.dtype, pieces, slots)
 
+    def symmetric_part(self) -> "StructuredJacobian":
+        """(J + J.T) / 2, where a term and its transposed one share their coefficient.
+
+        For a Jacobian that is symmetric up to rounding, such as that of a gradient: it is then
+        symmetric exactly, and half of its coefficients need not be computed.
+        """
+        pool = list(zip(self._pieces, self.T._pieces, strict=True))
+        arrays = [*self._arrays]
+        shift = len(arrays)
+        arrays += self.T._arrays
+        back = {k: k + shift for k in range(len(self.T._arrays))}
+        pieces = []
+        while pool:
+            piece, mirrored = pool.pop(0)
+            mirrored = renumbered(mirrored, back)
+            if piece.term.support == mirrored.term.support and not piece.term.lookups:
+                same = structure.transpose(piece.term)[1]
+                if list(same) == sorted(same):
+                    pieces.append(piece)
+                    continue
+            partner = next(
+                (k for k, (other, _) in enumerate(pool) if other.term == mirrored.term), None
+            )
+            if partner is not None and not piece.term.lookups:
+                del pool[partner]
+                pieces += [piece, mirrored]
+            else:
+                pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
+        slots = dict(enumerate(arrays))
+        return self.from_slots(self.out_shape, self.in_shape, self.dtype, pieces, slots)
+
+    def coefficients(self, *, differentiable: bool) -> list[Any]:
+        """The coefficient arrays that have a tangent space, or the masks and index arrays."""
+        return [
+            array
+            for array in self._arrays
+            if jnp.issubdtype(array.dtype, np.inexact) == differentiable
+        ]
+
+    def placed_over(
+        self, jacobians: Sequence["StructuredJacobian"], fixed: Sequence[Any]
+    ) -> "StructuredJacobian":
+        """The Jacobian of this Jacobian's entries, from those of its coefficients.
+
+        Args:
+            jacobians: that of each differentiable coefficient, all with respect to one input.
+            fixed: the values of the masks and index arrays.
+        """
+        moving = iter(jacobians)
+        still = iter(fixed)
+        in_shape = jacobians[0].in_shape
+        slots: dict[int, Any] = {}
+        parts: dict[int, StructuredJacobian] = {}
+        for slot, array in enumerate(self._arrays):
+            if jnp.issubdtype(array.dtype, np.inexact):
+                parts[slot] = next(moving)
+            else:
+                slots[slot] = next(still)
+        first = len(self._arrays)
+        tape = Tape(sparse=True, reserved=first + sum(len(p._arrays) for p in parts.values()))
+        total: Any = ()
+        for slot, part in parts.items():
+            number = {k: first + k for k in range(len(part._arrays))}
+            slots.update((first + k, array) for k, array in enumerate(part._arrays))
+            first += len(part._arrays)
+            earlier = tuple(renumbered(piece, number) for piece in part._pieces)
+            for piece in self._pieces:
+                if piece.slot == slot and earlier:
+                    later = (Piece(structure.placing(piece.term), piece.scale, None),)
+                    shapes = self.shape, part.out_shape, in_shape
+                    # Axes of size one are not among a coefficient's.
+                    total = tape.add(
+                        total, tape.compose(later, earlier, shapes), self.shape, in_shape
+                    )
+        slots = run(tape.steps, None, None, None, self.dtype, slots)  # type: ignore[arg-type]
+        return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
+
     def diagonal(self) -> Any:
         """The diagonal of the flattened matrix, of shape (size of the input,).
 
