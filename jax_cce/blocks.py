@@ -647,20 +647,21 @@ def _is_alias(product: Product, piece: Piece) -> bool:
 
 def run(
     steps: Sequence[Step],
-    local: Callable[[int, Any, Term], Any],
-    lookup: Callable[[int, Any, int], Any],
-    site: Callable[[int], Any],
     dtype: Any,
-    slots: dict[int, Any] | None = None,
+    *,
+    local: Callable[[Any, Any, Term], Any] | None = None,
+    lookup: Callable[[Any, Any, int], Any] | None = None,
+    site: Callable[[Any], Any] | None = None,
+    slots: Mapping[int, Any] | None = None,
 ) -> dict[int, Any]:
     """Carries out recorded steps on arrays.
 
     Args:
         steps: from a `Tape`.
+        dtype: what static coefficients and masks become where numbers are needed.
         local: the coefficient array of a site's local Jacobian.
         lookup: an index array of a site's local Jacobian.
         site: what an operator's jvp and vjp receive.
-        dtype: what static coefficients and masks become where numbers are needed.
         slots: arrays of the tape's reserved slots.
 
     Returns:
@@ -692,9 +693,9 @@ def run(
             symbol, sizes, reads, axes_of = detail
             slots[names[0]] = _symbol_values(symbol, sizes, axes_of, reads, slots, jnp)
         elif kind == "lookup":
-            slots[names[0]] = lookup(*detail)
+            slots[names[0]] = lookup(*detail)  # type: ignore[misc]
         elif kind == "local":
-            slots[names[0]] = local(*detail)
+            slots[names[0]] = local(*detail)  # type: ignore[misc]
         elif kind == "merge":
             pieces, union = detail
             total = None
@@ -736,7 +737,7 @@ def run(
             )
             array = slots[seed]
             batch = array.shape[: array.ndim - len(shape)]
-            here = site(where)
+            here = site(where)  # type: ignore[misc]
 
             def one(vector: Any, apply: Any = apply, here: Any = here, at: Any = position) -> Any:
                 return apply(here, at, vector)

@@ -75,7 +75,13 @@ def emit(
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
-    slots = run(plan.steps, local_coefficient, local_lookup, sites.__getitem__, dtype)
+    slots = run(
+        plan.steps,
+        dtype,
+        local=local_coefficient,
+        lookup=local_lookup,
+        site=sites.__getitem__,
+    )
 
     blocks = {}
     for (output, name), pieces in plan.results.items():

@@ -102,6 +102,8 @@ def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> 
 
 
 def _is_foldable(equation: Any, limit: int) -> bool:
+    if equation.name in tracing.NEED_AXES:
+        return False
     for position, atom in enumerate(equation.inputs):
         if isinstance(atom, Literal):
             if jnp.issubdtype(atom.aval.dtype, jax.dtypes.extended):

@@ -189,7 +189,14 @@ class StructuredJacobian:
     @property
     def T(self) -> "StructuredJacobian":
         """The transposed Jacobian, of shape in_shape + out_shape."""
-        pieces, arrays = [], list(self._arrays)
+        arrays = list(self._arrays)
+        pieces = self._transposed(arrays)
+        slots = dict(enumerate(arrays))
+        return self.from_slots(self.in_shape, self.out_shape, self.dtype, pieces, slots)
+
+    def _transposed(self, arrays: list[Any]) -> list[Piece]:
+        """The transposed pieces; coefficients with their axes in another order are appended."""
+        pieces = []
         for piece in self._pieces:
             term, order = structure.transpose(piece.term)
             slot = piece.slot
@@ -197,8 +204,7 @@ class StructuredJacobian:
                 arrays.append(lax.transpose(arrays[slot], order))
                 slot = len(arrays) - 1
             pieces.append(Piece(term, piece.scale, slot))
-        slots = dict(enumerate(arrays))
-        return self.from_slots(self.in_shape, self.out_shape, self.dtype, pieces, slots)
+        return pieces
 
     def symmetric_part(self) -> "StructuredJacobian":
         """(J + J.T) / 2, where a term and its transposed one share their coefficient.
@@ -206,25 +212,17 @@ class StructuredJacobian:
         For a Jacobian that is symmetric up to rounding, such as that of a gradient: it is then
         symmetric exactly, and half of its coefficients need not be computed.
         """
-        pool = list(zip(self._pieces, self.T._pieces, strict=True))
-        arrays = [*self._arrays]
-        shift = len(arrays)
-        arrays += self.T._arrays
-        back = {k: k + shift for k in range(len(self.T._arrays))}
-        pieces = []
+        arrays = list(self._arrays)
+        pool = list(zip(self._pieces, self._transposed(arrays), strict=True))
+        pieces: list[Piece] = []
         while pool:
             piece, mirrored = pool.pop(0)
-            mirrored = renumbered(mirrored, back)
-            if piece.term.support == mirrored.term.support and not piece.term.lookups:
-                same = structure.transpose(piece.term)[1]
-                if list(same) == sorted(same):
-                    pieces.append(piece)
-                    continue
-            partner = next(
-                (k for k, (other, _) in enumerate(pool) if other.term == mirrored.term), None
-            )
-            if partner is not None and not piece.term.lookups:
-                del pool[partner]
+            if piece == mirrored:
+                pieces.append(piece)
+                continue
+            same = [k for k, (other, _) in enumerate(pool) if other.term == mirrored.term]
+            if same:
+                del pool[same[0]]
                 pieces += [piece, mirrored]
             else:
                 pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
@@ -274,7 +272,7 @@ class StructuredJacobian:
                     total = tape.add(
                         total, tape.compose(later, earlier, shapes), self.shape, in_shape
                     )
-        slots = run(tape.steps, None, None, None, self.dtype, slots)  # type: ignore[arg-type]
+        slots = run(tape.steps, self.dtype, slots=slots)
         return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
 
     def diagonal(self) -> Any:
@@ -444,7 +442,7 @@ class StructuredJacobian:
         if not pieces:
             return lax.full(shape, 0, dtype)
         (piece,) = tape.densify(pieces, out_shape, in_shape)
-        slots = run(tape.steps, None, None, None, dtype, dict(enumerate(arrays)))  # type: ignore[arg-type]
+        slots = run(tape.steps, dtype, slots=dict(enumerate(arrays)))
         if piece.slot is None:
             return lax.full(shape, piece.scale, dtype)
         result = coefficients.scaled(slots[piece.slot], piece.scale, dtype)

@@ -24,8 +24,10 @@ from jax.extend import core as jex_core
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
+    "COLLECTIVES",
     "Equation",
     "Literal",
+    "NEED_AXES",
     "Program",
     "Same",
     "abstract",
@@ -55,6 +57,22 @@ __all__ = [
 Literal = jex_core.Literal
 
 _JAXPRS = (jex_core.Jaxpr, jex_core.ClosedJaxpr)
+
+# Inside shard_map, what a pullback of these returns depends on all devices' cotangents.
+COLLECTIVES = {
+    "all_gather",
+    "all_gather_invariant",
+    "all_to_all",
+    "pbroadcast",
+    "ppermute",
+    "psum",
+    "psum_invariant",
+    "pvary",
+    "reduce_scatter",
+}
+
+# Equations that have a meaning under a named axis only.
+NEED_AXES = COLLECTIVES | {"axis_index", "pmax", "pmin", "pcast"}
 
 # Calls that mean their body, and the parameter that holds it.
 _INLINED = {

@@ -19,20 +19,6 @@ __all__ = ["custom_derivative_key", "local_jacobian"]
 _CUSTOM = {"custom_jvp_call": "jvp_jaxpr_fun", "custom_vjp_call": "fwd_jaxpr_thunk"}
 
 
-# Inside shard_map, what a pullback returns depends on all devices' cotangents.
-_COLLECTIVES = {
-    "all_gather",
-    "all_gather_invariant",
-    "all_to_all",
-    "pbroadcast",
-    "ppermute",
-    "psum",
-    "psum_invariant",
-    "pvary",
-    "reduce_scatter",
-}
-
-
 def local_jacobian(
     equation: Equation, active: tuple[bool, ...], *, sparse: bool = False
 ) -> LocalJacobian:
@@ -96,7 +82,7 @@ def _linearised(
 
 def _has_collective(equation: Equation) -> bool:
     """Whether devices exchange values, outside any shard_map that the equation contains."""
-    return equation.name != "shard_map" and not _COLLECTIVES.isdisjoint(
+    return equation.name != "shard_map" and not tracing.COLLECTIVES.isdisjoint(
         tracing.primitive_names([equation])
     )
 

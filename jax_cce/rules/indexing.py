@@ -296,6 +296,8 @@ def _identity(shape: Sequence[int]) -> tuple[LocalTerm, ...]:
 def _scatter(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """Writing at known positions, no two alike: they belong to the updates, the rest stays."""
     indices = known(equation, 1)
+    if equation.params["update_jaxpr"] is not None:
+        raise Unrepresentable("an update by a function")
     if indices is None:
         raise Unrepresentable("overwriting at traced indices")
     written = _written(equation, indices)
