@@ -157,12 +157,15 @@ def hessian(
 
     @functools.wraps(fun)
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
-        outputs = jax.eval_shape(
-            lambda *args, **kwargs: fun(*args, **kwargs)[0] if has_aux else fun(*args, **kwargs),
-            *args,
-            **kwargs,
-        )
-        if all(leaf.shape == () for leaf in jax.tree.leaves(outputs)):
+        def value(*args: Any, **kwargs: Any) -> Any:
+            result = fun(*args, **kwargs)
+            return result[0] if has_aux else result
+
+        try:
+            outputs = jax.eval_shape(value, *args, **kwargs)
+        except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
+            outputs = value(*args, **kwargs)
+        if all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs)):
             _, result, aux = gradient(args, kwargs)
             return (result, aux) if has_aux else result
         return _hessian_by_terms(fun, argnums, has_aux, holomorphic, order, format)(*args, **kwargs)
