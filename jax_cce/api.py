@@ -210,8 +210,10 @@ def _hessian_by_terms(
             if second:
                 columns = [jax.tree.flatten(part, is_leaf=is_block) for part in second]
                 trees = columns[0][1]
-                leaves = [block.placed_over(parts, rest) for parts in
-                          zip(*(column[0] for column in columns), strict=True)]
+                leaves = [
+                    block.placed_over(parts, rest)
+                    for parts in zip(*(column[0] for column in columns), strict=True)
+                ]
             else:
                 # A constant Jacobian.
                 varied = [args[k] for k in _positions(argnums, len(args))]
@@ -510,7 +512,7 @@ _SMALLEST_CHECKED = 1 << 28
 
 def _device_memory() -> int:
     """Bytes of memory of the default device; 0 where that is unknown."""
-    device = jax.config.jax_default_device or jax.local_devices()[0]
+    device = jax.config.values.get("jax_default_device") or jax.local_devices()[0]
     stats = getattr(device, "memory_stats", lambda: None)() or {}
     if "bytes_limit" in stats:
         return stats["bytes_limit"]

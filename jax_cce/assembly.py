@@ -37,14 +37,14 @@ class _Placed(NamedTuple):
     """A term in the cut row space.
 
     Attributes:
-        index: its place in the list of terms.
+        number: its place in the list of terms.
         term: the term, its loops split where rows were cut.
         rows: for each row axis (first, step, loop); a step of 0 and loop -1 for one position.
         base: linear column at loops zero.
         columns: linear column stride of each loop.
     """
 
-    index: int
+    number: int
     term: Term
     rows: tuple[tuple[int, int, int], ...]
     base: int
@@ -98,7 +98,8 @@ class Assembly:
         )
         self._distinct = len(terms) == 1 and _is_injective(terms[0])
         self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
-        self._rows, self._cells = (), None
+        self._rows: tuple[int, ...] = ()
+        self._cells: Any = None
         if self._dense or not terms:
             self.nse = full if terms else 0
             return
@@ -109,7 +110,7 @@ class Assembly:
             self._rows, placed = _cut(terms, out_shape, in_shape)
             self._cells = _cells(self._rows, placed)
             self.nse = sum(
-                math.prod(h - l for l, h in zip(c.low, c.high, strict=True)) * _width(c)
+                math.prod(high - low for low, high in zip(c.low, c.high, strict=True)) * _width(c)
                 for c in _leaves(self._cells)
             )
         except _Irregular:
@@ -288,8 +289,10 @@ def _is_box(term: Term) -> bool:
     """Whether distinct loop points have distinct positions that fill a box."""
     maps = term.out + term.inn
     loops = [loop for affine in maps for loop, _ in affine.strides]
-    return not term.lookups and len(loops) == len(set(loops)) and all(
-        coefficients.digits(affine.strides, term.sizes) is not None for affine in maps
+    return (
+        not term.lookups
+        and len(loops) == len(set(loops))
+        and all(coefficients.digits(affine.strides, term.sizes) is not None for affine in maps)
     )
 
 
@@ -308,7 +311,10 @@ def _is_injective(term: Term) -> bool:
 def _positions(term: Term, out_shape: Sequence[int], in_shape: Sequence[int]) -> np.ndarray:
     """The linear position of every loop point in the flattened block."""
     offset, strides = linear(term.out + term.inn, (*out_shape, *in_shape))
-    symbols = {-1 - k: (lookup.axes, lookup.table.values) for k, lookup in enumerate(term.lookups)}
+    symbols = {
+        -1 - k: (lookup.axes, lookup.table.values)  # type: ignore[attr-defined]
+        for k, lookup in enumerate(term.lookups)
+    }
     sizes = dict(enumerate(term.sizes))
     loops = range(len(term.sizes))
     return tables.evaluate(offset, list(strides.items()), loops, sizes, symbols).reshape(-1)
@@ -416,8 +422,7 @@ def _cells(rows: tuple[int, ...], placed: Sequence[_Placed]) -> Any:
 
     def build(axis: int, box: tuple[tuple[int, int], ...], present: Sequence[_Placed]) -> Any:
         if axis == len(rows):
-            low, high = tuple(l for l, _ in box), tuple(h for _, h in box)
-            return _cell(low, high, present)
+            return _cell(tuple(a for a, _ in box), tuple(b for _, b in box), present)
         nodes = []
         for low, high in breaks[axis]:
             here = [p for p in present if p.span(axis)[0] <= low and high <= p.span(axis)[1]]
@@ -438,7 +443,7 @@ def _width(cell: _Cell) -> int:
 
 def _cell(low: tuple[int, ...], high: tuple[int, ...], present: Sequence[_Placed]) -> _Cell:
     """The runs of a cell, sorted by column."""
-    extents = [h - l for l, h in zip(low, high, strict=True)]
+    extents = [b - a for a, b in zip(low, high, strict=True)]
     runs: list[tuple[tuple[int, ...], int, int, _Placed]] = []
     for placed in present:
         base, slopes, inside = placed.base, [], dict(placed.columns)
@@ -470,8 +475,8 @@ def _cell(low: tuple[int, ...], high: tuple[int, ...], present: Sequence[_Placed
         return _Cell(low, high, tuple(segments))
 
     groups: dict[Any, list[_Run]] = {}
-    for slopes, base, length, placed in sorted(runs, key=lambda run: run[1:3]):
-        groups.setdefault((slopes, base, length), []).append(_Run(placed, 0, length))
+    for *name, placed in sorted(runs, key=lambda run: run[1:3]):
+        groups.setdefault(tuple(name), []).append(_Run(placed, 0, name[2]))  # type: ignore[arg-type]
     keys = list(groups)
     for (slopes, base, length), (others, other, _) in itertools.pairwise(keys):
         # The last column of one must stay below the first of the next, at every row.
@@ -486,8 +491,8 @@ def _cell(low: tuple[int, ...], high: tuple[int, ...], present: Sequence[_Placed
 def _values(run: _Run, cell: _Cell, arrays: Sequence[Any]) -> Any:
     """The coefficients of a run, for every row of its cell."""
     placed = run.placed
-    term, array = placed.term, arrays[placed.index]
-    extents = tuple(h - l for l, h in zip(cell.low, cell.high, strict=True))
+    term, array = placed.term, arrays[placed.number]
+    extents = tuple(b - a for a, b in zip(cell.low, cell.high, strict=True))
     axes = term.axes or ()
     row_of = {loop: axis for axis, (_, step, loop) in enumerate(placed.rows) if step}
     array = lax.reshape(array, tuple(term.sizes[loop] for loop in axes))
@@ -600,8 +605,8 @@ def _traced_affine(shape: tuple[int, ...], offset: int, slopes: Sequence[int]) -
 
 def _row_index(affine: Any) -> Callable[..., Any]:
     def leaf(run: _Run, cell: _Cell, strides: tuple[int, ...]) -> Any:
-        shape = tuple(h - l for l, h in zip(cell.low, cell.high, strict=True))
-        offset = sum(s * l for s, l in zip(strides, cell.low, strict=True))
+        shape = tuple(b - a for a, b in zip(cell.low, cell.high, strict=True))
+        offset = sum(s * a for s, a in zip(strides, cell.low, strict=True))
         return affine((*shape, run.length), offset, (*strides, 0))
 
     return leaf
@@ -609,7 +614,7 @@ def _row_index(affine: Any) -> Callable[..., Any]:
 
 def _column_index(affine: Any) -> Callable[..., Any]:
     def leaf(run: _Run, cell: _Cell, _: tuple[int, ...]) -> Any:
-        shape = tuple(h - l for l, h in zip(cell.low, cell.high, strict=True))
+        shape = tuple(b - a for a, b in zip(cell.low, cell.high, strict=True))
         base, slopes = _columns(run, cell)
         return affine((*shape, run.length), base, (*slopes, 1))
 

@@ -21,7 +21,8 @@ from jax import lax
 
 from jax_cce import coefficients, structure, tracing
 from jax_cce.coefficients import Placed, Symbols
-from jax_cce.structure import Affine, Lookup, Product, Read, Term, Unrepresentable, loops_of
+from jax_cce.composition import Product, Read, compose
+from jax_cce.structure import Affine, Lookup, Term, Unrepresentable, loops_of
 from jax_cce.tables import Table
 
 __all__ = [
@@ -247,11 +248,11 @@ class Tape:
     def _compose_terms(self, later: Piece, earlier: Piece, shapes: Any) -> tuple[Piece, ...]:
         w, v, u = shapes
         try:
-            product = structure.compose(later.term, earlier.term, self.sparse)
-            if product is not None and product.guards:
-                # Two run-time lookups meet at every pair of their points.
-                if math.prod(product.sizes) > math.prod(v) * min(math.prod(w), math.prod(u)):
-                    raise Unrepresentable("two index arrays would be matched at run time")
+            product = compose(later.term, earlier.term, self.sparse)
+            # Two run-time lookups meet at every pair of their points.
+            most = math.prod(v) * min(math.prod(w), math.prod(u))
+            if product is not None and product.guards and math.prod(product.sizes) > most:
+                raise Unrepresentable("two index arrays would be matched at run time")
         except Unrepresentable:
             # Either dense side makes every composition representable; take the smaller one.
             if math.prod(v) * math.prod(u) <= math.prod(w) * math.prod(v):
@@ -343,9 +344,7 @@ class Tape:
             piece = pending.pop(0)
             for other in pending:
                 union = structure.union(piece.term, other.term)
-                if union is not None and (
-                    len(pieces) > 2 or None not in (piece.slot, other.slot)
-                ):
+                if union is not None and (len(pieces) > 2 or None not in (piece.slot, other.slot)):
                     pending.remove(other)
                     pending.insert(0, self._joined(union, (piece, other)))
                     break
@@ -517,7 +516,9 @@ class Tape:
         read = {k for a in kept for k, _ in a.strides if k < 0}
         left = tuple(
             # A lookup on the side of the operator is read no more.
-            lookup._replace(axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ())
+            lookup._replace(
+                axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ()
+            )
             for k, lookup in enumerate(term.term.lookups)
         )
         out, inn = (fresh, stays) if forward else (stays, fresh)
@@ -548,7 +549,12 @@ def _resolved(term: Term, symbols: Sequence[Table | int]) -> Term:
 
 
 def _symbol_values(
-    symbol: Any, product_sizes: Sequence[int], axes_of: Sequence[Any], reads: Any, slots: Any, xp: Any
+    symbol: Any,
+    product_sizes: Sequence[int],
+    axes_of: Sequence[Any],
+    reads: Any,
+    slots: Any,
+    xp: Any,
 ) -> Any:
     """The values of a symbol, with NumPy where all that it reads is static."""
     known = {

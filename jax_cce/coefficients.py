@@ -19,7 +19,8 @@ import numpy as np
 from jax import lax
 
 from jax_cce import tables
-from jax_cce.structure import Affine, Product, Read, Symbol, linear, sourced
+from jax_cce.composition import Product, Read, Symbol, sourced
+from jax_cce.structure import Affine, linear
 
 # For each symbol of some maps the loops of its axes, ascending, and its values.
 Symbols = Mapping[int, tuple[tuple[int, ...], Any]]

@@ -12,8 +12,9 @@ from collections.abc import Sequence
 from typing import Any
 
 from jax_cce.blocks import Block, Piece, Tape
+from jax_cce.composition import compose
 from jax_cce.graph import Graph
-from jax_cce.structure import Unrepresentable, compose
+from jax_cce.structure import Unrepresentable
 
 __all__ = ["Elimination"]
 

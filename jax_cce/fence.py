@@ -8,7 +8,6 @@ there; a conditional does.
 
 from typing import Any
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
@@ -39,6 +38,4 @@ _fence_p.def_abstract_eval(lambda x: x)
 ad.deflinear2(_fence_p, lambda cotangent, _: [fence(cotangent)])
 batching.defvectorized(_fence_p)
 mlir.register_lowering(_fence_p, lambda ctx, x: [x])
-mlir.register_lowering(
-    _fence_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu"
-)
+mlir.register_lowering(_fence_p, mlir.lower_fun(_on_cpu, multiple_results=False), platform="cpu")

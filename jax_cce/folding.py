@@ -106,7 +106,7 @@ def _is_foldable(equation: Any, limit: int) -> bool:
         return False
     for position, atom in enumerate(equation.inputs):
         if isinstance(atom, Literal):
-            if jnp.issubdtype(atom.aval.dtype, jax.dtypes.extended):
+            if jnp.issubdtype(equation.in_avals[position].dtype, jax.dtypes.extended):
                 return False
             continue
         value = equation.known.get(position)
@@ -136,4 +136,3 @@ def _evaluate(equation: Any) -> list[np.ndarray]:
             for position, atom in enumerate(equation.inputs)
         ]
         return [np.asarray(result) for result in tracing.bind(equation, operands)]
-

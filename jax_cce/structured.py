@@ -96,7 +96,8 @@ class StructuredJacobian:
     @classmethod
     def tree_unflatten(cls, static: Any, arrays: Any) -> "StructuredJacobian":
         """The inverse of `tree_flatten_with_keys`."""
-        return cls(*static, arrays)
+        out_shape, in_shape, dtype, pieces = static
+        return cls(out_shape, in_shape, dtype, pieces, arrays)
 
     def __repr__(self) -> str:
         """Shapes, dtype and number of terms."""
@@ -161,7 +162,7 @@ class StructuredJacobian:
         Raises:
             ImportError: where SciPy is not installed.
         """
-        from scipy.sparse import coo_array  # an optional dependency
+        from scipy.sparse import coo_array  # type: ignore[import-untyped]  # optional
 
         rows, columns = (math.prod(shape) for shape in (self.out_shape, self.in_shape))
         bcoo = self.to_bcoo()
@@ -297,6 +298,7 @@ class StructuredJacobian:
             for piece in self._pieces:
                 shape = piece.term.coefficient_shape
                 entries = structure.dense(shape, ())
+                assert entries is not None
                 placed = Piece(structure.placing(piece.term), piece.scale, None)
                 ones = piece._replace(term=entries, scale=1)
                 moved = tape.compose((placed,), (ones,), (self.shape, shape, ()))

@@ -75,7 +75,7 @@ def evaluate(
     symbols: Mapping[int, tuple[tuple[int, ...], Any]],
     xp: Any = np,
 ) -> Any:
-    """offset + sum(stride * variable) at every point of some loops.
+    """Offset + sum(stride * variable) at every point of some loops.
 
     Args:
         offset: the offset.
@@ -86,16 +86,12 @@ def evaluate(
         xp: NumPy, or a module like it.
     """
     shape = tuple(sizes[axis] for axis in axes)
-    wide = abs(offset) + sum(
-        abs(stride) * sizes.get(variable, 1) for variable, stride in strides
-    )
+    wide = abs(offset) + sum(abs(stride) * sizes.get(variable, 1) for variable, stride in strides)
     dtype = np.int32 if wide < 2**31 and xp is not np else np.int64
     result = xp.full(shape, offset, dtype)
     for variable, stride in strides:
         own = (variable,) if variable >= 0 else symbols[variable][0]
-        values = (
-            xp.arange(sizes[variable], dtype=dtype) if variable >= 0 else symbols[variable][1]
-        )
+        values = xp.arange(sizes[variable], dtype=dtype) if variable >= 0 else symbols[variable][1]
         order = sorted(range(len(own)), key=lambda k: axes.index(own[k]))
         values = xp.transpose(
             xp.reshape(values, tuple(sizes[axis] for axis in own)), tuple(order)

@@ -25,9 +25,9 @@ from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
     "COLLECTIVES",
+    "NEED_AXES",
     "Equation",
     "Literal",
-    "NEED_AXES",
     "Program",
     "Same",
     "abstract",

@@ -26,8 +26,9 @@ from structure_strategies import (
     with_coefficient,
 )
 
-from jax_cce import blocks, structure
-from jax_cce.structure import Affine, Product, Term, Unrepresentable
+from jax_cce import blocks, composition, structure
+from jax_cce.composition import Product
+from jax_cce.structure import Affine, Term, Unrepresentable
 
 # Each axis of the earlier variable has a loop of its own over all of it.
 _FULL = {
@@ -76,7 +77,7 @@ def test_compose_is_the_matrix_product(later_kind: str, earlier_kind: str):
         if later.term is None or earlier.term is None:
             return
         try:
-            product = structure.compose(later.term, earlier.term)
+            product = composition.compose(later.term, earlier.term)
         except Unrepresentable:
             assert kinds & _ENTANGLED
             assert not kinds & _FULL
@@ -140,7 +141,7 @@ def test_two_reshapes_in_a_row():
     for last, middle, first in itertools.product(shapes_of_12, repeat=3):
         try:
             later, earlier = structure.reshape(last, middle), structure.reshape(middle, first)
-            product = structure.compose(later, earlier)
+            product = composition.compose(later, earlier)
         except Unrepresentable:
             # Neither of two strides divides the other: their digits do not line up.
             cuts = {math.prod(s[k:]) for s in (last, middle, first) for k in range(len(s))}
@@ -172,7 +173,7 @@ def test_cost_of_a_product(later, earlier, multiplications: int, flops: int):
         axes = tuple(range(len(one.sizes))) if kind == "diagonal" else None
         return one._replace(axes=axes, layout=kind == "identity")
 
-    product = structure.compose(term(*later), term(*earlier))
+    product = composition.compose(term(*later), term(*earlier))
     assert (product.multiplications, product.flops) == (multiplications, flops)
 
 

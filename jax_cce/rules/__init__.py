@@ -1,14 +1,16 @@
 """Local Jacobians: the registered rules first, JAX's own linearisation for everything else.
 
-One module for each family of primitives (elementwise, layout, contraction, indexing); `registry` holds what
-they are written with, `linearised` is the default.
+One module for each family of primitives (elementwise, layout, contraction, indexing; sparse and
+control serve the sparse formats); `registry` holds what they are written with, `linearised` is
+the default.
 """
 
 import functools
 from collections.abc import Hashable
 
 from jax_cce import tracing
-from jax_cce.rules import contraction, control, elementwise, indexing, layout, sparse  # noqa: F401
+from jax_cce.rules import contraction, control, elementwise, indexing, layout  # noqa: F401
+from jax_cce.rules import sparse as _sparse  # noqa: F401
 from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.registry import LocalJacobian, rules_for
 from jax_cce.structure import Unrepresentable
@@ -63,9 +65,7 @@ _linearisations: dict[Hashable, Linearised] = {}
 _MOST_LINEARISATIONS = 1024
 
 
-def _linearised(
-    equation: Equation, active: tuple[bool, ...], sparse: bool = False
-) -> Linearised:
+def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = False) -> Linearised:
     key = _identity(equation), equation.in_avals, active, sparse
     if key[0] is not None and key in _linearisations:
         return _linearisations[key]

@@ -133,9 +133,7 @@ class Accumulation:
                 def lookup(name: Hashable, at: tuple[int, int, int], table: int) -> Any:
                     return self._locals[name][at[:2]][at[2]].tables[table](inner(name))
 
-                site.memo[key] = run(
-                    steps, dtype, local=local, lookup=lookup, site=inner
-                )
+                site.memo[key] = run(steps, dtype, local=local, lookup=lookup, site=inner)
             return site.memo[key]
 
         edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}

@@ -92,7 +92,9 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     for branch, closed in enumerate(equation.params["branches"]):
         body = _Body(closed)
         sums = Accumulation(seeds, sparse=True)
-        rows = body.rows([sums.seed(k + 1) if active[k + 1] else None for k in range(len(active) - 1)])
+        rows = body.rows(
+            [sums.seed(k + 1) if active[k + 1] else None for k in range(len(active) - 1)]
+        )
         sums.program(lambda index: index, body.program.equations, rows)
         blocks = {
             (output, seed): block
@@ -121,9 +123,7 @@ def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:
 
     def value(site: Site) -> Any:
         which = jnp.asarray(site.ins[0])
-        taken = lax.eq(
-            lax.convert_element_type(which, np.int32), lax.full((), branch, np.int32)
-        )
+        taken = lax.eq(lax.convert_element_type(which, np.int32), lax.full((), branch, np.int32))
         if inner is None:
             return taken
         array = inner(site)
@@ -165,7 +165,7 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
                 sums.extend(row, _at_step(shape, step), sums.seed(operand), (shape[1:], shape))
             sliced.append(row)
         rows = body.rows([*fixed, *state, *sliced])
-        sums.program(lambda index, step=step: (step, index), body.program.equations, rows)
+        sums.program(functools.partial(_pair, step), body.program.equations, rows)
         results = [_row_of(body.program, atom, rows) for atom in body.program.outputs]
         state = [
             row if row or old is not None else None
@@ -212,9 +212,11 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     return LocalJacobian(sums.terms(blocks, sites, dtype))
 
 
-def _stencil(
-    equation: Equation, body: _Body, carried: int, length: int
-) -> LocalJacobian | None:
+def _pair(step: int, index: int) -> tuple[int, int]:
+    return step, index
+
+
+def _stencil(equation: Equation, body: _Body, carried: int, length: int) -> LocalJacobian | None:
     """Many steps of a stencil: the structure by symbols, the values by seeds.
 
     Where one step is a sum of diagonals, all steps together are diagonals at the sums of their
@@ -275,8 +277,10 @@ def _stencil(
         starts = [max(0, -k) for k in offset]
         sizes = [size - abs(k) for k, size in zip(offset, shape, strict=True)]
         out = tuple(along(axis, start) for axis, start in enumerate(starts))
-        inn = tuple(along(axis, start + k) for axis, (start, k) in enumerate(
-            zip(starts, offset, strict=True)))
+        inn = tuple(
+            along(axis, start + k)
+            for axis, (start, k) in enumerate(zip(starts, offset, strict=True))
+        )
 
         def value(
             site: Site, offset: Any = offset, starts: Any = starts, sizes: Any = sizes

@@ -39,7 +39,9 @@ def restricted(mask: np.ndarray) -> list[Term]:
     loops = [along(axis) for axis in range(rank)]
     if mask.all():
         return [Term(mask.shape, tuple(loops), tuple(loops), None, layout=True)]
-    box = [np.flatnonzero(mask.any(axis=tuple(k for k in range(rank) if k != a))) for a in range(rank)]
+    box = [
+        np.flatnonzero(mask.any(axis=tuple(k for k in range(rank) if k != a))) for a in range(rank)
+    ]
     if not all(map(len, box)):
         return []
     low = [int(at[0]) for at in box]
@@ -250,9 +252,7 @@ def _gather(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     batching = list(
         zip(numbers.operand_batching_dims, numbers.start_indices_batching_dims, strict=True)
     )
-    window = _Window(
-        shape, sizes, loops, batching, numbers.start_index_map, batch, 1, equation
-    )
+    window = _Window(shape, sizes, loops, batching, numbers.start_index_map, batch, 1, equation)
     own = [along(axis) for axis in range(len(result))]
     block = window.local(result, own, writes=False)
     return LocalJacobian({(0, 0): block} if block else {})
@@ -305,9 +305,7 @@ def _scatter(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         raise Unrepresentable("overwriting an entry twice")
     edges = {}
     if active[0]:
-        edges[0, 0] = tuple(
-            piece for term in _outside(written) for piece in local_term(term)
-        )
+        edges[0, 0] = tuple(piece for term in _outside(written) for piece in local_term(term))
     if active[2]:
         edges[2, 0] = _updates(equation)
     return LocalJacobian({key: block for key, block in edges.items() if block})
@@ -326,9 +324,7 @@ def _written(equation: Equation, indices: np.ndarray) -> np.ndarray | None:
     grid = np.indices(updates)
     keep = np.ones(updates, bool)
     if window.inside is not None:
-        spread = [
-            updates[axis] if axis in window.batch else 1 for axis in range(len(updates))
-        ]
+        spread = [updates[axis] if axis in window.batch else 1 for axis in range(len(updates))]
         keep = np.broadcast_to(window.inside.reshape(spread), updates)
     at = []
     for affine in window.maps:
@@ -414,13 +410,13 @@ def _dynamic_update_slice(equation: Equation, active: tuple[bool, ...]) -> Local
     elif active[0]:
 
         def stays(site: Site) -> Any:
-            inside = None
+            inside: Any = True
             for axis, (size, extent) in enumerate(zip(shape, update, strict=True)):
                 start = _clipped(jnp.asarray(site.ins[2 + axis]), size - extent)
                 place = lax.broadcasted_iota(np.int32, shape, axis)
                 here = (place >= start) & (place < start + extent)
-                inside = here if inside is None else inside & here
-            return lax.bitwise_not(inside)
+                inside = here & inside
+            return jnp.logical_not(inside)
 
         term = Term(shape, loops, loops, tuple(range(len(shape))), layout=True)
         edges[0, 0] = local_term(term, 1, stays)
@@ -432,8 +428,9 @@ def _dynamic_update_slice(equation: Equation, active: tuple[bool, ...]) -> Local
 
 def _sort(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """Every operand is permuted along one axis, as an index that is sorted beside them tells."""
-    shape, axis = equation.in_avals[0].shape, equation.params["dimension"] % len(
-        equation.in_avals[0].shape
+    shape, axis = (
+        equation.in_avals[0].shape,
+        equation.params["dimension"] % len(equation.in_avals[0].shape),
     )
     count = len(equation.inputs)
 

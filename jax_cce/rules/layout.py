@@ -1,7 +1,6 @@
 """Primitives that move, repeat, select or sum entries: static terms with coefficient one."""
 
 from collections.abc import Sequence
-from typing import Any
 
 from jax_cce import structure
 from jax_cce.rules.registry import LocalJacobian, LocalTerm, along, define, layout, local_term

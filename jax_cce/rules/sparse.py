@@ -12,9 +12,9 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 
 from jax_cce import structure
+from jax_cce.composition import solve
 from jax_cce.rules.contraction import dot_general
 from jax_cce.rules.indexing import known, restricted
 from jax_cce.rules.registry import (
@@ -126,7 +126,6 @@ def _dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         constant = equation.known.get(1 - side)
         if (side, 0) not in edges or constant is None or 2 * (constant == 0).sum() < constant.size:
             continue
-        (local,) = edges[side, 0]  # type: ignore[misc]
         edges[side, 0] = _where_nonzero(equation, side, constant)
         found = True
     if not found:
@@ -219,7 +218,7 @@ def _taps(
         if not out or not size:
             continue
         box = Term((out, size), (), (), None)
-        solution = structure.solve(box, tap * dilation - low, {0: stride, 1: -base})
+        solution = solve(box, tap * dilation - low, {0: stride, 1: -base})
         if solution is not None:
             (output, source), count = solution
             found.append((tap, output, source, count))
