@@ -12,7 +12,7 @@ from jax import lax
 from jax import numpy as jnp
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from jax_cce import folding, graph, orders, plans, programs, tracing
+from jax_cce import entries, folding, graph, orders, plans, programs, tracing
 from jax_cce.emit import emit
 from jax_cce.plans import Plan
 from jax_cce.rules.linearised import is_linear
@@ -273,7 +273,7 @@ def plan(
         call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
         traced = _trace(call, hoist=False)
         known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
-        return plans.make(_graph(traced, known, holomorphic, sparse), checked)
+        return _plan(traced, known, holomorphic, sparse, checked)
 
     def plan_fun(*args: Any, **kwargs: Any) -> Plan:
         leaves, tree = tree_flatten((args, kwargs))
@@ -427,20 +427,31 @@ def _trace(call: _Call, *, hoist: bool) -> _Traced:
     return _Traced(program, constants, num_values, value_tree, aux_of)
 
 
-def _graph(
-    traced: _Traced, known: Mapping[int, np.ndarray], holomorphic: bool, sparse: bool
-) -> graph.Graph:
-    program = traced.program
+def _plan(
+    traced: _Traced,
+    known: Mapping[int, np.ndarray],
+    holomorphic: bool,
+    sparse: bool,
+    order: str | tuple[int, ...],
+) -> Plan:
+    """The plan of a traced function, its small arrays taken apart where that is cheaper."""
+    program = folding.fold(traced.program, known, sparse=sparse)
     names = [
         name for name in range(program.num_inputs) if tracing.is_differentiable(program.avals[name])
     ]
-    return graph.build(
-        folding.fold(program, known, sparse=sparse),
-        names,
-        program.outputs[: traced.num_values],
-        holomorphic=holomorphic,
-        sparse=sparse,
-    )
+
+    def build(program: tracing.Program) -> graph.Graph:
+        outputs = program.outputs[: traced.num_values]
+        return graph.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
+
+    whole = build(program)
+    expanded = None if holomorphic else entries.expand(program)
+    if expanded is not None:
+        apart = build(expanded)
+        costs = [plans.make(one, "auto").cost("flops") for one in (whole, apart)]
+        if costs[1] < costs[0]:
+            whole = apart
+    return plans.make(whole, order)
 
 
 class _How(NamedTuple):
@@ -468,7 +479,7 @@ def _execute(
     known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
 
     def build(traced: _Traced) -> Callable[..., Any]:
-        made = plans.make(_graph(traced, known, how.holomorphic, sparse), how.order)
+        made = _plan(traced, known, how.holomorphic, sparse, how.order)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = _results(traced, avals, made, how, constants, leaves)
