@@ -16,7 +16,7 @@ from jax_cce.structured import Bands, StructuredJacobian
 __all__ = ["JacobianOperator"]
 
 
-class JacobianOperator(lineax.AbstractLinearOperator):  # type: ignore[misc]
+class JacobianOperator(lineax.AbstractLinearOperator):
     """The linear map v -> J @ v between arrays of shapes `in_shape` and `out_shape`.
 
     Attributes:

@@ -162,7 +162,7 @@ class StructuredJacobian:
         Raises:
             ImportError: where SciPy is not installed.
         """
-        from scipy.sparse import coo_array  # type: ignore[import-untyped]  # optional
+        from scipy.sparse import coo_array  # takes a while to import
 
         rows, columns = (math.prod(shape) for shape in (self.out_shape, self.in_shape))
         bcoo = self.to_bcoo()
