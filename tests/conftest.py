@@ -11,6 +11,9 @@ os.environ["XLA_FLAGS"] = (
 
 import hypothesis
 import jax
+import pytest
+
+import jax_cce
 
 jax.config.update("jax_enable_x64", True)
 
@@ -19,3 +22,11 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _compiled_programs_are_dropped():
+    """Thousands of executables would else stay in memory until the end of the run."""
+    yield
+    jax_cce.cache_clear()
+    jax.clear_caches()
