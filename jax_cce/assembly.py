@@ -160,7 +160,15 @@ class Assembly:
                 there.
         """
         rank = len(self.shape)
-        if not traced or self.nse * rank * 4 <= _LARGE_CONSTANT or self._cells is None:
+        if not traced or self.nse * rank * 4 <= _LARGE_CONSTANT:
+            return self.pattern
+        if self._dense:
+            axes = [
+                lax.reshape(lax.broadcasted_iota(np.int32, self.shape, axis), (self.nse, 1))
+                for axis in range(rank)
+            ]
+            return lax.concatenate(axes, 1)
+        if self._cells is None:
             return self.pattern
         rows = _unravel(self._gathered(_traced_rows, jnp), self._out_shape)
         columns = _unravel(self._gathered(_traced_columns, jnp), self._in_shape)
@@ -349,9 +357,6 @@ def _cut(
         for term in terms:
             strides = term.out[axis].strides
             cuts.update(abs(stride) for _, stride in strides)
-            # The upper end of a digit that is not the topmost.
-            ends = (abs(stride) * term.sizes[loop] for loop, stride in strides)
-            cuts.update(end for end in ends if len(strides) > 1 and end < size)
         chain = sorted(cuts)
         if any(upper % lower for lower, upper in itertools.pairwise([*chain, size])):
             raise _Irregular

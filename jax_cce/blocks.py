@@ -290,7 +290,8 @@ class Tape:
             )
             table = source.table if isinstance(source, Read) else None
             straight = tuple(Affine(0, ((axis, 1),)) for axis in symbol.axes)
-            if isinstance(source, Read) and maps == straight:
+            whole = tuple(product.sizes[axis] for axis in symbol.axes)
+            if isinstance(source, Read) and maps == straight and source.shape == whole:
                 found.append(table)  # type: ignore[arg-type]
                 continue
             key = "symbol", symbol, product.sizes, reads

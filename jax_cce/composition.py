@@ -35,6 +35,7 @@ class Read(NamedTuple):
     """A table read at positions that are affine in the joint loops and earlier symbols."""
 
     table: Hashable
+    shape: tuple[int, ...]
     maps: tuple[Affine, ...]
 
 
@@ -205,7 +206,7 @@ def _canonical_product(term: Term, sizes: tuple[int, ...], *rest: Any) -> Produc
             axes = tuple(sorted(order[axis] for axis in value.axes))
             return Symbol(axes, value.size, rename(value.source))
         if isinstance(value, Read):
-            return Read(value.table, rename(value.maps))
+            return Read(value.table, value.shape, rename(value.maps))
         if isinstance(value, (Digit, Guard)):
             return value._replace(position=rename(value.position))
         return tuple(map(rename, value)) if isinstance(value, tuple) else value
@@ -257,7 +258,7 @@ class _Symbols:
         if variable not in self._names:
             size, source = self._system.sizes[variable], self._system.source(variable)
             if isinstance(source, Read):
-                source = Read(source.table, tuple(map(self.rename, source.maps)))
+                source = source._replace(maps=tuple(map(self.rename, source.maps)))
                 maps = source.maps
             else:
                 source = source._replace(position=self.rename(source.position))
@@ -286,9 +287,7 @@ def sourced(source: Read | Digit, positions: Sequence[Any], table: Any = None, x
         table = xp.asarray(source.table.values)
     if not positions:
         return xp.reshape(table, ())
-    # Axes of size one have no loop.
-    shape = tuple(size for size in table.shape if size > 1)
-    return xp.reshape(table, (-1,))[tables.linear_index(positions, shape)]
+    return xp.reshape(table, (-1,))[tables.linear_index(positions, source.shape)]
 
 
 class _System:
@@ -305,7 +304,7 @@ class _System:
         self.guards: list[Guard] = []
         self._bound: dict[int, tuple[int, dict[int, int]]] = {}
         self._next = len(self.sizes)
-        self._sources: list[tuple[Hashable, tuple[int, ...]] | Digit] = []
+        self._sources: list[tuple[Hashable, tuple[int, ...], tuple[int, ...]] | Digit] = []
         self._first_symbol = (0, len(later.lookups))
         self._postponed: list[Affine] = []
         for side, term in enumerate((later, earlier)):
@@ -314,6 +313,9 @@ class _System:
                 self._symbol(lookup.size, (lookup.table, axes))
 
     def _symbol(self, size: int, source: Any) -> int:
+        if not isinstance(source, Digit):
+            table, axes = source
+            source = table, axes, tuple(self.sizes[axis] for axis in axes)
         self._sources.append(source)
         self.sizes[-len(self._sources)] = size
         return -len(self._sources)
@@ -328,8 +330,8 @@ class _System:
         source = self._sources[-1 - symbol]
         if isinstance(source, Digit):
             return source._replace(position=self._expanded(source.position))
-        table, axes = source
-        return Read(table, tuple(self._expanded(along(axis)) for axis in axes))
+        table, axes, shape = source
+        return Read(table, shape, tuple(self._expanded(along(axis)) for axis in axes))
 
     def postpone(self, offset: int, strides: Mapping[int, int]) -> None:
         """Leaves an equation to `enumerate_rest`."""

@@ -300,7 +300,8 @@ class StructuredJacobian:
                 entries = structure.dense(shape, ())
                 assert entries is not None
                 placed = Piece(structure.placing(piece.term), piece.scale, None)
-                ones = piece._replace(term=entries, scale=1)
+                axes = None if piece.slot is None else entries.axes
+                ones = Piece(entries._replace(axes=axes), 1, piece.slot)
                 moved = tape.compose((placed,), (ones,), (self.shape, shape, ()))
                 picked = tape.compose((Piece(pick, 1, None),), moved, ((size,), self.shape, ()))
                 total = tape.add(total, picked, (size,), ())

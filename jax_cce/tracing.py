@@ -46,6 +46,7 @@ __all__ = [
     "program_key",
     "read",
     "replicated",
+    "scan_counts",
     "sharded_like",
     "size",
     "source_line",
@@ -425,6 +426,16 @@ def _opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     if isinstance(jaxpr, jex_core.ClosedJaxpr):
         return jaxpr.jaxpr, jaxpr.consts
     return jaxpr, ()
+
+
+def scan_counts(equation: Equation) -> tuple[int, int]:
+    """The number of constants and of carried values among a scan's operands."""
+    params = equation.params
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    # JAX 0.12 keeps the structure of the operands instead.
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
 
 
 def inner_equations(equation: Equation) -> list[Equation]:

@@ -136,7 +136,8 @@ def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:
 def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """The chain rule through every step, where the steps are few."""
     params = equation.params
-    length, consts, carry = params["length"], params["num_consts"], params["num_carry"]
+    length = params["length"]
+    consts, carry = tracing.scan_counts(equation)
     body = _Body(params["jaxpr"])
     if length * max(1, len(body.program.equations)) > _MOST_EQUATIONS:
         raise Unrepresentable("a long scan")
