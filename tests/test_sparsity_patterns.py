@@ -16,9 +16,50 @@ from sparsity_cases import DATA, STATIC, Case, constant
 
 import jax_cce
 
+# Values are right in all of these, but some entries that are stored are zero for structural
+# reasons, or static positions are treated as ones that depend on data.
+_OVERESTIMATED = {
+    "one-hot values inside a lax.pad": ["padding with a result"],
+    "positions computed by a scan, or chosen by lax.platform_dependent": [
+        "repeat by counts",
+        "interpolation",
+        "interpolation by search",
+        "diagonal",
+    ],
+    "scatters whose winners JAX finds at run time": [
+        "set of a constant",
+        "set of duplicates",
+        "multiply at duplicates",
+        "multiply at unique indices",
+        "maximum at indices",
+        "scan that overwrites an entry",
+    ],
+    "a branch index that is known": ["switch"],
+    "the place of a window's maximum": ["max pool", "overlapping max pool", "max pool in 2-D"],
+    "convolutions with batch groups": ["2-D batch groups"],
+    "constants of which less than half are zero": ["constant lower triangle"],
+    "zeros in the values of a coefficient": ["rotation about an axis"],
+    "the triangle of a linear solve": ["triangular solve"],
+}
+# The same for the rows whose positions depend on data.
+_MASKED = {"gather and fill", "add and drop", "sort after a stencil"}
+_REASONS = {name: reason for reason, names in _OVERESTIMATED.items() for name in names}
 
-def _parametrize(cases: list[Case]) -> Any:
-    return pytest.mark.parametrize("case", cases, ids=[case.name for case in cases])
+
+def _not_yet(reason: str) -> Any:
+    return pytest.mark.xfail(strict=True, raises=AssertionError, reason=f"overestimates: {reason}")
+
+
+def _parametrize(cases: list[Case], reasons: dict[str, str]) -> Any:
+    rows = [
+        pytest.param(
+            case,
+            id=case.name,
+            marks=[_not_yet(reasons[case.name])] if case.name in reasons else [],
+        )
+        for case in cases
+    ]
+    return pytest.mark.parametrize("case", rows)
 
 
 def _points(case: Case) -> list[np.ndarray]:
@@ -26,7 +67,7 @@ def _points(case: Case) -> list[np.ndarray]:
     return [rng.normal(size=case.shape) for _ in range(case.points)]
 
 
-@_parametrize(STATIC)
+@_parametrize(STATIC, _REASONS)
 def test_static_positions(case: Case):
     points = _points(case)
     expected = [np.asarray(dense) for dense in map(jax.jit(jax.jacrev(case.fun)), points)]
@@ -43,7 +84,7 @@ def test_static_positions(case: Case):
     np.testing.assert_array_equal(found.indices, np.argwhere(union))
 
 
-@_parametrize(DATA)
+@_parametrize(DATA, dict.fromkeys(_MASKED, "masks at positions that depend on data"))
 def test_positions_that_depend_on_data(case: Case):
     for x in _points(case):
         expected = jax.jacrev(case.fun)(x)
@@ -60,7 +101,10 @@ def test_positions_that_depend_on_data(case: Case):
 
 @pytest.mark.parametrize("mode", ["clip", "fill", "promise_in_bounds"])
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["call", "jit"])
-def test_indices_as_an_argument(mode: str, transform: Any):
+def test_indices_as_an_argument(mode: str, transform: Any, request: pytest.FixtureRequest):
+    if mode == "fill" and transform is jax.jit:
+        request.applymarker(_not_yet("masks at positions that depend on data"))
+
     def f(x: jax.Array, at: jax.Array) -> jax.Array:
         return x.at[at].get(mode=mode) ** 2
 
@@ -78,7 +122,12 @@ def test_indices_as_an_argument(mode: str, transform: Any):
 @pytest.mark.parametrize("mode", ["clip", "drop", "promise_in_bounds"])
 @pytest.mark.parametrize("how", ["add", "set", "min"])
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["call", "jit"])
-def test_scatter_at_indices_as_an_argument(how: str, mode: str, transform: Any):
+def test_scatter_at_indices_as_an_argument(
+    how: str, mode: str, transform: Any, request: pytest.FixtureRequest
+):
+    if how == "set" or (how == "add" and mode == "drop" and transform is jax.jit):
+        request.applymarker(_not_yet("masks at positions that depend on data"))
+
     def f(x: jax.Array, y: jax.Array, at: jax.Array) -> jax.Array:
         return getattr(x.at[at], how)(jnp.sin(y), mode=mode)
 
