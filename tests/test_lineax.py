@@ -11,6 +11,8 @@ from test_structured_jacobian import CASES, Case, flattened, jacobian_of, operan
 
 import jax_cce
 
+pytestmark = pytest.mark.one_version
+
 lineax = pytest.importorskip("lineax")
 
 # lineax has no operators on empty spaces.

@@ -12,6 +12,8 @@ from sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 
 import jax_cce
 
+pytestmark = pytest.mark.one_version
+
 _RNG = np.random.default_rng(0)
 _EDGES = np.array([[0, 1, 2, 3, 4, 0, 2], [1, 2, 3, 4, 5, 5, 4]])
 _RATES = _RNG.uniform(0.5, 2.0, size=7)

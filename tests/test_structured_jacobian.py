@@ -15,6 +15,8 @@ from sparsity import assert_bcoo, assert_structured, assert_values
 
 import jax_cce
 
+pytestmark = pytest.mark.one_version
+
 _RNG = np.random.default_rng(0)
 
 
