@@ -251,7 +251,13 @@ class Tape:
             product = compose(later.term, earlier.term, self.sparse)
             # Two run-time lookups meet at every pair of their points.
             most = math.prod(v) * min(math.prod(w), math.prod(u))
-            if product is not None and product.guards and math.prod(product.sizes) > most:
+            is_dense = later.term == structure.dense(w, v) or earlier.term == structure.dense(v, u)
+            if (
+                product is not None
+                and product.guards
+                and not is_dense
+                and math.prod(product.sizes) > most
+            ):
                 raise Unrepresentable("two index arrays would be matched at run time")
         except Unrepresentable:
             # Either dense side makes every composition representable; take the smaller one.

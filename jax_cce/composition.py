@@ -542,6 +542,8 @@ class _System:
         low, high = self._range(offset, free)
         if low > 0 or high < 0:
             return False
+        if low == high:
+            return True  # symbols that can only be zero
         loops = [variable for variable in free if variable >= 0]
         if len(loops) == len(free) == 1:
             ((loop, stride),) = free.items()

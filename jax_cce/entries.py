@@ -495,7 +495,9 @@ def _value(equation: Equation, atoms: Sequence[Literal]) -> Literal | None:
     # Whatever is being traced around us, this is computed now.
     with jax.core.eval_context():
         (result,) = tracing.bind(equation, [atom.val for atom in atoms])
-    return _literal(result.item(), result.dtype) if np.isfinite(result) else None
+    # Equations such as a copy hand the number of a literal on as it is.
+    number = np.asarray(result, equation.out_avals[0].dtype)
+    return _literal(number.item(), number.dtype) if np.isfinite(number) else None
 
 
 def _table(atoms: Sequence[Any], shape: Sequence[int]) -> _Entries:
