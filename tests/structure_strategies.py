@@ -14,7 +14,8 @@ from hypothesis import assume
 from hypothesis import strategies as st
 
 from jax_cce import structure
-from jax_cce.structure import Affine, Term, Unrepresentable
+from jax_cce.structure import Affine, Lookup, Term, Unrepresentable
+from jax_cce.tables import Table
 
 _SIZES = (3, 2, 4, 6, 1, 0)
 _MAX_SIZE = 36
@@ -43,10 +44,20 @@ class NumericBlock(NamedTuple):
         return NumericBlock(term, coefficient, self.in_shape, self.out_shape)
 
 
-def positions_of(maps: Sequence[Affine], sizes: Shape) -> list[np.ndarray]:
+def positions_of(
+    maps: Sequence[Affine], sizes: Shape, lookups: Sequence[Lookup] = ()
+) -> list[np.ndarray]:
     loops = np.indices(sizes)
+
+    def value(variable: int) -> np.ndarray:
+        if variable >= 0:
+            return loops[variable]
+        lookup = lookups[-1 - variable]
+        values = lookup.table.values.reshape([sizes[axis] for axis in lookup.axes])
+        return values[tuple(loops[axis] for axis in lookup.axes)]
+
     return [
-        np.broadcast_to(a.offset + sum(s * loops[k] for k, s in a.strides), sizes) for a in maps
+        np.broadcast_to(a.offset + sum(s * value(k) for k, s in a.strides), sizes) for a in maps
     ]
 
 
@@ -56,7 +67,7 @@ def place(term: Term | None, coefficient: np.ndarray, shape: Shape) -> np.ndarra
     if term is not None:
         flat = np.zeros(term.sizes, int)
         for extent, position in zip(
-            shape, positions_of(term.out + term.inn, term.sizes), strict=True
+            shape, positions_of(term.out + term.inn, term.sizes, term.lookups), strict=True
         ):
             assert ((position >= 0) & (position < extent)).all()
             flat = flat * extent + position
@@ -156,6 +167,56 @@ def _convolved(draw: Any, size: int, loops: list[int]) -> _Axis:
     return Affine(0, ((len(loops) - 2, stride), (len(loops) - 1, dilation))), [(row, count)]
 
 
+def _looked_up(draw: Any, loops: list[int], axes: Sequence[int], size: int) -> Lookup:
+    """A static index array with values below `size`, of which some may be equal."""
+    shape = tuple(loops[axis] for axis in axes)
+    numbers = np.random.default_rng(draw(st.integers(0, 999)))
+    distinct = math.prod(shape) <= size and draw(st.booleans())
+    values = numbers.permutation(size)[: math.prod(shape)].reshape(shape) if distinct else None
+    return Lookup(
+        tuple(axes), size, Table(numbers.integers(0, size, shape) if values is None else values)
+    )
+
+
+def _gathered(draw: Any, in_shape: Shape) -> NumericBlock:
+    """Some axes read at index arrays over one or two new axes, the others kept."""
+    loops: list[int] = []
+    new = [_loop(loops, draw(st.sampled_from(_SIZES))) for _ in range(draw(st.integers(0, 2)))]
+    over = range(len(new))
+    out, inn, lookups = [(along, loops[axis]) for axis, along in enumerate(new)], [], []
+    for axis, size in enumerate(in_shape):
+        if size and (axis == 0 or draw(st.booleans())):
+            axes = draw(st.sets(st.sampled_from(over))) if over else ()
+            lookups.append(_looked_up(draw, loops, sorted(axes), size))
+            stride = draw(st.sampled_from([1, -1]))
+            inn.append(Affine(0 if stride == 1 else size - 1, ((-len(lookups), stride),)))
+        else:
+            inn.append(_loop(loops, size))
+            out.append((inn[-1], size))
+    out_shape = tuple(extent for _, extent in out)
+    maps = tuple(affine for affine, _ in out), tuple(inn)
+    raw = Term(tuple(loops), *maps, None, lookups=tuple(lookups))
+    return with_coefficient(draw, raw, out_shape, in_shape)
+
+
+def _enumerated(draw: Any, in_shape: Shape) -> NumericBlock:
+    """The nonzeros of a mask between two arrays, as a table of positions for each axis."""
+    out_shape = draw(shapes(2))
+    numbers = np.random.default_rng(draw(st.integers(0, 999)))
+    rows = np.argwhere(numbers.random(out_shape + in_shape) < draw(st.sampled_from([0.2, 0.7])))
+    lookups = [
+        Lookup((0,), extent, Table(rows[:, axis]))
+        for axis, extent in enumerate(out_shape + in_shape)
+    ]
+    maps = [Affine(0, ((-1 - axis, 1),)) for axis in range(len(lookups))]
+    if not maps or not len(rows):
+        return dense_between(draw, out_shape, in_shape)
+    split = len(out_shape)
+    sizes, ends = (len(rows),), (tuple(maps[:split]), tuple(maps[split:]))
+    raw = Term(sizes, *ends, None, lookups=tuple(lookups))
+    return with_coefficient(draw, raw, out_shape, in_shape)
+
+
 _AXIS_KINDS: dict[str, Callable[[Any, int, list[int]], _Axis]] = {
     "identity": _kept,
     "diagonal": _kept,
@@ -171,7 +232,8 @@ _AXIS_KINDS: dict[str, Callable[[Any, int, list[int]], _Axis]] = {
     "split": _split,
     "convolved": _convolved,
 }
-KINDS = (*_AXIS_KINDS, "dense", "reshaped", "shared", "any")
+AFFINE_KINDS = (*_AXIS_KINDS, "dense", "reshaped", "shared", "any")
+KINDS = (*AFFINE_KINDS, "gathered", "enumerated")
 
 
 def shapes(max_rank: int = 3) -> st.SearchStrategy[Shape]:
@@ -205,8 +267,9 @@ def block_from(draw: Any, kind: str, in_shape: Shape) -> NumericBlock:
         out_shape = draw(shapes(2))
         between = dense_between if kind == "dense" else any_between
         return between(draw, out_shape, in_shape)
-    if kind == "reshaped":
-        return _reshaped(draw, in_shape)
+    whole = {"reshaped": _reshaped, "gathered": _gathered, "enumerated": _enumerated}
+    if kind in whole:
+        return whole[kind](draw, in_shape)
     loops: list[int] = []
     if kind == "shared":  # the diagonal of a matrix
         along = _loop(loops, min(in_shape, default=1))

@@ -566,14 +566,12 @@ def test_the_random_programs_are_worth_trying():
     expanded = collections.Counter[bool]()
     seen = collections.Counter[str]()
 
-    @settings(max_examples=60, derandomize=True)
-    @given(RANDOM_STEPS)
-    def trace(steps):
-        program, _ = traced(random_function(steps), ARGS)
+    draw = np.random.default_rng(0)
+    for _ in range(100):
+        steps = draw.integers(0, (len(STEPS), 2**20, 2**20, 2**20), (draw.integers(3, 10), 4))
+        program, _ = traced(random_function(steps.tolist()), ARGS)
         expanded[entries.expand(program) is not None] += 1
         seen.update(equation.name for equation in program.equations)
-
-    trace()
     assert expanded[True] > 3 * expanded[False]
     supported = {"dot_general", "concatenate", "stack", "scatter", "scatter-add", "select_n", "pad"}
     assert supported | {"reduce_sum", "rev", "transpose", "mul", "div", "reshape"} <= set(seen)
