@@ -10,6 +10,8 @@ from sparsity import assert_bcoo, assert_values
 
 import jax_cce
 
+pytestmark = pytest.mark.one_version
+
 pytest.importorskip("scipy")
 
 from examples import bratu_newton, bundle_adjustment

@@ -13,6 +13,8 @@ from sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 import jax_cce
 from benchmarks.tasks.sparse import PROBLEMS, Problem
 
+pytestmark = pytest.mark.one_version
+
 FORMATS = ("dense", "bcoo", "structured")
 LARGEST_CONSTANT = 10**6
 CHECKS: dict[str, Any] = {

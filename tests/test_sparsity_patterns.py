@@ -27,7 +27,6 @@ _OVERESTIMATED = {
         "diagonal",
     ],
     "scatters whose winners JAX finds at run time": [
-        "set of a constant",
         "set of duplicates",
         "multiply at duplicates",
         "multiply at unique indices",

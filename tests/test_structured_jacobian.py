@@ -417,7 +417,7 @@ def functions(draw: Any) -> tuple[tuple[str, ...], tuple[str, ...]]:
     return tuple(draw(chain)), tuple(draw(chain))
 
 
-@settings(max_examples=50)
+@settings(max_examples=20)
 @given(functions(), st.integers(2, 7))
 def test_random_compositions(chains: tuple[tuple[str, ...], tuple[str, ...]], size: int):
     def f(x: jax.Array) -> jax.Array:

@@ -294,32 +294,35 @@ def _identity(shape: Sequence[int]) -> tuple[LocalTerm, ...]:
 
 
 def _scatter(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
-    """Writing at known positions, no two alike: they belong to the updates, the rest stays."""
+    """Writing at known positions: they belong to the updates, the rest stays.
+
+    Where updates that are differentiated meet in one entry, only JAX knows which of them wins.
+    """
     indices = known(equation, 1)
     if equation.params["update_jaxpr"] is not None:
         raise Unrepresentable("an update by a function")
     if indices is None:
         raise Unrepresentable("overwriting at traced indices")
-    written = _written(equation, indices)
-    if written is None:
+    counts = _times_written(equation)
+    if active[2] and counts.max(initial=0) > 1:
         raise Unrepresentable("overwriting an entry twice")
     edges = {}
     if active[0]:
-        edges[0, 0] = tuple(piece for term in _outside(written) for piece in local_term(term))
+        edges[0, 0] = tuple(piece for term in _outside(counts > 0) for piece in local_term(term))
     if active[2]:
         edges[2, 0] = _updates(equation)
     return LocalJacobian({key: block for key, block in edges.items() if block})
 
 
-def _written(equation: Equation, indices: np.ndarray) -> np.ndarray | None:
-    """Which entries of the operand are overwritten; None if one is more than once."""
+def _times_written(equation: Equation) -> np.ndarray:
+    """How often each entry of the operand is overwritten."""
     numbers, shape = equation.params["dimension_numbers"], equation.in_avals[0].shape
     if tracing.size(equation.in_avals[0]) > 1 << 22:
-        return None
+        raise Unrepresentable("too many entries for a static mask")
     window = _scatter_window(equation)
     updates = equation.in_avals[2].shape
     if numbers.operand_batching_dims:
-        return None
+        raise Unrepresentable("batched indices")
     counts = np.zeros(shape, np.int32)
     grid = np.indices(updates)
     keep = np.ones(updates, bool)
@@ -339,7 +342,7 @@ def _written(equation: Equation, indices: np.ndarray) -> np.ndarray | None:
                 position = position + stride * values.reshape(spread)
         at.append(position[keep])
     np.add.at(counts, tuple(at), 1)
-    return None if counts.max(initial=0) > 1 else counts > 0
+    return counts
 
 
 def _outside(covered: np.ndarray) -> list[Term]:
