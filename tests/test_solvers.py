@@ -10,11 +10,11 @@ from sparsity import assert_bcoo, assert_values
 
 import jax_cce
 
-pytestmark = pytest.mark.one_version
-
 pytest.importorskip("scipy")
 
 from examples import bratu_newton, bundle_adjustment
+
+pytestmark = pytest.mark.one_version
 
 
 @pytest.fixture(scope="module")
