@@ -282,7 +282,7 @@ def _reaching(block: NumericBlock, out_shape: Shape) -> NumericBlock:
 
 
 def _check_product(later_kind: str, earlier_kind: str) -> None:
-    @settings(max_examples=3)
+    @settings(max_examples=2)
     @given(st.data(), _SCALES, st.booleans(), st.booleans())
     def check(data, scale, sparse, run_time):
         later, earlier = data.draw(pairs(later_kind, earlier_kind))
@@ -298,7 +298,7 @@ def _check_product(later_kind: str, earlier_kind: str) -> None:
 
 
 def _check_sum(one_kind: str, other_kind: str) -> None:
-    @settings(max_examples=3)
+    @settings(max_examples=2)
     @given(st.data(), _SCALES, st.booleans(), st.booleans(), shapes(2))
     def check(data, scale, sparse, run_time, in_shape):
         one = block_from(data.draw, one_kind, in_shape)

@@ -173,6 +173,7 @@ def test_every_differentiable_primitive_has_a_row_or_a_reason() -> None:
 # --- the page in the documentation ---------------------------------------------------------------
 
 
+@pytest.mark.one_version
 def test_documented_coverage_is_up_to_date() -> None:
     path = pathlib.Path(__file__).parents[2] / "docs" / "generate_coverage.py"
     spec = importlib.util.spec_from_file_location("generate_coverage", path)
