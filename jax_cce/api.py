@@ -444,14 +444,12 @@ def _plan(
         outputs = program.outputs[: traced.num_values]
         return graph.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
 
-    whole = build(program)
     expanded = None if holomorphic else entries.expand(program)
-    if expanded is not None:
-        apart = build(expanded)
-        costs = [plans.make(one, "auto").cost("flops") for one in (whole, apart)]
-        if costs[1] < costs[0]:
-            whole = apart
-    return plans.make(whole, order)
+    if expanded is None:
+        return plans.make(build(program), order)
+    candidates = [plans.make(build(one), "auto") for one in (program, expanded)]
+    cheapest = min(candidates, key=lambda made: made.cost("flops"))
+    return cheapest if order == "auto" else plans.make(cheapest.graph, order)
 
 
 class _How(NamedTuple):
