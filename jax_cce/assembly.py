@@ -611,12 +611,6 @@ def _affine(shape: tuple[int, ...], offset: Any, slopes: Sequence[Any], xp: Any)
     for axis, slope in enumerate(slopes):
         slope = np.asarray(slope, dtype)
         if shape[axis] > 1 and slope.any():
-            step = (
-                lax.broadcasted_iota(dtype, shape, axis)
-                if xp is jnp
-                else np.arange(shape[axis]).reshape(
-                    [-1 if k == axis else 1 for k in range(len(shape))]
-                )
-            )
-            result = result + step * slope
+            step = xp.arange(shape[axis], dtype=dtype)
+            result = result + step.reshape(-1, *[1] * (len(shape) - axis - 1)) * slope
     return result

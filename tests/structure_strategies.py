@@ -171,11 +171,11 @@ def _looked_up(draw: Any, loops: list[int], axes: Sequence[int], size: int) -> L
     """A static index array with values below `size`, of which some may be equal."""
     shape = tuple(loops[axis] for axis in axes)
     numbers = np.random.default_rng(draw(st.integers(0, 999)))
-    distinct = math.prod(shape) <= size and draw(st.booleans())
-    values = numbers.permutation(size)[: math.prod(shape)].reshape(shape) if distinct else None
-    return Lookup(
-        tuple(axes), size, Table(numbers.integers(0, size, shape) if values is None else values)
-    )
+    if math.prod(shape) <= size and draw(st.booleans()):
+        values = numbers.permutation(size)[: math.prod(shape)].reshape(shape)
+    else:
+        values = numbers.integers(0, size, shape)
+    return Lookup(tuple(axes), size, Table(values))
 
 
 def _gathered(draw: Any, in_shape: Shape) -> NumericBlock:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from typing import Any
 
 import jax
@@ -89,28 +90,28 @@ def _dense(*arguments: Any) -> Any:
     return np.asarray(arguments[-1])
 
 
-BOTTLENECK = Problem(
-    name="Bottleneck",
-    fun=bottleneck,
-    make=lambda n, dtype: _with_weights(n, dtype, (_NARROW, n), (n, _NARROW)),
+# What the problems share whose Jacobians have no zero.
+_every_entry = functools.partial(
+    Problem,
     size=1000,
     nonzeros=lambda n: n**2,
     small=10,
     scales=False,
     few_colours=False,
+)
+
+BOTTLENECK = _every_entry(
+    name="Bottleneck",
+    fun=bottleneck,
+    make=lambda n, dtype: _with_weights(n, dtype, (_NARROW, n), (n, _NARROW)),
     by_hand=ByHand(_network_by_hand, _dense),
 )
 
 # A copy, as the other rows are: jit would hand out its own argument.
-MATRIX_PRODUCT = Problem(
+MATRIX_PRODUCT = _every_entry(
     name="A @ x",
     fun=lambda x, a: a @ x,
     make=lambda n, dtype: _with_weights(n, dtype, (n, n)),
-    size=1000,
-    nonzeros=lambda n: n**2,
-    small=10,
-    scales=False,
-    few_colours=False,
     by_hand=ByHand(lambda x, a: (jnp.copy(a),), _dense),
 )
 
@@ -120,14 +121,9 @@ def _scaling_by_hand(x: jax.Array) -> tuple[jax.Array, ...]:
     return (outer + jnp.sum(x**2) * jnp.eye(x.size, dtype=x.dtype),)
 
 
-SCALING = Problem(
+SCALING = _every_entry(
     name="x * sum(x^2)",
     fun=lambda x: x * jnp.sum(x**2),
     make=normal,
-    size=1000,
-    nonzeros=lambda n: n**2,
-    small=10,
-    scales=False,
-    few_colours=False,
     by_hand=ByHand(_scaling_by_hand, _dense),
 )
