@@ -9,6 +9,7 @@ A `Tape` composes and adds blocks symbolically. It allocates slots and records s
 cost; running the tape on arrays happens later, in `run`.
 """
 
+import dataclasses
 import math
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -22,12 +23,12 @@ from jax import lax
 from jax_cce import coefficients, structure, tracing
 from jax_cce.coefficients import Placed, Symbols
 from jax_cce.composition import Product, Read, compose
+from jax_cce.costs import Cost
 from jax_cce.structure import Affine, Lookup, Term, Unrepresentable, loops_of
 from jax_cce.tables import Table
 
 __all__ = [
     "Block",
-    "Cost",
     "Operator",
     "OperatorPiece",
     "Piece",
@@ -92,14 +93,6 @@ class OperatorPiece(NamedTuple):
 Block = tuple[Piece | OperatorPiece, ...]
 
 
-@dataclass
-class Cost:
-    """What a sequence of steps costs, in each of the named measures."""
-
-    multiplications: int = 0
-    flops: int = 0
-
-
 class Step(NamedTuple):
     """One recorded computation.
 
@@ -109,6 +102,7 @@ class Step(NamedTuple):
         slots: the slots that the step fills.
         detail: what `run` needs, by kind.
         flops: operations executed.
+        moved: numbers read and written.
         vertex: the vertex whose elimination the step belongs to; None for local coefficients and
             the final assembly.
     """
@@ -117,6 +111,7 @@ class Step(NamedTuple):
     slots: tuple[int, ...]
     detail: Any
     flops: int
+    moved: int
     vertex: int | None
 
     def __str__(self) -> str:
@@ -176,27 +171,35 @@ class Tape:
         self._memo: dict[Any, Any] = {}
 
     def _record(
-        self, kind: str, detail: Any, *, slots: int = 1, flops: int = 0, multiplications: int = 0
+        self, kind: str, detail: Any, *, slots: int = 1, flops: int = 0, moved: int = 0
     ) -> tuple[int, ...]:
         names = tuple(range(self._num_slots, self._num_slots + slots))
         self._num_slots += slots
-        self.steps.append(Step(kind, names, detail, flops, self.vertex))
+        self.steps.append(Step(kind, names, detail, flops, moved, self.vertex))
         self.cost.flops += flops
-        self.cost.multiplications += multiplications
+        self.cost.moved += moved
+        self.cost.steps += 1
         return names
 
     def fork(self) -> "Tape":
         """A tape that continues this one, leaving it as it is."""
         other = Tape(sparse=self.sparse)
         other.steps = list(self.steps)
-        other.cost = Cost(self.cost.multiplications, self.cost.flops)
+        other.cost = dataclasses.replace(self.cost)
         other._num_slots = self._num_slots
         other._memo = dict(self._memo)
         return other
 
+    def without_blocks(self) -> "Tape":
+        """An empty tape that keeps the names of index arrays, and gives out none of them again."""
+        other = Tape(sparse=self.sparse, reserved=self._num_slots)
+        other._memo = {k: v for k, v in self._memo.items() if k[0] in ("symbol", "lookup")}
+        return other
+
     def local(self, term: Term, scale: complex, site: Any, key: Any) -> Piece:
         """The piece of a local Jacobian whose coefficient the site computes at run time."""
-        return Piece(term, scale, self._record("local", (site, key, term))[0])
+        moved = math.prod(term.coefficient_shape)
+        return Piece(term, scale, self._record("local", (site, key, term), moved=moved)[0])
 
     def lookup(self, lookup: Lookup, site: Any, key: Any) -> Lookup:
         """The lookup in an index array that the site computes at run time."""
@@ -267,6 +270,8 @@ class Tape:
         if product is None:
             return ()
         self.cost.multiplications += product.multiplications
+        if not (_is_unit(later) or _is_unit(earlier)):
+            self.cost.nonunit += product.multiplications
         symbols = self._symbols(product)
         term = _resolved(product.term, symbols)
         scale = later.scale * earlier.scale * product.multiplicity
@@ -280,7 +285,10 @@ class Tape:
         key = "multiply", product, later.slot, earlier.slot, symbols
         if key not in self._memo:
             self._memo[key] = self._record(
-                "multiply", (product, later.slot, earlier.slot, symbols), flops=product.flops
+                "multiply",
+                (product, later.slot, earlier.slot, symbols),
+                flops=product.flops,
+                moved=_numbers(later) + _numbers(earlier) + math.prod(term.coefficient_shape),
             )
         return (Piece(term, scale, self._memo[key][0]),)
 
@@ -363,7 +371,8 @@ class Tape:
         key = "merge", union, pieces
         if key not in self._memo:
             flops = math.prod(union.term.sizes)
-            (self._memo[key],) = self._record("merge", (pieces, union), flops=flops)
+            moved = flops + sum(map(_numbers, pieces))
+            (self._memo[key],) = self._record("merge", (pieces, union), flops=flops, moved=moved)
         return Piece(union.term, 1, self._memo[key])
 
     def _add_alike(self, pieces: list[Piece]) -> list[Piece]:
@@ -388,7 +397,9 @@ class Tape:
         )
         each = math.prod(term.coefficient_shape)
         flops = each * (len(pieces) - 1 + sum(p.scale not in (1, -1) for p in inside))
-        (slot,) = self._record("add", (inside, term.coefficient_shape, term), flops=flops)
+        moved = each + sum(map(_numbers, inside))
+        detail = inside, term.coefficient_shape, term
+        (slot,) = self._record("add", detail, flops=flops, moved=moved)
         return [Piece(term, common, slot)]
 
     def densify(self, pieces: Sequence[Piece], out_shape: Any, in_shape: Any) -> tuple[Piece]:
@@ -399,7 +410,10 @@ class Tape:
             return (pieces[0],)
         shape = (*out_shape, *in_shape)
         (slot,) = self._record(
-            "dense", (tuple(pieces), shape, term), flops=math.prod(shape) * len(pieces)
+            "dense",
+            (tuple(pieces), shape, term),
+            flops=math.prod(shape) * len(pieces),
+            moved=math.prod(shape) + sum(map(_numbers, pieces)),
         )
         return (Piece(term, 1, slot),)
 
@@ -495,6 +509,7 @@ class Tape:
                 "columns",
                 ((seeding,), (*batch, *eliminated), maps),
                 flops=columns * math.prod(eliminated),
+                moved=columns * math.prod(eliminated) + _numbers(seeding),
             )
         (seed,) = self._memo[key]
         forward = direction == "jvp"
@@ -508,8 +523,10 @@ class Tape:
                 (operator, site, position, seed, columns),
                 slots=len(results),
                 flops=flops,
-                multiplications=flops // 2,
+                moved=columns * sum(map(math.prod, (eliminated, *results.values()))),
             )
+            self.cost.multiplications += flops // 2
+            self.cost.nonunit += flops // 2
             self._memo[push] = dict(zip(results, slots, strict=True))
         slot = self._memo[push][piece.output if forward else piece.operand]
 
@@ -537,9 +554,9 @@ class Tape:
         if order != tuple(range(len(order))) or 1 in raw.sizes:
             relabel = "reorder", slot, order
             if relabel not in self._memo:
-                self._memo[relabel] = self._record(
-                    "reorder", (slot, order, result.coefficient_shape)
-                )
+                moved = 2 * math.prod(result.coefficient_shape)
+                detail = slot, order, result.coefficient_shape
+                self._memo[relabel] = self._record("reorder", detail, moved=moved)
             (slot,) = self._memo[relabel]
         return (Piece(result, scale, slot),)
 
@@ -646,6 +663,16 @@ def _split(block: Block) -> tuple[tuple[Piece, ...], tuple[OperatorPiece, ...]]:
     )
 
 
+def _is_unit(piece: Piece) -> bool:
+    """Whether the coefficient is 1 or -1, known while planning."""
+    return piece.slot is None and piece.scale in (1, -1)
+
+
+def _numbers(piece: Piece) -> int:
+    """How many numbers the coefficient is stored as."""
+    return 0 if piece.slot is None else math.prod(piece.term.coefficient_shape)
+
+
 def _is_alias(product: Product, piece: Piece) -> bool:
     """Whether the only dynamic factor is already the coefficient of the product."""
     axes = product.term.axes
@@ -688,7 +715,7 @@ def run(
         array = coefficients.scaled(slots[piece.slot], piece.scale, dtype)
         return placed(piece.term, array, slots)
 
-    for kind, names, detail, _, _ in steps:
+    for kind, names, detail, *_ in steps:
         if kind == "multiply":
             product, later, earlier, symbols = detail
             values = {

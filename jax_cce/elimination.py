@@ -7,14 +7,8 @@ A vertex that is also an output keeps its incoming edges.
 Source: Griewank & Reese, "On the calculation of Jacobian matrices by the Markowitz rule" (1991).
 """
 
-import math
-from collections.abc import Sequence
-from typing import Any
-
 from jax_cce.blocks import Block, Piece, Tape
-from jax_cce.composition import compose
 from jax_cce.graph import Graph
-from jax_cce.structure import Unrepresentable
 
 __all__ = ["Elimination"]
 
@@ -39,20 +33,6 @@ class Elimination:
         for name, to in graph.successors.items():
             for target in to:
                 self._predecessors[target][name] = None
-
-    def neighbours(self, vertex: int) -> list[int]:
-        """Predecessors and successors of a vertex."""
-        return [*self._predecessors[vertex], *self._successors[vertex]]
-
-    def multiplications(self, vertex: int) -> int:
-        """What eliminating the vertex now would cost, in the published convention."""
-        shapes, middle = self.graph.shapes, self.graph.shapes[vertex]
-        total = 0
-        for source in self._predecessors[vertex]:
-            earlier = self._successors[source][vertex]
-            for target, later in self._successors[vertex].items():
-                total += _multiplications(later, earlier, (shapes[target], middle, shapes[source]))
-        return total
 
     def eliminate(self, vertex: int) -> None:
         """Eliminates a vertex."""
@@ -109,17 +89,3 @@ class Elimination:
         if name == output:
             return self.tape.one(self.graph.shapes[name])
         return self._successors[name].get(output, ())
-
-
-def _multiplications(later: Block, earlier: Block, shapes: Sequence[Any]) -> int:
-    if len(later) == 1 and len(earlier) == 1:
-        one, other = later[0], earlier[0]
-        if isinstance(one, Piece) and isinstance(other, Piece):
-            try:
-                product = compose(one.term, other.term)
-            except Unrepresentable:
-                return math.prod(math.prod(shape) for shape in shapes)
-            return 0 if product is None else product.multiplications
-    scratch = Tape()
-    scratch.compose(later, earlier, tuple(shapes))
-    return scratch.cost.multiplications

@@ -1,14 +1,20 @@
 """Elimination orders: the two classical modes, minimal Markowitz, and orders given by the user."""
 
-import heapq
 import operator
-from collections.abc import Callable, Iterable, Sequence
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 from jax_cce.elimination import Elimination
 from jax_cce.graph import Graph
+from jax_cce.greedy import SCORES, greedy
+from jax_cce.kinds import Skeleton, skeleton
 
-__all__ = ["ORDERS", "check", "eliminate"]
+__all__ = ["DEFAULT_WORK", "ORDERS", "check", "eliminate"]
+
+# Looking at a product takes about a microsecond.
+DEFAULT_WORK = 20_000
+_MOST_ORDERS = 9
 
 
 def forward(graph: Graph) -> Elimination:
@@ -30,29 +36,7 @@ def markowitz(graph: Graph) -> Elimination:
 
     Source: Griewank & Reese (1991); Lohoff & Neftci (2024), section 2, for the tie-break.
     """
-    state = Elimination(graph)
-
-    def degree(vertex: int) -> float:
-        size = 1
-        for extent in graph.shapes[vertex]:
-            size *= extent
-        return state.multiplications(vertex) / size
-
-    degrees = {vertex: degree(vertex) for vertex in graph.vertices}
-    queue = [(value, vertex) for vertex, value in degrees.items()]
-    heapq.heapify(queue)
-    while queue:
-        value, vertex = heapq.heappop(queue)
-        if degrees.get(vertex) != value:
-            continue  # superseded by a later entry, or already eliminated
-        del degrees[vertex]
-        touched = state.neighbours(vertex)
-        state.eliminate(vertex)
-        for neighbour in touched:
-            if neighbour in degrees and (new := degree(neighbour)) != degrees[neighbour]:
-                degrees[neighbour] = new
-                heapq.heappush(queue, (new, neighbour))
-    return state
+    return given(graph, greedy(skeleton(graph, "multiplications"))[0])
 
 
 def given(graph: Graph, order: Iterable[int]) -> Elimination:
@@ -63,12 +47,51 @@ def given(graph: Graph, order: Iterable[int]) -> Elimination:
     return state
 
 
-def auto(graph: Graph) -> Elimination:
-    """The cheapest of forward, reverse and Markowitz, by operations executed."""
-    if len(graph.vertices) < 2:
+def auto(graph: Graph, work: int = DEFAULT_WORK) -> Elimination:
+    """The cheapest, by operations executed, of forward, reverse and what greedy searches find.
+
+    The searches stop by the amount of work and not by the clock, so that every process that plans
+    the same function comes to the same order.
+
+    Args:
+        graph: the graph.
+        work: how many products of blocks the searches may look at. Forward, reverse and minimal
+            Markowitz are tried in any case.
+    """
+    vertices = graph.vertices
+    if len(vertices) < 2:
         return forward(graph)
-    candidates = [forward(graph), reverse(graph), markowitz(graph)]
-    return min(candidates, key=lambda state: _flops(state))
+    counted = skeleton(graph, "flops")
+    found = {
+        order: counted.evaluate(order)
+        for order in (
+            vertices,
+            vertices[::-1],
+            greedy(counted.priced("multiplications"))[0],
+        )
+    }
+    classical = min(found, key=found.__getitem__)
+    for order, cost in _searched(counted, work):
+        found.setdefault(order, cost)
+    best = min(found, key=found.__getitem__)
+    state = given(graph, best)
+    if best != classical:
+        # A tape shares steps that the skeleton counts twice.
+        state = min((state, given(graph, classical)), key=_flops)
+    return state
+
+
+def _searched(graph: Skeleton, work: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Greedy orders by every score, ties broken either way and then at random."""
+    draw = random.Random(0)
+    per_order = 2 * sum(map(len, graph.successors.values()))
+    most = min(work // max(per_order, 1), _MOST_ORDERS)
+    ways = [(score, tie) for tie in ("first", "last") for score in SCORES]
+    ways += [(score, "random") for _ in range(most) for score in SCORES]
+    for score, tie in ways[:most]:
+        state = graph.copy()
+        order, cost = greedy(state, score, tie, uniform=draw.random)  # type: ignore[arg-type]
+        yield order, cost + state.remainder()
 
 
 def _flops(state: Elimination) -> int:

@@ -4,8 +4,9 @@ import collections
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 
-from jax_cce import orders
+from jax_cce import costs, orders
 from jax_cce.blocks import OperatorPiece, Piece, Step, needed, slots_of
+from jax_cce.costs import Cost
 from jax_cce.graph import Graph
 
 __all__ = ["Plan", "make"]
@@ -35,7 +36,7 @@ class Plan:
     operators: tuple[str, ...]
     graph: Graph = field(repr=False)
     results: Mapping[tuple[int, int], tuple[Piece, ...]] = field(repr=False)
-    _costs: Mapping[str, int] = field(repr=False)
+    _cost: Cost = field(repr=False)
 
     @property
     def num_vertices(self) -> int:
@@ -48,16 +49,16 @@ class Plan:
         Args:
             name: "multiplications", the count of the published tables (Lohoff & Neftci 2024;
                 one per product of two coefficients, factors of one included, layout equations
-                free), or "flops", the additions and multiplications that are executed, where
-                static factors of one cost nothing. Neither counts the local partials.
+                free); "nonunit_multiplications", the same without products by a factor known to
+                be 1 or -1; "flops", the additions and multiplications that are executed, where
+                static factors of one cost nothing; "bytes", what the steps read and write, at
+                eight bytes a number; or "runtime_model", an estimate in picoseconds from bytes,
+                flops and steps. None counts the computation of the local partials.
 
         Raises:
             ValueError: for an unknown name.
         """
-        if name not in self._costs:
-            names = ", ".join(map(repr, self._costs))
-            raise ValueError(f"cost must be one of {names}, but got {name!r}.")
-        return self._costs[name]
+        return costs.measure(name, self._cost)
 
     def __str__(self) -> str:
         """The plan as text: a summary, then one line for each step."""
@@ -96,10 +97,13 @@ def make(graph: Graph, order: str | tuple[int, ...]) -> Plan:
         _operators(graph),
         graph,
         results,
-        {
-            "multiplications": state.tape.cost.multiplications,
-            "flops": sum(step.flops for step in steps),
-        },
+        Cost(
+            state.tape.cost.multiplications,
+            state.tape.cost.nonunit,
+            sum(step.flops for step in steps),
+            sum(step.moved for step in steps),
+            len(steps),
+        ),
     )
 
 
