@@ -2,10 +2,13 @@
 
 `jacobian` takes the place of `jax.jacrev`, `hessian` that of `jax.hessian`, and
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
-computed. `jax_cce.extend` registers rules for your own primitives.
+computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
+`jax_cce.extend` registers rules for your own primitives.
 """
 
-from jax_cce import extend
+from typing import Any
+
+from jax_cce import choosing, extend, registry
 from jax_cce.api import hessian, jacobian, plan, value_and_jacobian
 from jax_cce.plans import Plan
 from jax_cce.programs import CacheInfo, cache_clear, cache_info
@@ -18,11 +21,28 @@ __all__ = [
     "StructuredJacobian",
     "cache_clear",
     "cache_info",
+    "explain",
     "extend",
     "hessian",
     "jacobian",
+    "optimize",
+    "optimize_many",
     "plan",
+    "registry",
     "value_and_jacobian",
 ]
 
+# What the package of order searches adds; it imports this one, so it is loaded on first use.
+_SEARCH = ("explain", "optimize", "optimize_many")
+
 __version__ = "0.1.0"
+
+
+def __getattr__(name: str) -> Any:
+    if name in _SEARCH:
+        return getattr(choosing.search_package(), name)
+    raise AttributeError(f"module 'jax_cce' has no attribute {name!r}")
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_SEARCH})

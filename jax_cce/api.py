@@ -1,27 +1,35 @@
 """The public transformations, with exactly the contract of `jax.jacrev`."""
 
 import functools
-import operator
 import os
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
 from jax import lax
-from jax import numpy as jnp
-from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
+from jax.tree_util import tree_flatten, tree_unflatten
 
-from jax_cce import entries, folding, graph, orders, plans, programs, tracing
-from jax_cce.emit import emit
+from jax_cce import choosing, contract, folding, orders, programs, tracing
+from jax_cce.choosing import Wish
+from jax_cce.contract import Call, Format, Traced
+from jax_cce.emit import emit, emit_by_mode
+from jax_cce.graph import Graph
 from jax_cce.plans import Plan
 from jax_cce.rules.linearised import is_linear
 from jax_cce.structured import Coordinates, StructuredJacobian
 
-__all__ = ["hessian", "jacobian", "plan", "value_and_jacobian"]
+__all__ = [
+    "Subject",
+    "hessian",
+    "jacobian",
+    "jacobian_by",
+    "plan",
+    "subject",
+    "value_and_jacobian",
+]
 
 Order = str | Sequence[int]
-Format = Literal["dense", "bcoo", "structured"]
 
 
 def jacobian(
@@ -33,6 +41,8 @@ def jacobian(
     *,
     order: Order = "auto",
     format: Format = "dense",
+    search: str | None = None,
+    search_budget: float | None = None,
 ) -> Callable[..., Any]:
     """Jacobian of `fun` by vertex elimination; takes the place of `jax.jacrev`.
 
@@ -46,12 +56,18 @@ def jacobian(
             complex.
         allow_int: whether integer inputs are allowed; their Jacobian is zero.
         order: the elimination order: "forward", "reverse", "markowitz" (minimal Markowitz
-            degree), "auto" (the cheapest of these), or the vertices of the function's graph in
-            any order (see `plan`).
+            degree), "auto" (the one stored by `optimize`, else the cheapest that a quick search
+            finds), or the vertices of the function's graph in any order (see `plan`).
         format: what each block of the Jacobian is. "dense": an array. "bcoo": a
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
             structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on
             data. "structured": a `StructuredJacobian`, which stores distinct coefficients only.
+        search: the strategy with which order="auto" searches where no order is stored, such as
+            "annealing" (see `optimize`); what it finds is stored. None tries greedy orders.
+        search_budget: how long that search may take, in seconds; a strategy gets half a second
+            unless told otherwise. Greedy orders are bounded by the work that is nominally done in
+            that time and not by the clock, so that every process finds the same; None stands for
+            well under a second, and 0 leaves forward, reverse and minimal Markowitz.
 
     Returns:
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
@@ -62,7 +78,7 @@ def jacobian(
     Raises:
         TypeError: for inputs and outputs of dtypes that `jax.jacrev` refuses.
         ValueError: for argnums out of range or repeated, orders that are no permutation of
-            the graph's vertices, and unknown formats.
+            the graph's vertices, unknown formats and strategies, and negative budgets.
         MemoryError: where a dense Jacobian would take more than half of the device's memory.
 
     Source: Griewank & Walther, "Evaluating Derivatives" (2008), chapters 9 and 10; Lohoff &
@@ -75,7 +91,8 @@ def jacobian(
         Array([[0., 2.],
                [0., 1.]], dtype=float32)
     """
-    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, format, value=False)
+    wish = _wish(order, search, search_budget)
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, wish, format, value=False)
 
     @functools.wraps(fun)
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -94,6 +111,8 @@ def value_and_jacobian(
     *,
     order: Order = "auto",
     format: Format = "dense",
+    search: str | None = None,
+    search_budget: float | None = None,
 ) -> Callable[..., Any]:
     """Value and Jacobian of `fun` together, sharing the evaluation of `fun`.
 
@@ -112,7 +131,8 @@ def value_and_jacobian(
         Array([[2., 0.],
                [0., 6.]], dtype=float32)
     """
-    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, order, format, value=True)
+    wish = _wish(order, search, search_budget)
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, wish, format, value=True)
 
     @functools.wraps(fun)
     def value_and_jacobian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -130,6 +150,8 @@ def hessian(
     *,
     order: Order = "auto",
     format: Format = "dense",
+    search: str | None = None,
+    search_budget: float | None = None,
 ) -> Callable[..., Any]:
     """Hessian of `fun`: the Jacobian of its Jacobian; takes the place of `jax.hessian`.
 
@@ -140,6 +162,8 @@ def hessian(
         holomorphic: as for `jacobian`.
         order: the elimination order of the outer Jacobian, on the graph of the inner one.
         format: as for `jacobian`.
+        search: as for `jacobian`, for the outer one.
+        search_budget: as for `jacobian`, for the outer one.
 
     Example:
         >>> import jax, jax.numpy as jnp, jax_cce
@@ -148,11 +172,20 @@ def hessian(
                [ 3.,  0.]], dtype=float32)
     """
     inner = jacobian(fun, argnums, has_aux, holomorphic)
-    dense = jacobian(inner, argnums, has_aux, holomorphic, order=order)
-    if _check_format(format) == "dense":
+    wish = _wish(order, search, search_budget)
+    dense = jacobian(
+        inner,
+        argnums,
+        has_aux,
+        holomorphic,
+        order=order,
+        search=search,
+        search_budget=search_budget,
+    )
+    if contract.check_format(format) == "dense":
         return dense
     gradient = _transform(
-        inner, argnums, has_aux, holomorphic, False, order, format, value=False, symmetric=True
+        inner, argnums, has_aux, holomorphic, False, wish, format, value=False, symmetric=True
     )
 
     @functools.wraps(fun)
@@ -216,8 +249,10 @@ def _hessian_by_terms(
                 ]
             else:
                 # A constant Jacobian.
-                varied = [args[k] for k in _positions(argnums, len(args))]
-                leaves, trees = jax.tree.flatten(varied[0] if _is_index(argnums) else varied)
+                varied = [args[k] for k in contract.positions(argnums, len(args))]
+                leaves, trees = jax.tree.flatten(
+                    varied[0] if contract.is_index(argnums) else varied
+                )
                 leaves = [
                     StructuredJacobian(block.shape, np.shape(leaf), block.dtype, (), ())
                     for leaf in leaves
@@ -240,6 +275,8 @@ def plan(
     holomorphic: bool = False,
     allow_int: bool = False,
     format: Format = "dense",
+    search: str | None = None,
+    search_budget: float | None = None,
 ) -> Callable[..., Plan]:
     """How the Jacobian of `fun` would be computed, from shapes alone.
 
@@ -251,6 +288,8 @@ def plan(
         holomorphic: as for `jacobian`.
         allow_int: as for `jacobian`.
         format: as for `jacobian`; a sparse one leaves out the assembly of dense blocks.
+        search: as for `jacobian`.
+        search_budget: as for `jacobian`.
 
     Returns:
         A function with the arguments of `fun`, any array of which may be a
@@ -265,99 +304,99 @@ def plan(
         >>> p.cost("multiplications")
         3
     """
-    _check_callable(fun)
-    checked = orders.check(order)
-    sparse = _check_format(format) != "dense"
+    contract.check_callable(fun)
+    wish = _wish(order, search, search_budget)
+    sparse = contract.check_format(format) != "dense"
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
-        traced = _trace(call, hoist=False)
+        call = Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
+        traced = contract.trace(call, hoist=False)
         known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
-        return _plan(traced, known, holomorphic, sparse, checked)
+        kind = {"holomorphic": holomorphic, "sparse": sparse}
+        found = None
+        if wish.order == "auto":
+            batch = tracing.batch_size(call.leaves)
+            found = choosing.look_up(None, traced, known, **kind, batch=batch)
+        return choosing.plan(traced, known, wish, found, **kind)
 
-    def plan_fun(*args: Any, **kwargs: Any) -> Plan:
+    return _from_shapes(planned)
+
+
+class Subject(NamedTuple):
+    """What an order is searched for: the Jacobian of one function at arguments of some shapes.
+
+    Attributes:
+        name: the function's name, for people only.
+        key: its key in the registry.
+        graphs: its graph, and under True that with its small arrays taken apart.
+    """
+
+    name: str
+    key: str
+    graphs: dict[bool, Graph]
+
+
+def subject(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    format: Format = "dense",
+) -> Callable[..., Subject]:
+    """What order searches work on; takes the arguments of `plan`."""
+    contract.check_callable(fun)
+    sparse = contract.check_format(format) != "dense"
+
+    def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Subject:
+        call = Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
+        traced = contract.trace(call, hoist=False)
+        known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
+        kind = {"holomorphic": holomorphic, "sparse": sparse}
+        return Subject(
+            getattr(fun, "__name__", type(fun).__name__),
+            choosing.key(traced, known, **kind),
+            choosing.graphs(traced, known, **kind),
+        )
+
+    return _from_shapes(prepared)
+
+
+def jacobian_by(
+    wish: Wish,
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    format: Format = "dense",
+) -> Callable[..., Any]:
+    """`jacobian` by a certain order, form of the graph and method."""
+    compute = _transform(fun, argnums, has_aux, holomorphic, allow_int, wish, format, value=False)
+    return lambda *args, **kwargs: compute(args, kwargs)[1]
+
+
+def _from_shapes(
+    made_of: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+) -> Callable[..., Any]:
+    """Lets any array among the arguments be a `jax.ShapeDtypeStruct`."""
+
+    def from_shapes(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = tree_flatten((args, kwargs))
         shapes = [k for k, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
-        made: list[Plan] = []
+        made: list[Any] = []
 
         def abstractly(*tracers: Any) -> None:
             for k, tracer in zip(shapes, tracers, strict=True):
                 leaves[k] = tracer
-            made.append(planned(*tree_unflatten(tree, leaves)))
+            made.append(made_of(*tree_unflatten(tree, leaves)))
 
         jax.eval_shape(abstractly, *(leaves[k] for k in shapes))
         return made[0]
 
-    return plan_fun
-
-
-class _Traced(NamedTuple):
-    """A traced function: its program and what puts the results back into trees.
-
-    Attributes:
-        program: its inputs are the leaves; its outputs the values' leaves, then traced aux leaves.
-        constants: values of its constants.
-        num_values: how many outputs are to be differentiated.
-        value_tree: tree structure of the value.
-        aux: puts the traced leaves of the auxiliary data back among the static ones.
-    """
-
-    program: tracing.Program
-    constants: list[Any]
-    num_values: int
-    value_tree: Any
-    aux: Callable[[Sequence[Any]], Any]
-
-
-class _Call:
-    """One call of a transformed function: the checked and flattened arguments."""
-
-    def __init__(
-        self,
-        fun: Callable[..., Any],
-        argnums: Any,
-        has_aux: bool,
-        holomorphic: bool,
-        allow_int: bool,
-        args: tuple[Any, ...],
-        kwargs: dict[str, Any],
-    ) -> None:
-        self.fun, self.has_aux, self.holomorphic = fun, has_aux, holomorphic
-        self.args, self.kwargs, self.argnums = args, kwargs, argnums
-        self.positions = _positions(argnums, len(args))
-        varied = tuple(args[position] for position in self.positions)
-        self.leaves, self.tree = tree_flatten(varied)
-        self.avals = []
-        for index, leaf in enumerate(self.leaves):
-            aval = _typeof(leaf)
-            problem = _input_problem(aval, holomorphic, allow_int)
-            if problem:
-                path, _ = tree_flatten_with_path(varied)[0][index]
-                at = f"argument {self.positions[path[0].idx]}{keystr(path[1:])}"
-                raise TypeError(f"{problem} (at {at}).")
-            self.avals.append(aval)
-
-    def run(self, leaves: Sequence[Any]) -> tuple[list[Any], Any, list[Any], Any]:
-        """Runs the user's function: leaves and tree of the value, leaves and tree of the aux."""
-        full = list(self.args)
-        varied = tree_unflatten(self.tree, leaves)
-        for position, value in zip(self.positions, varied, strict=True):
-            full[position] = value
-        value = self.fun(*full, **self.kwargs)
-        aux = None
-        if self.has_aux:
-            if not isinstance(value, (tuple, list)) or len(value) != 2:
-                raise TypeError(
-                    "jacobian with has_aux=True expects fun to return a pair (output, auxiliary "
-                    f"data), but it returned {type(value).__name__}: {value!r}."
-                )
-            value, aux = value
-        value_leaves, value_tree = tree_flatten(value)
-        for leaf in value_leaves:
-            problem = _output_problem(_typeof(leaf), self.holomorphic)
-            if problem:
-                raise TypeError(problem)
-        return value_leaves, value_tree, *tree_flatten(aux)
+    return from_shapes
 
 
 def _transform(
@@ -366,30 +405,29 @@ def _transform(
     has_aux: bool,
     holomorphic: bool,
     allow_int: bool,
-    order: Order,
+    wish: Wish,
     format: Format,
     *,
     value: bool,
     symmetric: bool = False,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any, Any]]:
     """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux)."""
-    _check_callable(fun)
-    checked = orders.check(order)
-    _check_format(format)
+    contract.check_callable(fun)
+    contract.check_format(format)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        call = _Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
+        call = Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
         staged = any(map(tracing.is_staged, call.leaves))
         try:
-            traced = _trace(call, hoist=not staged)
+            traced = contract.trace(call, hoist=not staged)
         except (
             jax.errors.ConcretizationTypeError,
             jax.errors.NonConcreteBooleanIndexError,
         ):
             if staged:
                 raise
-            return _at_value(call, checked, format)
-        how = _How(checked, holomorphic, format, value, symmetric)
+            return _at_value(call, wish, format)
+        how = _How(wish, holomorphic, format, value, symmetric)
         outputs, blocks = _execute(traced, call.avals, call.leaves, how)
         leaves = outputs[: traced.num_values] if value else []
         return (
@@ -401,61 +439,19 @@ def _transform(
     return compute
 
 
-def _trace(call: _Call, *, hoist: bool) -> _Traced:
-    value_tree, aux_tree, num_values = None, None, 0
-    static_aux: list[Any] = []
-
-    def flat(*leaves: Any) -> list[Any]:
-        nonlocal value_tree, aux_tree, num_values, static_aux
-        values, value_tree, aux, aux_tree = call.run(leaves)
-        num_values = len(values)
-        static_aux = [None if tracing.is_tracer(leaf) else leaf for leaf in aux]
-        traced_aux = [leaf for leaf in aux if tracing.is_tracer(leaf)]
-        moving[:] = [tracing.is_tracer(leaf) for leaf in aux]
-        return [*values, *traced_aux]
-
-    moving: list[bool] = []
-    program, constants = tracing.trace(flat, call.leaves, hoist=hoist)
-
-    def aux_of(traced_leaves: Sequence[Any]) -> Any:
-        fresh = iter(traced_leaves)
-        return tree_unflatten(
-            aux_tree,
-            [next(fresh) if m else leaf for m, leaf in zip(moving, static_aux, strict=True)],
-        )
-
-    return _Traced(program, constants, num_values, value_tree, aux_of)
-
-
-def _plan(
-    traced: _Traced,
-    known: Mapping[int, np.ndarray],
-    holomorphic: bool,
-    sparse: bool,
-    order: str | tuple[int, ...],
-) -> Plan:
-    """The plan of a traced function, its small arrays taken apart where that is cheaper."""
-    program = folding.fold(traced.program, known, sparse=sparse)
-    names = [
-        name for name in range(program.num_inputs) if tracing.is_differentiable(program.avals[name])
-    ]
-
-    def build(program: tracing.Program) -> graph.Graph:
-        outputs = program.outputs[: traced.num_values]
-        return graph.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
-
-    expanded = None if holomorphic else entries.expand(program)
-    if expanded is None:
-        return plans.make(build(program), order)
-    candidates = [plans.make(build(one), "auto") for one in (program, expanded)]
-    cheapest = min(candidates, key=lambda made: made.cost("flops"))
-    return cheapest if order == "auto" else plans.make(cheapest.graph, order)
+def _wish(order: Order, search: str | None, search_budget: float | None) -> Wish:
+    checked = orders.check(order)
+    if search is not None:
+        choosing.search_package().strategies.named(search)
+    if search_budget is not None and not search_budget >= 0:
+        raise ValueError(f"search_budget must be at least 0 seconds, but got {search_budget!r}.")
+    return Wish(checked, search, search_budget)
 
 
 class _How(NamedTuple):
     """What is asked of a traced function."""
 
-    order: str | tuple[int, ...]
+    wish: Wish
     holomorphic: bool
     format: Format
     value: bool
@@ -463,7 +459,7 @@ class _How(NamedTuple):
 
 
 def _execute(
-    traced: _Traced, avals: Sequence[Any], leaves: Sequence[Any], how: _How
+    traced: Traced, avals: Sequence[Any], leaves: Sequence[Any], how: _How
 ) -> tuple[list[Any], list[list[Any]]]:
     """The program's outputs (without `value`, the auxiliary ones only) and its blocks.
 
@@ -475,9 +471,18 @@ def _execute(
 
     sparse = how.format != "dense"
     known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
+    kind = {"holomorphic": how.holomorphic, "sparse": sparse}
+    staged = any(map(tracing.is_staged, (*leaves, *traced.constants)))
+    name = None
+    if not staged:
+        name = programs.key(traced.program), folding.key(known), traced.num_values, how
+    found = None
+    if how.wish.order == "auto" and how.wish.entries is None:
+        batch = tracing.batch_size(leaves)
+        found = choosing.look_up(name, traced, known, **kind, batch=batch)
 
-    def build(traced: _Traced) -> Callable[..., Any]:
-        made = _plan(traced, known, how.holomorphic, sparse, how.order)
+    def build(traced: Traced) -> Callable[..., Any]:
+        made = choosing.plan(traced, known, how.wish, found, **kind)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = _results(traced, avals, made, how, constants, leaves)
@@ -485,13 +490,13 @@ def _execute(
 
         return jacobian_program
 
-    if any(map(tracing.is_staged, (*leaves, *traced.constants))):
+    if staged:
         outputs, blocks = build(traced)(traced.constants, leaves)
     else:
         # The cache must keep neither the constants of its first call nor its auxiliary data.
-        bare = traced._replace(constants=[], aux=_no_aux)
-        key = programs.key(traced.program), folding.key(known), traced.num_values, how
-        compiled = programs.compiled(key, lambda: jax.jit(build(bare)))
+        bare = traced._replace(constants=[], aux=contract.no_aux)
+        chosen = found and (found.entry.order, found.entry.entries, found.entry.method)
+        compiled = programs.compiled((name, chosen), lambda: jax.jit(build(bare)))
         outputs, blocks = compiled(traced.constants, leaves)
     return outputs, [
         [block.to_bcoo() if isinstance(block, Coordinates) else block for block in row]
@@ -499,7 +504,7 @@ def _execute(
     ]
 
 
-def _check_memory(traced: _Traced, avals: Sequence[Any]) -> None:
+def _check_memory(traced: Traced, avals: Sequence[Any]) -> None:
     """Refuses a dense Jacobian that cannot reasonably be held, before anything is allocated."""
     outputs = [traced.program.aval(atom) for atom in traced.program.outputs[: traced.num_values]]
     rows = sum(map(tracing.size, outputs))
@@ -531,12 +536,8 @@ def _device_memory() -> int:
         return 0
 
 
-def _no_aux(leaves: Sequence[Any]) -> None:
-    return None
-
-
 def _results(
-    traced: _Traced,
+    traced: Traced,
     avals: Sequence[Any],
     made: Plan,
     how: _How,
@@ -544,7 +545,8 @@ def _results(
     leaves: Any,
 ) -> tuple[list[Any], list[list[Any]]]:
     """The outputs, and for each value leaf the list of blocks over input leaves."""
-    outputs, found = emit(made, constants, leaves)
+    run = emit if made.method == "elimination" else emit_by_mode
+    outputs, found = run(made, constants, leaves)
     position = {name: index for index, name in enumerate(made.graph.inputs)}
     rows = []
     for at, value in enumerate(outputs[: traced.num_values]):
@@ -574,7 +576,7 @@ def _formatted(block: StructuredJacobian, aval: Any, format: Format) -> Any:
     return tracing.convert(array, aval.dtype, bool(getattr(aval, "weak_type", False)))
 
 
-def _at_value(call: _Call, order: str | tuple[int, ...], format: Format) -> tuple[Any, Any, Any]:
+def _at_value(call: Call, wish: Wish, format: Format) -> tuple[Any, Any, Any]:
     """The Jacobian of a function whose Python control flow depends on values.
 
     `jax.vjp` runs the function on the concrete values, as `jax.jacrev` does; what is eliminated
@@ -604,9 +606,9 @@ def _at_value(call: _Call, order: str | tuple[int, ...], format: Format) -> tupl
     program, constants = tracing.trace(flat, seeds, hoist=True)
     linear = is_linear(program)
     if linear:
-        traced = _Traced(program, constants, len(chosen), None, _no_aux)
+        traced = Traced(program, constants, len(chosen), None, contract.no_aux)
         zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
-        how = _How(order, call.holomorphic, "structured", False)
+        how = _How(wish, call.holomorphic, "structured", False)
         _, found = _execute(traced, out_avals, zeros, how)
     else:
         # A pullback that may be nonlinear (gradient clipping, say) has a meaning on rows only.
@@ -634,117 +636,10 @@ def _at_value(call: _Call, order: str | tuple[int, ...], format: Format) -> tupl
     )
 
 
-def _as_tree(blocks: Sequence[Sequence[Any]], call: _Call, value_tree: Any) -> Any:
-    single = _is_index(call.argnums)
+def _as_tree(blocks: Sequence[Sequence[Any]], call: Call, value_tree: Any) -> Any:
+    single = contract.is_index(call.argnums)
     rows = []
     for row in blocks:
         tree = tree_unflatten(call.tree, row)
         rows.append(tree[0] if single else tree)
     return tree_unflatten(value_tree, rows)
-
-
-def _is_index(argnums: Any) -> bool:
-    try:
-        operator.index(argnums)
-    except TypeError:
-        return False
-    return True
-
-
-def _check_callable(fun: Any) -> None:
-    if not callable(fun):
-        raise TypeError(f"Expected a callable value, got {fun!r}.")
-
-
-def _check_format(format: Any) -> Any:
-    if format not in get_args(Format):
-        names = ", ".join(map(repr, get_args(Format)))
-        raise ValueError(f"format must be one of {names}, but got {format!r}.")
-    return format
-
-
-def _positions(argnums: Any, num_args: int) -> tuple[int, ...]:
-    """The differentiated positional arguments, as nonnegative positions.
-
-    Raises:
-        TypeError: if `argnums` is neither an integer nor a sequence of integers.
-        ValueError: if one is out of range or repeated.
-    """
-    try:
-        received = (
-            (operator.index(argnums),)
-            if _is_index(argnums)
-            else tuple(operator.index(k) for k in argnums)
-        )
-    except TypeError as error:
-        raise TypeError(
-            f"argnums must be an integer or a sequence of integers, but got {argnums!r}."
-        ) from error
-    for position in received:
-        if not -num_args <= position < num_args:
-            raise ValueError(
-                "argnums must be greater than or equal to -len(args) and less than len(args), "
-                f"but got value {position} for len(args) == {num_args}."
-            )
-    positions = tuple(position % num_args for position in received)
-    if len(set(positions)) != len(positions):
-        raise ValueError(
-            f"argnums must name each argument once, but got {argnums!r} for {num_args} arguments."
-        )
-    return positions
-
-
-def _typeof(leaf: Any) -> Any:
-    try:
-        return jax.typeof(leaf)
-    except TypeError:
-        raise TypeError(
-            f"Argument '{leaf}' of type {type(leaf)} is not a valid JAX type."
-        ) from None
-
-
-def _input_problem(aval: Any, holomorphic: bool, allow_int: bool) -> str | None:
-    """What `jax.jacrev` would object to in an input; None if nothing."""
-    dtype = aval.dtype
-    if holomorphic and not jnp.issubdtype(dtype, np.complexfloating):
-        return (
-            "jacobian with holomorphic=True requires inputs with complex dtype, but got "
-            f"{dtype.name}"
-        )
-    if (
-        jnp.issubdtype(dtype, jax.dtypes.extended)
-        or jnp.issubdtype(dtype, np.integer)
-        or jnp.issubdtype(dtype, np.bool_)
-    ):
-        if not allow_int:
-            return (
-                "jacobian requires real- or complex-valued inputs (input dtype that is a "
-                f"sub-dtype of np.inexact), but got {dtype.name}. If you want to use Boolean- or "
-                "integer-valued inputs, set allow_int to True"
-            )
-    elif jnp.issubdtype(dtype, np.complexfloating) and not holomorphic:
-        return None  # the output decides, as for jax.jacrev
-    return None
-
-
-def _output_problem(aval: Any, holomorphic: bool) -> str | None:
-    """What `jax.jacrev` would object to in an output; None if nothing."""
-    dtype = aval.dtype
-    if jnp.issubdtype(dtype, jax.dtypes.extended):
-        return f"jacobian with output element type {dtype.name}."
-    if holomorphic:
-        if jnp.issubdtype(dtype, np.complexfloating):
-            return None
-        return (
-            "jacobian with holomorphic=True requires outputs with complex dtype, but got "
-            f"{dtype.name}."
-        )
-    requires = (
-        "jacobian requires real-valued outputs (output dtype that is a sub-dtype of np.floating), "
-        f"but got {dtype.name}. "
-    )
-    if jnp.issubdtype(dtype, np.complexfloating):
-        return requires + "For holomorphic differentiation, pass holomorphic=True."
-    if not jnp.issubdtype(dtype, np.floating):
-        return requires + "For functions with integer outputs, return them with has_aux=True."
-    return None

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax
 import jax.numpy as jnp
 
 from jax_cce import tracing
@@ -12,7 +13,7 @@ from jax_cce.rules.registry import Site
 from jax_cce.structure import Term
 from jax_cce.structured import StructuredJacobian
 
-__all__ = ["emit"]
+__all__ = ["emit", "emit_by_mode"]
 
 
 def emit(
@@ -88,3 +89,28 @@ def emit(
         shapes = graph.shapes[graph.outputs[output]], graph.shapes[graph.inputs[name]]
         blocks[output, name] = StructuredJacobian.from_slots(*shapes, dtype, pieces, slots)
     return [tracing.read(values, atom) for atom in program.outputs], blocks
+
+
+def emit_by_mode(
+    plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
+) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
+    """Like `emit`, by `jax.jacfwd` or `jax.jacrev` as the plan's method says."""
+    graph = plan.graph
+    names = graph.inputs
+
+    def function(*varied: Any) -> tuple[list[Any], list[Any]]:
+        values = list(inputs)
+        for name, value in zip(names, varied, strict=True):
+            values[name] = value
+        outputs = tracing.evaluate(graph.program, constants, values)
+        return outputs[: len(graph.outputs)], outputs
+
+    transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
+    jacobian = transform(function, argnums=tuple(range(len(names))), has_aux=True)
+    found, outputs = jacobian(*(inputs[name] for name in names))
+    blocks = {
+        (at_output, at_input): StructuredJacobian.fromdense(array, jnp.shape(outputs[at_output]))
+        for at_output, row in enumerate(found)
+        for at_input, array in enumerate(row)
+    }
+    return outputs, blocks

@@ -6,12 +6,13 @@ products and sums, each carried out once by the tape that will carry it out in e
 `Skeleton`, a graph whose edges hold such numbers, an order is evaluated without touching a block.
 """
 
+import dataclasses
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
-from typing import Protocol
+from typing import Any, Protocol
 
 from jax_cce import costs
-from jax_cce.blocks import Block, OperatorPiece, Piece, Tape
+from jax_cce.blocks import Block, Operator, OperatorPiece, Piece, Tape
 from jax_cce.costs import Cost
 from jax_cce.graph import Graph
 
@@ -86,6 +87,10 @@ class Structures:
             self._blocks.append((block, out_shape, in_shape))
         return kind
 
+    def block(self, kind: int) -> Block:
+        """The first block that was seen of a kind."""
+        return self._blocks[kind][0]
+
     def product(self, later: int, earlier: int) -> tuple[int, Cost]:
         """The kind of a product and what it costs."""
         found = self._products.get((later, earlier))
@@ -122,6 +127,31 @@ class Structures:
             self._finals[kind] = tape.cost
         return self._finals[kind]
 
+    def __getstate__(self) -> dict[str, Any]:
+        # What an operator computes cannot be sent to another process, nor is it needed there.
+        inert: dict[int, Operator] = {}
+
+        def stripped(block: Block) -> Block:
+            return tuple(
+                piece
+                if isinstance(piece, Piece)
+                else piece._replace(
+                    operator=inert.setdefault(id(piece.operator), _inert(piece.operator))
+                )
+                for piece in block
+            )
+
+        blocks = [(stripped(block), *shapes) for block, *shapes in self._blocks]
+        return self.__dict__ | {"_blocks": blocks, "_number": None}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self._number = {
+            (tuple(_described(piece, True) for piece in block), *shapes): kind
+            for kind, (block, *shapes) in enumerate(self._blocks)
+            if block
+        }
+
     def _tape(self) -> Tape:
         self._memory = self._memory.without_blocks()
         return self._memory
@@ -155,6 +185,19 @@ class Kinds:
     def final(self, kind: int) -> int:
         """What it costs to bring a block of the Jacobian into the form that is returned."""
         return costs.measure(self.cost, self.structures.final(kind))
+
+
+def _inert(operator: Operator) -> Operator:
+    """An operator of the same shapes and cost that cannot be applied."""
+    return dataclasses.replace(
+        operator,
+        jvp=None if operator.jvp is None else _not_here,
+        vjp=None if operator.vjp is None else _not_here,
+    )
+
+
+def _not_here(*_: Any) -> Any:
+    raise RuntimeError("This operator was sent to another process to be priced, not applied.")
 
 
 def _described(piece: Piece | OperatorPiece, exact: bool) -> object:

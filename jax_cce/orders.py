@@ -130,12 +130,13 @@ def check(order: Any) -> str | tuple[int, ...]:
         ) from error
 
 
-def eliminate(graph: Graph, order: str | Sequence[int]) -> Elimination:
+def eliminate(graph: Graph, order: str | Sequence[int], work: int = DEFAULT_WORK) -> Elimination:
     """Eliminates all vertices in a checked order.
 
     Args:
         graph: the graph.
         order: a name, or vertices numbered from the first variable that an equation computes.
+        work: how many products of blocks "auto" may look at while it searches.
 
     Raises:
         ValueError: where the sequence is no permutation of the graph's vertices.
@@ -151,6 +152,8 @@ def eliminate(graph: Graph, order: str | Sequence[int]) -> Elimination:
                 f"got {order!r}."
             )
         return reverse(graph)
+    if order == "auto":
+        return auto(graph, work)
     if isinstance(order, str):
         return ORDERS[order](graph)
     expected, received = {vertex - first for vertex in graph.vertices}, set(order)

@@ -1,8 +1,10 @@
 """A plan: the order, the recorded steps and their cost, made from shapes alone."""
 
 import collections
+import dataclasses
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from typing import Any
 
 from jax_cce import costs, orders
 from jax_cce.blocks import OperatorPiece, Piece, Step, needed, slots_of
@@ -27,6 +29,11 @@ class Plan:
         steps: the computations in order; `str(step)` is readable.
         operators: names of the primitives whose local Jacobian is a linear operator, which is
             applied to columns or rows because it has no structured form.
+        method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode was measured to be
+            faster on this device, and runs instead of the steps.
+        source: where the order comes from: "given", "searched", or the layer of the registry
+            that it was found in: "memory", "user", "shared", "shipped".
+        entries: whether small arrays are taken apart entry by entry.
     """
 
     order: tuple[int, ...]
@@ -37,6 +44,13 @@ class Plan:
     graph: Graph = field(repr=False)
     results: Mapping[tuple[int, int], tuple[Piece, ...]] = field(repr=False)
     _cost: Cost = field(repr=False)
+    method: str = "elimination"
+    source: str = "given"
+    entries: bool = False
+
+    def of(self, **facts: Any) -> "Plan":
+        """The same plan with other facts about where it comes from."""
+        return dataclasses.replace(self, **facts)
 
     @property
     def num_vertices(self) -> int:
@@ -66,25 +80,29 @@ class Plan:
         lines = [
             f"Plan: {self.num_vertices} vertices, {self.num_edges} edges, "
             f"{self.cost('multiplications')} multiplications, {self.cost('flops')} flops",
-            f"  order: {' '.join(map(str, self.order)) or '(nothing to eliminate)'}",
+            f"  order ({self.source}): "
+            f"{' '.join(map(str, self.order)) or '(nothing to eliminate)'}",
             f"  steps: {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}",
         ]
+        if self.method != "elimination":
+            lines.append(f"  runs as jax.{self.method}, which was measured to be faster here")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
         return "\n".join([*lines, *(f"  {step}" for step in self.steps)])
 
 
-def make(graph: Graph, order: str | tuple[int, ...]) -> Plan:
+def make(graph: Graph, order: str | tuple[int, ...], work: int = orders.DEFAULT_WORK) -> Plan:
     """Eliminates all vertices of a graph and records how.
 
     Args:
         graph: the graph.
         order: a checked order.
+        work: how many products of blocks "auto" may look at while it searches.
 
     Raises:
         ValueError: where the order is no permutation of the graph's vertices.
     """
-    state = orders.eliminate(graph, order)
+    state = orders.eliminate(graph, order, work)
     results = state.jacobian()
     wanted = [slot for block in results.values() for piece in block for slot in slots_of(piece)]
     steps = tuple(needed(state.tape.steps, wanted))

@@ -17,6 +17,8 @@ import jax
 import numpy as np
 from jax import lax
 from jax._src import source_info_util
+from jax._src.dtypes import ExtendedDType
+from jax._src.interpreters.batching import BatchTracer
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
 from jax._src.state.discharge import discharge_state
@@ -31,6 +33,7 @@ __all__ = [
     "Program",
     "Same",
     "abstract",
+    "batch_size",
     "bind",
     "constant_key",
     "convert",
@@ -39,9 +42,13 @@ __all__ = [
     "flatten_closed",
     "inner_equations",
     "is_differentiable",
+    "is_dtype",
+    "is_hoistable",
+    "is_jaxpr",
     "is_staged",
     "is_tracer",
     "jaxpr_key",
+    "mathematical_params",
     "primitive_names",
     "program_key",
     "read",
@@ -156,6 +163,17 @@ def is_tracer(x: Any) -> bool:
 def is_staged(x: Any) -> bool:
     """Whether a value only stands for one in a program under construction, as under jit."""
     return isinstance(x, DynamicJaxprTracer)
+
+
+def batch_size(leaves: Iterable[Any]) -> int | None:
+    """The number of points that `jax.vmap` stacks, over all its levels; None outside of it."""
+    sizes: dict[Any, int] = {}
+    for x in leaves:
+        while isinstance(x, BatchTracer):
+            if isinstance(x.batch_dim, int):
+                sizes[x._trace.tag] = np.shape(x.val)[x.batch_dim]
+            x = x.val
+    return math.prod(sizes.values()) if sizes else None
 
 
 def abstract(aval: Any) -> jax.ShapeDtypeStruct:
@@ -493,3 +511,65 @@ class Same:
 def size(aval: Any) -> int:
     """The number of elements of an abstract value."""
     return math.prod(aval.shape)
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Whether a value is a jaxpr, open or closed."""
+    return isinstance(value, _JAXPRS)
+
+
+def is_dtype(value: Any) -> bool:
+    """Whether a value is a dtype, NumPy's or one that JAX adds, as for random keys."""
+    return isinstance(value, (np.dtype, ExtendedDType))
+
+
+def is_hoistable(literal: Any) -> bool:
+    """Whether `trace(hoist=True)` makes a constant of a literal."""
+    return _is_hoistable(literal)
+
+
+# How a result is named, computed, rounded or placed, rather than what it is. Element types are
+# those of the results; what breaks ties between equal entries has no derivative.
+_NOT_MATHEMATICS = {
+    "accuracy",
+    "algorithm",
+    "context_mesh",
+    "copy_semantics",
+    "devices",
+    "implementation",
+    "is_stable",
+    "layout",
+    "mesh",
+    "name",
+    "out_dtype",
+    "out_sharding",
+    "precision",
+    "preferred_element_type",
+    "sharding",
+    "srcs",
+    "unconstrained_dims",
+    "unroll",
+    "use_magma",
+    "weak_type",
+    # The structure of a scan's operands, which JAX 0.12 has in place of counts.
+    "ft_in",
+    "ft_out",
+}
+
+# Parameters that JAX 0.12 calls otherwise than 0.10.
+_RENAMED = {"call_jaxpr": "jaxpr"}
+
+
+def mathematical_params(equation: Equation) -> list[tuple[str, Any]]:
+    """The parameters that a derivative may depend on, sorted by name, alike in all JAX versions."""
+    params = equation.params
+    if not params or not equation.outputs:  # what has no results is there for its effect
+        return []
+    kept = {
+        _RENAMED.get(name, name): value
+        for name, value in params.items()
+        if name not in _NOT_MATHEMATICS
+    }
+    if equation.name == "scan":
+        kept["num_consts"], kept["num_carry"] = scan_counts(equation)
+    return [(name, kept[name]) for name in sorted(kept)]

@@ -5,6 +5,9 @@ import os
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 # Thousands of small programs are compiled and run once each: compile time is all that matters.
 os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
+# No test reads or leaves orders in the user's own registry.
+os.environ["JAX_CCE_REGISTRY"] = "off"
+os.environ.pop("JAX_CCE_REGISTRY_SHARED", None)
 os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()

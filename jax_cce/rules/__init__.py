@@ -99,6 +99,15 @@ def _identity(equation: Equation) -> Hashable:
     return identity
 
 
+def custom_derivative(equation: Equation) -> Linearised | None:
+    """The traced derivative of an equation whose derivative is user code; None if it has none."""
+    active = tuple(map(tracing.is_differentiable, equation.in_avals))
+    try:
+        return _linearised(equation, active)
+    except Exception:  # an equation that is not differentiated may have no derivative
+        return None
+
+
 def custom_derivative_key(equation: Equation) -> Hashable:
     """Identifies an equation whose derivative is user code; None for any other equation.
 
@@ -106,10 +115,8 @@ def custom_derivative_key(equation: Equation) -> Hashable:
     """
     if equation.name not in _CUSTOM:
         return None
-    active = tuple(map(tracing.is_differentiable, equation.in_avals))
-    try:
-        parts = _linearised(equation, active)
-    except Exception:  # an equation that is not differentiated may have no derivative
+    parts = custom_derivative(equation)
+    if parts is None:
         return _identity(equation)
     constants = tuple(map(tracing.constant_key, parts.constants))
     # The traced program repeats the custom call for the primal: by its body, not its rule.

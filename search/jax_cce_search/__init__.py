@@ -1,6 +1,10 @@
-"""Searches for elimination orders, to sit beside `jax_cce`.
+"""Searches for elimination orders, beside `jax_cce`.
 
-No search is here yet: `jax_cce` itself picks between the forward, reverse and minimal Markowitz
-orders. Slower searches, whose better orders are worth waiting for, will live in this package,
-import `jax_cce`, and never be imported by it.
+`jax_cce` finds this package by its entry point and never imports it by name. `optimize` and
+`explain` are its public functions, there as `jax_cce.optimize` and `jax_cce.explain`.
 """
+
+from jax_cce_search import strategies
+from jax_cce_search.optimization import Optimized, find_order, optimize, optimize_many
+
+__all__ = ["Optimized", "find_order", "optimize", "optimize_many", "strategies"]

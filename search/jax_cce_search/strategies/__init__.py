@@ -1,0 +1,40 @@
+"""The strategies by name; each is a function of a `jax_cce_search.search.Search`."""
+
+from jax_cce_search.search import Strategy
+from jax_cce_search.strategies import (
+    annealing,
+    beam,
+    branch_and_bound,
+    forward,
+    greedy,
+    portfolio,
+    reverse,
+    windows,
+)
+
+__all__ = ["STRATEGIES", "named"]
+
+STRATEGIES: dict[str, Strategy] = {
+    "forward": forward.search,
+    "reverse": reverse.search,
+    "markowitz": greedy.markowitz,
+    "relative_markowitz": greedy.relative_markowitz,
+    "minimum_fill": greedy.minimum_fill,
+    "beam": beam.search,
+    "annealing": annealing.search,
+    "windows": windows.search,
+    "branch_and_bound": branch_and_bound.search,
+    "portfolio": portfolio.search,
+}
+
+
+def named(name: str) -> Strategy:
+    """The strategy of a name.
+
+    Raises:
+        ValueError: for an unknown name.
+    """
+    if name not in STRATEGIES:
+        names = ", ".join(map(repr, STRATEGIES))
+        raise ValueError(f"strategy must be one of {names}, but got {name!r}.")
+    return STRATEGIES[name]

@@ -1,0 +1,68 @@
+"""Branch and bound: proves an order optimal, or finds a better one, given time.
+
+Source: Land & Doig (1960). The bound is that of vertex-disjoint paths (`jax_cce_search.bounds`).
+"""
+
+import numpy as np
+
+from jax_cce_search import kernels
+from jax_cce_search.search import Search
+from jax_cce_search.strategies import annealing
+
+__all__ = ["search"]
+
+_CHUNK = 4096
+_SLOTS = 1 << 20
+
+
+def search(state: Search) -> None:
+    """Searches all orders, except those that cannot be better than the best one known."""
+    if state.best is None:
+        annealing.start_with(state)
+    if state.over():
+        return
+    problem, compiled = state.problem, state.problem.compiled
+    vertices = compiled.numbered(problem.vertices)
+    count = len(vertices)
+    if count < 2:
+        state.prove(state.cost)
+        return
+    least = np.array(problem.least, np.int64)
+    names = np.random.default_rng(0).integers(1, 1 << 63, count, dtype=np.uint64)
+    stack = np.zeros((count + 1, count + 4), np.int64)
+    spent = np.zeros((count + 1, 2), np.int64)
+    table = np.zeros((_SLOTS, 2), np.int64)
+    best = np.array(vertices)
+    tally = np.zeros(3, np.int64)
+
+    kernels.undo(compiled.state, 0)
+    stack[0, 0] = -1
+    spent[0, 1] = least.sum()
+    tally[1] = state.cost - problem.prefix_cost
+    while tally[0] >= 0:
+        if state.over():
+            kernels.undo(compiled.state, 0)
+            return
+        before = int(tally[2])
+        kernels.branch(
+            compiled.state,
+            compiled.tables,
+            vertices,
+            least,
+            problem.uniform,
+            names,
+            stack,
+            spent,
+            table,
+            tally,
+            best,
+            max(1, state.allowed(_CHUNK)),
+            compiled.missing,
+        )
+        state.evaluations += int(tally[2]) - before
+        if tally[1] + problem.prefix_cost < state.cost:
+            state.offer(compiled.named(best), int(tally[1]) + problem.prefix_cost)
+        if compiled.missing[0] != kernels.NOTHING:
+            compiled.supply()
+    kernels.undo(compiled.state, 0)
+    state.prove(state.cost)

@@ -1,0 +1,10 @@
+"""Forward mode: the vertices in the order of the program."""
+
+from jax_cce_search.search import Search
+
+__all__ = ["search"]
+
+
+def search(state: Search) -> None:
+    """Offers the one order."""
+    state.offer(state.problem.vertices)

@@ -1,0 +1,42 @@
+"""Greedy orders: minimal Markowitz degree, relative Markowitz degree, and minimum fill.
+
+Each is tried with the first and the last vertex at a tie, then with random ties until the budget is
+over. Sources: see `jax_cce.greedy`.
+"""
+
+from collections.abc import Callable
+
+from jax_cce.greedy import Score, Tie, greedy
+from jax_cce_search.search import Search
+
+__all__ = ["markowitz", "minimum_fill", "relative_markowitz"]
+
+
+def _offer(state: Search, score: Score, tie: Tie) -> None:
+    graph = state.problem.reduced.copy()
+    order, cost = greedy(graph, score, tie, uniform=state.random.random)
+    left = set(state.problem.vertices)
+    state.evaluations += 1
+    state.offer(
+        [vertex for vertex in order if vertex in left],
+        state.problem.prefix_cost + cost + graph.remainder(),
+    )
+
+
+def _by(score: Score) -> Callable[[Search], None]:
+    def search(state: Search) -> None:
+        for tie in ("first", "last"):
+            _offer(state, score, tie)
+            if state.over():
+                return
+        unbounded = state.budget.seconds is None and state.budget.evaluations is None
+        while not state.over() and not unbounded:
+            _offer(state, score, "random")
+
+    search.__doc__ = f"Offers orders of least {score.replace('_', ' ')} score."
+    return search
+
+
+markowitz = _by("markowitz")
+relative_markowitz = _by("relative_markowitz")
+minimum_fill = _by("minimum_fill")
