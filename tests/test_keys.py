@@ -18,7 +18,7 @@ from jax import lax
 from programs import Program, programs
 
 from benchmarks.tasks import TASKS
-from jax_cce import api, folding, keys
+from jax_cce import contract, folding, keys
 
 X = jax.ShapeDtypeStruct((3,), np.float64)
 M = jax.ShapeDtypeStruct((3, 4), np.float64)
@@ -37,8 +37,8 @@ def task(
 ) -> str:
     """The digest that a plan of `fun` on arrays, or on shapes, is found under."""
     args = jax.tree.map(_array, args)
-    call = api._Call(fun, argnums, has_aux, holomorphic, False, args, {})
-    traced = api._trace(call, hoist=hoist)
+    call = contract.Call(fun, argnums, has_aux, holomorphic, False, args, {})
+    traced = contract.trace(call, hoist=hoist)
     known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
     return name(
         traced.program,

@@ -166,6 +166,10 @@ class Compiled:
             self.tables.total[one, other] = kind
             self.tables.total_cost[one, other] = cost
 
+    def reset(self) -> None:
+        """Takes back whatever is eliminated, as a search that was interrupted may have left it."""
+        kernels.undo(self.state, 0)
+
     def evaluate(self, orders: Sequence[Sequence[int]]) -> np.ndarray:
         """What each of some orders costs, the prefix included: int64 [orders].
 
@@ -177,6 +181,7 @@ class Compiled:
 
     def evaluate_numbered(self, orders: np.ndarray) -> np.ndarray:
         """The same for int32 [orders, vertices] in the numbering of the compiled loops."""
+        self.reset()
         costs = np.zeros(len(orders), np.int64)
         done = 0
         while done < len(orders):

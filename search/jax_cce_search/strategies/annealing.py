@@ -69,10 +69,9 @@ def anneal(state: Search, start: Sequence[int], moves: int, hot: float, cold: fl
     paid = np.zeros(count + 1, np.int64)
     digests = np.zeros(count + 1, np.uint64)
     marks = np.zeros(count + 1, np.int64)
-    for at, vertex in enumerate(order):
+    for at in range(count):
         digests[at], marks[at] = compiled.state.digest[0], compiled.state.top[0]
         paid[at] = compiled.run(kernels.replay, order[at : at + 1])
-        assert vertex >= 0
     digests[count], marks[count] = compiled.state.digest[0], compiled.state.top[0]
     paid[count] = first - problem.prefix_cost - paid[:count].sum()
     tally = np.array([count, count - 1, first, first, 0], np.int64)
@@ -103,4 +102,3 @@ def anneal(state: Search, start: Sequence[int], moves: int, hot: float, cold: fl
         state.evaluations += wanted
         if tally[3] < state.cost:
             state.offer(compiled.named(best), int(tally[3]))
-    kernels.undo(compiled.state, 0)

@@ -38,6 +38,7 @@ def beam(state: Search, width: int) -> bool:
         width: how many sets are kept.
     """
     problem, compiled = state.problem, state.problem.compiled
+    compiled.reset()
     vertices = compiled.numbered(problem.vertices)
     count = len(vertices)
     least = np.array(problem.least, np.int64)
@@ -57,9 +58,7 @@ def beam(state: Search, width: int) -> bool:
         rows, picks, prices = [], [], []
         for row in range(len(orders)):
             if state.over() and state.best is not None:
-                kernels.undo(compiled.state, 0)
                 return False
-            kernels.undo(compiled.state, 0)
             compiled.run(_walk, vertices[orders[row]])
             rest = np.setdiff1d(np.arange(count), orders[row])
             compiled.run(kernels.prices, vertices[rest], costs[: len(rest)])
@@ -81,7 +80,6 @@ def beam(state: Search, width: int) -> bool:
         orders = np.column_stack([orders[row_of[kept]], pick[kept]]).astype(np.int32)
         spent, digests = total[kept], name[kept]
         left = left[row_of[kept]] - least[pick[kept]]
-    kernels.undo(compiled.state, 0)
     best = int(np.argmin(spent))
     state.offer(compiled.named(vertices[orders[best]]))
     if complete:

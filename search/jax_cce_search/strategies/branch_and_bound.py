@@ -35,13 +35,12 @@ def search(state: Search) -> None:
     best = np.array(vertices)
     tally = np.zeros(3, np.int64)
 
-    kernels.undo(compiled.state, 0)
+    compiled.reset()
     stack[0, 0] = -1
     spent[0, 1] = least.sum()
     tally[1] = state.cost - problem.prefix_cost
     while tally[0] >= 0:
         if state.over():
-            kernels.undo(compiled.state, 0)
             return
         before = int(tally[2])
         kernels.branch(
@@ -64,5 +63,4 @@ def search(state: Search) -> None:
             state.offer(compiled.named(best), int(tally[1]) + problem.prefix_cost)
         if compiled.missing[0] != kernels.NOTHING:
             compiled.supply()
-    kernels.undo(compiled.state, 0)
     state.prove(state.cost)

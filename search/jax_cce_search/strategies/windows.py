@@ -52,14 +52,13 @@ def improve(state: Search, order: Sequence[int], size: int) -> bool:
     for start in range(0, max(1, len(current) - size + 1), max(1, size // 2)):
         if state.over():
             break
-        kernels.undo(compiled.state, 0)
         compiled.run(_from_start, current[:start])
         window = current[start : start + size]
         compiled.run(kernels.subsets, window, costs)
-        state.evaluations += size
+        # As many eliminations as in so many whole orders.
+        state.evaluations += 1 + (size << (size - 1)) // len(current)
         trial = current.copy()
         trial[start : start + size] = window[_cheapest(costs, len(window))]
-        kernels.undo(compiled.state, 0)
         if (trial == current).all():
             continue
         # Where structure depends on the order, the window may have been misjudged.
@@ -67,7 +66,6 @@ def improve(state: Search, order: Sequence[int], size: int) -> bool:
         if new < cost:
             current, cost = trial, new
             state.offer(compiled.named(current), cost)
-    kernels.undo(compiled.state, 0)
     return cost < before
 
 
