@@ -21,7 +21,7 @@ __all__ = ["ABSENT", "Algebra", "Kinds", "Skeleton", "Structures", "UnitKinds", 
 # The kind of an edge that is not there.
 ABSENT = 0
 # With more kinds than that, static factors are told apart by their sign and being one only.
-_MOST_EXACT = 1024
+_MOST_EXACT = 256
 # Names of coefficients of the operands; those of index arrays, which lie above, keep their own.
 _FIRST, _SECOND, _KEPT = 1 << 40, 1 << 41, 1 << 42
 
@@ -80,7 +80,7 @@ class Structures:
         if not block:
             return ABSENT
         exact = len(self._blocks) < _MOST_EXACT
-        name = tuple(_described(piece, exact) for piece in block), out_shape, in_shape
+        name = _described(block, exact), out_shape, in_shape
         kind = self._number.get(name)
         if kind is None:
             kind = self._number[name] = len(self._blocks)
@@ -147,7 +147,7 @@ class Structures:
     def __setstate__(self, state: dict[str, Any]) -> None:
         self.__dict__.update(state)
         self._number = {
-            (tuple(_described(piece, True) for piece in block), *shapes): kind
+            (_described(block, True), *shapes): kind
             for kind, (block, *shapes) in enumerate(self._blocks)
             if block
         }
@@ -200,7 +200,13 @@ def _not_here(*_: Any) -> Any:
     raise RuntimeError("This operator was sent to another process to be priced, not applied.")
 
 
-def _described(piece: Piece | OperatorPiece, exact: bool) -> object:
+def _described(block: Block, exact: bool) -> object:
+    """What decides the cost of products and sums with a block: its pieces, in any order."""
+    pieces = [_description(piece, exact) for piece in block]
+    return pieces[0] if len(pieces) == 1 else frozenset(Counter(pieces).items())
+
+
+def _description(piece: Piece | OperatorPiece, exact: bool) -> tuple[object, ...]:
     if isinstance(piece, OperatorPiece):
         return id(piece.operator), piece.site, piece.operand, piece.output
     scale = piece.scale

@@ -22,7 +22,9 @@ __all__ = [
     "Tables",
     "anneal",
     "branch",
+    "enter",
     "evaluate",
+    "named",
     "prices",
     "replay",
     "subsets",
@@ -34,13 +36,12 @@ NOTHING, PRODUCT, TOTAL, FINAL, GROW = range(5)
 
 
 class Tables(NamedTuple):
-    """Products and sums of kinds; -1 where an entry is not known yet."""
+    """Products and sums of kinds, hashed with linear probing, as far as they are known."""
 
-    product: Any  # int32 [kinds, kinds]: later, earlier
-    product_cost: Any  # int64 [kinds, kinds]
-    total: Any  # int32 [kinds, kinds]
-    total_cost: Any  # int64 [kinds, kinds]
-    final_cost: Any  # int64 [kinds]
+    names: Any  # int64 [slots], a power of two: see `named`; 0 where a slot is free
+    kind: Any  # int32 [slots]
+    cost: Any  # int64 [slots]
+    final_cost: Any  # int64 [kinds]; -1 where it is not known
 
 
 class State(NamedTuple):
@@ -52,7 +53,7 @@ class State(NamedTuple):
     log: Any  # int32 [capacity, 3]: source, target and former kind of every change
     top: Any  # int64 [1]: length of the log
     digest: Any  # uint64 [1]: a hash of `kind`, kept where `hashed`
-    hashed: Any  # bool: whether kinds may depend on the order of elimination
+    hashed: Any  # bool: whether kinds matter; else every product costs one and all are alike
     is_output: Any  # bool [nodes]
     results: Any  # int32 [pairs, 2]: input and output of each block of the Jacobian
     first: Any  # int32 [nodes]: room for the neighbours of a vertex
@@ -121,6 +122,31 @@ def _hash(edge, kind):  # type: ignore[no-untyped-def]
     return _mixed((np.uint64(edge) << np.uint64(24)) + np.uint64(kind))
 
 
+@_inner
+def named(what, one, other):  # type: ignore[no-untyped-def]
+    """The name of a product (of a later and an earlier kind) or of a total."""
+    return (np.int64(what) << 60) | (np.int64(one) << 30) | np.int64(other)
+
+
+@_inner
+def slot(tables, name):  # type: ignore[no-untyped-def]
+    """Where a name is, or the free slot where it would be."""
+    mask = tables.names.shape[0] - 1
+    at = np.int64((np.uint64(name) * np.uint64(0x9E3779B97F4A7C15)) >> np.uint64(32)) & mask
+    while tables.names[at] != name and tables.names[at] != 0:
+        at = (at + 1) & mask
+    return at
+
+
+@_jit
+def enter(tables, name, kind, cost):  # type: ignore[no-untyped-def]
+    """Enters a product or total; the table must have free slots."""
+    at = slot(tables, name)
+    tables.names[at] = name
+    tables.kind[at] = kind
+    tables.cost[at] = cost
+
+
 @_jit
 def undo(state, top):  # type: ignore[no-untyped-def]
     """Takes back all changes but the first `top`."""
@@ -146,8 +172,6 @@ def _eliminate(state, tables, vertex, missing):  # type: ignore[no-untyped-def]
     # An array is taken out of its tuple once: counting the references to it is not free.
     edges, before, after, log = state.kind, state.before, state.after, state.log
     sources, targets, hashed = state.first, state.second, state.hashed
-    product, product_cost = tables.product, tables.product_cost
-    total, total_cost = tables.total, tables.total_cost
     nodes = edges.shape[0]
     one = np.uint64(1)
     num_sources = _listed(before[vertex], sources)
@@ -158,33 +182,50 @@ def _eliminate(state, tables, vertex, missing):  # type: ignore[no-untyped-def]
         return -1
     digest = np.uint64(0)
     cost = 0
+    if not hashed:
+        # Every product costs one, and an edge is there or not.
+        cost = num_sources * num_targets
+        for a in range(num_sources):
+            source = sources[a]
+            for b in range(num_targets):
+                target = targets[b]
+                if edges[source, target] == 0:
+                    log[top, 0], log[top, 1], log[top, 2] = source, target, 0
+                    top += 1
+                    edges[source, target] = 1
+                    after[source, target >> 6] |= one << np.uint64(target & 63)
+                    before[target, source >> 6] |= one << np.uint64(source & 63)
+        num_sources, kept = 0, num_sources
+    else:
+        kept = num_sources
     for a in range(num_sources):
         source = sources[a]
         earlier = edges[source, vertex]
         for b in range(num_targets):
             target = targets[b]
             later = edges[vertex, target]
-            kind = product[later, earlier]
-            if kind < 0:
+            at = slot(tables, named(PRODUCT, later, earlier))
+            if tables.names[at] == 0:
                 missing[0], missing[1], missing[2] = PRODUCT, later, earlier
                 state.top[0] = top
                 state.digest[0] ^= digest
                 undo(state, begin)
                 return -1
-            cost += product_cost[later, earlier]
+            cost += tables.cost[at]
+            kind = tables.kind[at]
             if kind == 0:
                 continue
             known = edges[source, target]
             if known:
-                made = kind
-                kind = total[known, made]
-                if kind < 0:
-                    missing[0], missing[1], missing[2] = TOTAL, known, made
+                at = slot(tables, named(TOTAL, known, kind))
+                if tables.names[at] == 0:
+                    missing[0], missing[1], missing[2] = TOTAL, known, kind
                     state.top[0] = top
                     state.digest[0] ^= digest
                     undo(state, begin)
                     return -1
-                cost += total_cost[known, made]
+                cost += tables.cost[at]
+                kind = tables.kind[at]
                 if kind == known:
                     continue
             log[top, 0], log[top, 1], log[top, 2] = source, target, known
@@ -207,7 +248,7 @@ def _eliminate(state, tables, vertex, missing):  # type: ignore[no-untyped-def]
             digest ^= _hash(vertex * nodes + target, known)
     after[vertex, :] = 0
     if not state.is_output[vertex]:
-        for a in range(num_sources):
+        for a in range(kept):
             source = sources[a]
             known = edges[source, vertex]
             log[top, 0], log[top, 1], log[top, 2] = source, vertex, known
@@ -228,6 +269,8 @@ def _price(state, tables, vertex, missing):  # type: ignore[no-untyped-def]
     sources, targets = state.first, state.second
     num_sources = _listed(state.before[vertex], sources)
     num_targets = _listed(state.after[vertex], targets)
+    if not state.hashed:
+        return num_sources * num_targets
     cost = 0
     for a in range(num_sources):
         source = sources[a]
@@ -235,17 +278,19 @@ def _price(state, tables, vertex, missing):  # type: ignore[no-untyped-def]
         for b in range(num_targets):
             target = targets[b]
             later = state.kind[vertex, target]
-            kind = tables.product[later, earlier]
-            if kind < 0:
+            at = slot(tables, named(PRODUCT, later, earlier))
+            if tables.names[at] == 0:
                 missing[0], missing[1], missing[2] = PRODUCT, later, earlier
                 return -1
-            cost += tables.product_cost[later, earlier]
+            cost += tables.cost[at]
+            kind = tables.kind[at]
             known = state.kind[source, target]
             if kind and known:
-                if tables.total[known, kind] < 0:
+                at = slot(tables, named(TOTAL, known, kind))
+                if tables.names[at] == 0:
                     missing[0], missing[1], missing[2] = TOTAL, known, kind
                     return -1
-                cost += tables.total_cost[known, kind]
+                cost += tables.cost[at]
     return cost
 
 
@@ -256,7 +301,7 @@ def _remainder(state, tables, missing):  # type: ignore[no-untyped-def]
     for k in range(state.results.shape[0]):
         kind = state.kind[state.results[k, 0], state.results[k, 1]]
         if kind:
-            if tables.final_cost[kind] < 0:
+            if kind >= tables.final_cost.shape[0] or tables.final_cost[kind] < 0:
                 missing[0], missing[1] = FINAL, kind
                 return -1
             cost += tables.final_cost[kind]
@@ -605,13 +650,13 @@ def branch(  # type: ignore[no-untyped-def]
         name = digest ^ names[k]
         if state.hashed:
             name ^= state.digest[0]
-        slot = np.int64(name & np.uint64(mask))
-        met = table[slot, 0] == np.int64(name) and table[slot, 1] <= paid
+        place = np.int64(name & np.uint64(mask))
+        met = table[place, 0] == np.int64(name) and table[place, 1] <= paid
         if paid + rest >= tally[1] or met:
             undo(state, mark)
             continue
-        table[slot, 0] = np.int64(name)
-        table[slot, 1] = paid
+        table[place, 0] = np.int64(name)
+        table[place, 1] = paid
         depth += 1
         tally[0] = depth
         stack[depth, 0] = -1

@@ -96,8 +96,14 @@ class Compiled:
         self.problem = problem
         self.number = {node: k for k, node in enumerate(nodes)}
         self.nodes = np.array(nodes, np.int64)
-        self.algebra = graph.algebra
-        self.tables = _tables(16)
+        self.algebra = UnitKinds() if problem.uniform else graph.algebra
+        self.tables = kernels.Tables(
+            np.zeros(1 << 10, np.int64),
+            np.zeros(1 << 10, np.int32),
+            np.zeros(1 << 10, np.int64),
+            np.full(1 << 6, -1, np.int64),
+        )
+        self._entered = 0
         count = len(nodes)
         words = (count + 63) // 64
         is_output = np.array([node in graph.outputs for node in nodes], np.bool_)
@@ -124,10 +130,9 @@ class Compiled:
             i = self.number[source]
             for target, kind in to.items():
                 j = self.number[target]
-                self.state.kind[i, j] = kind
+                self.state.kind[i, j] = 1 if problem.uniform else kind
                 self.state.after[i, j >> 6] |= np.uint64(1 << (j & 63))
                 self.state.before[j, i >> 6] |= np.uint64(1 << (i & 63))
-                self._make_room(kind)
         self.missing = np.zeros(3, np.int64)
 
     def numbered(self, order: Sequence[int]) -> np.ndarray:
@@ -154,17 +159,18 @@ class Compiled:
             self.state = self.state._replace(log=np.concatenate([log, np.zeros_like(log)]))
             return
         if what == kernels.FINAL:
+            if one >= len(self.tables.final_cost):
+                more = np.full(one, -1, np.int64)
+                costs = np.concatenate([self.tables.final_cost, more])
+                self.tables = self.tables._replace(final_cost=costs)
             self.tables.final_cost[one] = self.algebra.final(one)
             return
         combine = self.algebra.product if what == kernels.PRODUCT else self.algebra.total
         kind, cost = combine(one, other)
-        self._make_room(kind)
-        if what == kernels.PRODUCT:
-            self.tables.product[one, other] = kind
-            self.tables.product_cost[one, other] = cost
-        else:
-            self.tables.total[one, other] = kind
-            self.tables.total_cost[one, other] = cost
+        self._entered += 1
+        if 2 * self._entered > len(self.tables.names):
+            self._make_room()
+        kernels.enter(self.tables, kernels.named(what, one, other), kind, cost)
 
     def reset(self) -> None:
         """Takes back whatever is eliminated, as a search that was interrupted may have left it."""
@@ -190,24 +196,14 @@ class Compiled:
                 self.supply()
         return costs + self.problem.prefix_cost
 
-    def _make_room(self, kind: int) -> None:
-        size = len(self.tables.final_cost)
-        if kind < size:
-            return
-        larger = _tables(max(2 * size, kind + 1))
-        for new, old in zip(larger, self.tables, strict=True):
-            new[tuple(slice(extent) for extent in old.shape)] = old
-        self.tables = larger
-
-
-def _tables(size: int) -> kernels.Tables:
-    return kernels.Tables(
-        np.full((size, size), -1, np.int32),
-        np.zeros((size, size), np.int64),
-        np.full((size, size), -1, np.int32),
-        np.zeros((size, size), np.int64),
-        np.full(size, -1, np.int64),
-    )
+    def _make_room(self) -> None:
+        old = self.tables
+        size = 2 * len(old.names)
+        self.tables = kernels.Tables(
+            np.zeros(size, np.int64), np.zeros(size, np.int32), np.zeros(size, np.int64), old[-1]
+        )
+        for at in np.flatnonzero(old.names):
+            kernels.enter(self.tables, old.names[at], old.kind[at], old.cost[at])
 
 
 def _is_uniform(graph: Skeleton) -> bool:
