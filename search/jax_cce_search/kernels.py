@@ -650,13 +650,13 @@ def branch(  # type: ignore[no-untyped-def]
         name = digest ^ names[k]
         if state.hashed:
             name ^= state.digest[0]
-        place = np.int64(name & np.uint64(mask))
-        met = table[place, 0] == np.int64(name) and table[place, 1] <= paid
+        at = np.int64(name & np.uint64(mask))
+        met = table[at, 0] == np.int64(name) and table[at, 1] <= paid
         if paid + rest >= tally[1] or met:
             undo(state, mark)
             continue
-        table[place, 0] = np.int64(name)
-        table[place, 1] = paid
+        table[at, 0] = np.int64(name)
+        table[at, 1] = paid
         depth += 1
         tally[0] = depth
         stack[depth, 0] = -1

@@ -19,8 +19,10 @@ def shown(searches: list[Search], seconds: float | None, wanted: bool | None) ->
     Args:
         searches: the searches, one after the other, as they are begun.
         seconds: how long they may take together; None if that is not known.
-        wanted: whether to show it; None for on a terminal, and above two seconds.
+        wanted: whether to show it, even if that is no terminal; None for on a terminal, and above
+            two seconds.
     """
+    forced = wanted
     if wanted is None:
         wanted = sys.stderr.isatty() and (seconds is None or seconds > _WORTH_SHOWING)
     if not wanted:
@@ -35,7 +37,8 @@ def shown(searches: list[Search], seconds: float | None, wanted: bool | None) ->
         TimeElapsedColumn(),
         TextColumn("{task.fields[what]}"),
     )
-    with Progress(*columns, console=Console(file=sys.stderr), transient=True) as progress:
+    console = Console(file=sys.stderr, force_terminal=forced)
+    with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("search", total=seconds, what="")
 
         def tick(search: Search) -> None:
