@@ -301,6 +301,8 @@ class Skeleton:
     def degree(self, vertex: int) -> int:
         """What the products of eliminating the vertex now would cost."""
         product, successors = self.algebra.product, self.successors
+        if isinstance(self.algebra, UnitKinds):
+            return len(self.predecessors[vertex]) * len(successors[vertex])
         incoming = Counter([successors[node][vertex] for node in self.predecessors[vertex]])
         outgoing = Counter(successors[vertex].values())
         return sum(
@@ -323,6 +325,8 @@ class Skeleton:
         outgoing, self.successors[vertex] = self.successors[vertex], {}
         for target in outgoing:
             del self.predecessors[target][vertex]
+        if isinstance(self.algebra, UnitKinds):
+            return self._join(vertex, outgoing)
         cost = 0
         for source in self.predecessors[vertex]:
             to = self.successors[source]
@@ -344,6 +348,19 @@ class Skeleton:
         if vertex not in self.outputs:
             self.predecessors[vertex] = {}
         return cost
+
+    def _join(self, vertex: int, outgoing: Mapping[int, int]) -> int:
+        """`eliminate` where all edges are alike: whole sets of them at a time."""
+        sources = self.predecessors[vertex]
+        for source in sources:
+            self.successors[source].update(outgoing)
+            if vertex not in self.outputs:
+                del self.successors[source][vertex]
+        for target in outgoing:
+            self.predecessors[target].update(sources)
+        if vertex not in self.outputs:
+            self.predecessors[vertex] = {}
+        return len(sources) * len(outgoing)
 
     def remainder(self) -> int:
         """What is left to pay when all vertices have been eliminated."""

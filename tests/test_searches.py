@@ -419,3 +419,26 @@ def test_markowitz_is_the_same_by_blocks_and_by_kinds():
         if plan(*TASKS[name].args).graph.num_edges == graph.num_edges:
             first = graph.program.first_computed
             assert plan(*TASKS[name].args).order == tuple(v - first for v in order)
+
+
+def test_edges_that_cancel_are_neither_counted_nor_bounded():
+    """x + a and x - a, put together: the path through a vanishes."""
+
+    def f(x, y):
+        a = jnp.sin(x) * y
+        b, c = a + x, a - y
+        return jnp.exp(b - c), (b - c) * x
+
+    graph = graph_of(f, (0, 1), (0.3, 0.4))
+    problem = Problem.of(graph, "multiplications")
+    assert not problem.uniform
+    first = graph.program.first_computed
+    costs = {}
+    for order in itertools.permutations(graph.vertices):
+        plan = jax_cce.plan(f, (0, 1), order=[v - first for v in order])(0.3, 0.4)
+        costs[order] = plan.cost("multiplications")
+        left = [v for v in order if v in problem.vertices]
+        if problem.full(left) == order:
+            assert problem.evaluate(left) == costs[order]
+    assert problem.bound <= min(costs.values())
+    assert run(problem, "branch_and_bound").cost == min(costs.values())

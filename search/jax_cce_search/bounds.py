@@ -15,7 +15,7 @@ from collections.abc import Mapping, Set
 from jax_cce.blocks import Block, Piece
 from jax_cce.kinds import Kinds, Skeleton
 
-__all__ = ["disjoint_paths", "vertex_bounds"]
+__all__ = ["disjoint_paths", "may_cancel", "vertex_bounds"]
 
 _Neighbours = Mapping[int, Set[int]]
 _BOUNDED = ("multiplications", "nonunit_multiplications")
@@ -130,7 +130,7 @@ def _lasting_edges(graph: Skeleton) -> set[tuple[int, int]]:
     def block(edge: tuple[int, int]) -> Block:
         return kinds.structures.block(graph.successors[edge[0]][edge[1]])
 
-    static = {edge for edge in edges if all(_is_static(piece) for piece in block(edge))}
+    static = _static_edges(graph)
     mixed = {edge for edge in edges if not all(isinstance(p, Piece) for p in block(edge))}
     free = {
         edge
@@ -143,8 +143,23 @@ def _lasting_edges(graph: Skeleton) -> set[tuple[int, int]]:
     return edges - mixed - free - _cancelling(graph, static)
 
 
-def _is_static(piece: object) -> bool:
-    return isinstance(piece, Piece) and piece.slot is None
+def may_cancel(graph: Skeleton) -> bool:
+    """Whether an edge may vanish while vertices are eliminated: known numbers that add to zero."""
+    if not isinstance(graph.algebra, Kinds):
+        return False
+    return bool(_cancelling(graph, _static_edges(graph)))
+
+
+def _static_edges(graph: Skeleton) -> set[tuple[int, int]]:
+    """The edges whose coefficients are all known numbers."""
+    kinds = graph.algebra
+    assert isinstance(kinds, Kinds)
+    return {
+        (source, target)
+        for source, to in graph.successors.items()
+        for target, kind in to.items()
+        if all(isinstance(p, Piece) and p.slot is None for p in kinds.structures.block(kind))
+    }
 
 
 def _cancelling(graph: Skeleton, static: set[tuple[int, int]]) -> set[tuple[int, int]]:

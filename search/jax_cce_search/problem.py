@@ -9,7 +9,7 @@ from jax_cce.blocks import Piece
 from jax_cce.graph import Graph
 from jax_cce.kinds import Kinds, Skeleton, UnitKinds, skeleton
 from jax_cce_search import kernels, reductions
-from jax_cce_search.bounds import vertex_bounds
+from jax_cce_search.bounds import may_cancel, vertex_bounds
 
 __all__ = ["MOST_COMPILED", "Problem"]
 
@@ -38,10 +38,12 @@ class Problem:
     def __init__(self, graph: Skeleton) -> None:
         self.graph = graph
         self.uniform = _is_uniform(graph)
+        if self.uniform:
+            graph = graph.copy(UnitKinds())
         self.reduced, self.prefix, self.prefix_cost = reductions.reduce(graph, self.uniform)
         self.vertices = tuple(v for v in graph.vertices if v not in set(self.prefix))
         # What holds in the whole graph holds in every state of its elimination.
-        bounds = vertex_bounds(graph)
+        bounds = vertex_bounds(self.graph)
         self.least = tuple(bounds.get(vertex, 0) for vertex in self.vertices)
         self.bound = self.prefix_cost + sum(self.least)
         self._compiled: Compiled | None = None
@@ -76,8 +78,9 @@ class Problem:
 
     def evaluate(self, order: Sequence[int]) -> int:
         """What an order of the vertices that are left costs, the prefix included."""
-        if self.is_compilable:
-            return int(self.compiled.evaluate([order])[0])
+        if self._compiled is not None:
+            return int(self._compiled.evaluate([order])[0])
+        # For a few orders compiling is not worth its seconds.
         return self.prefix_cost + self.reduced.evaluate(order)
 
 
@@ -207,7 +210,7 @@ class Compiled:
 
 
 def _is_uniform(graph: Skeleton) -> bool:
-    """Whether every product costs one and every sum nothing, whatever is eliminated."""
+    """Whether every product costs one, every sum nothing, and no edge ever vanishes."""
     algebra = graph.algebra
     if isinstance(algebra, UnitKinds):
         return True
@@ -224,4 +227,4 @@ def _is_uniform(graph: Skeleton) -> bool:
     return all(
         isinstance(piece, Piece) and not piece.term.layout and not piece.term.lookups
         for piece in pieces
-    )
+    ) and not may_cancel(graph)

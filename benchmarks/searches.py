@@ -1,0 +1,265 @@
+"""Every search strategy on every reference task: the best cost over time, beside published figures.
+
+Run it with `python -m benchmarks.searches`. Each search runs in a fresh process on one core, whose
+clock starts when the graph is there; the portfolio starts with nothing compiled. With `--write` the
+table goes to docs/searches.md and the curves to docs/searches.svg and docs/searches.json.
+
+    python -m benchmarks.searches --seconds 60 --write      # the committed table and plot
+    python -m benchmarks.searches --seconds 600 --strategies portfolio --tasks RoeFlux_1d
+    python -m benchmarks.searches --speed                   # evaluations a second; large graphs
+"""
+
+from __future__ import annotations
+
+import argparse
+import concurrent.futures
+import json
+import os
+import pathlib
+import random
+import subprocess
+import sys
+import tempfile
+import time
+from typing import Any
+
+import jax
+import numpy as np
+from jax_cce_search import strategies
+from jax_cce_search.problem import Problem
+from jax_cce_search.search import Budget, Improvement, Search
+
+import jax_cce
+from benchmarks import report
+from benchmarks.overhead import recurrence
+from benchmarks.tasks import TASKS
+from jax_cce.graph import Graph
+from jax_cce.greedy import greedy
+from jax_cce.kinds import Skeleton, skeleton
+
+_DOCS = pathlib.Path(__file__).parents[1] / "docs"
+_SEARCHING = [name for name in strategies.STRATEGIES if name not in ("forward", "reverse")]
+_MARKS = (0.1, 1.0, 10.0, 60.0, 600.0)
+
+
+def graph_of(name: str) -> Graph:
+    """The graph of a reference task, its small arrays whole, as the literature counts them."""
+    task = TASKS[name]
+    subject = jax_cce.api.subject(task.fun, task.argnums)(*task.args)
+    return subject.graphs[False]
+
+
+def search_here(name: str, cost: str, strategy: str, seconds: float, seed: int) -> dict[str, Any]:
+    """Runs one search and returns its curve."""
+    problem = Problem.of(graph_of(name), cost)
+    search = Search(problem, Budget(seconds), seed, strategy=strategy)
+    strategies.named(strategy)(search)
+    return {
+        "task": name,
+        "strategy": strategy,
+        "cost": search.cost,
+        "bound": search.bound,
+        "evaluations": search.evaluations,
+        "seconds": search.seconds,
+        "curve": [
+            [round(i.seconds, 3), i.evaluations, i.cost, i.strategy] for i in search.improvements
+        ],
+    }
+
+
+def _search(name: str, cost: str, strategy: str, seconds: float, seed: int) -> dict[str, Any]:
+    """The same in a fresh process."""
+    arguments = ["--only", name, strategy, "--cost", cost]
+    arguments += ["--seconds", str(seconds), "--seed", str(seed)]
+    with tempfile.TemporaryDirectory() as empty:
+        # The others share what is compiled; the portfolio shows what a first use takes.
+        environment = {"NUMBA_CACHE_DIR": empty} if strategy == "portfolio" else {}
+        child = subprocess.run(
+            [sys.executable, "-m", "benchmarks.searches", *arguments],
+            check=True,
+            stdout=subprocess.PIPE,
+            text=True,
+            env=os.environ | environment,
+        )
+    return json.loads(child.stdout)
+
+
+def _at(curve: list[list[Any]], seconds: float) -> int | None:
+    costs = [cost for at, _, cost, _ in curve if at <= seconds]
+    return min(costs) if costs else None
+
+
+def final_table(results: list[dict[str, Any]]) -> str:
+    """The best cost of each strategy, with the seconds after which it was found."""
+    names = list(dict.fromkeys(result["strategy"] for result in results))
+    rows = []
+    for task in dict.fromkeys(result["task"] for result in results):
+        published = TASKS[task].published
+        of_task = {r["strategy"]: r for r in results if r["task"] == task}
+        best = min(r["cost"] for r in of_task.values())
+        bound = max(r["bound"] for r in of_task.values())
+        row: list[object] = [task, published.best if published else "-", bound or "-"]
+        for name in names:
+            result = of_task[name]
+            mark = "**" if result["cost"] == best else ""
+            row.append(f"{mark}{result['cost']:,}{mark} ({result['curve'][-1][0]:.2g} s)")
+        rows.append(row)
+    return report.markdown_table(("task", "AlphaGrad", "bound", *names), rows)
+
+
+def curve_table(results: list[dict[str, Any]], seconds: float) -> str:
+    """The best cost after given times, for every strategy."""
+    marks = [mark for mark in _MARKS if mark <= seconds]
+    rows = []
+    for result in results:
+        published = TASKS[result["task"]].published
+        at = [_at(result["curve"], mark) for mark in marks]
+        rows.append(
+            (
+                result["task"],
+                result["strategy"],
+                *("-" if cost is None else f"{cost:,}" for cost in at),
+                f"{result['evaluations']:,}",
+                published.best if published else "-",
+            )
+        )
+    header = ("task", "strategy", *(f"{mark:g} s" for mark in marks), "orders", "AlphaGrad")
+    return report.markdown_table(header, rows)
+
+
+def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
+    """Draws the curves of every task into one picture."""
+    from jax_cce_search import pictures
+    from matplotlib.figure import Figure
+
+    tasks = list(dict.fromkeys(result["task"] for result in results))
+    figure = Figure(figsize=(15, 4 * -(-len(tasks) // 3)), layout="constrained")
+    axes = figure.subplots(-(-len(tasks) // 3), 3, squeeze=False).ravel()
+    for ax, task in zip(axes, tasks, strict=False):
+        published = TASKS[task].published
+        of_task = [result for result in results if result["task"] == task]
+        pictures.draw_curves(
+            ax,
+            {
+                result["strategy"]: [
+                    Improvement(cost, (), at, evaluations, strategy)
+                    for at, evaluations, cost, strategy in result["curve"]
+                ]
+                for result in of_task
+            },
+            until=max(result["seconds"] for result in of_task),
+            lines={
+                "AlphaGrad": published.best if published else None,
+                "lower bound": max(result["bound"] for result in of_task) or None,
+            },
+        )
+        ax.set_title(task)
+    for ax in axes[len(tasks) :]:
+        ax.set_axis_off()
+    figure.savefig(path)
+
+
+def speed() -> str:
+    """Full evaluations a second, and minimal Markowitz on large graphs."""
+    rows: list[tuple[object, ...]] = []
+    for name, task in TASKS.items():
+        if task.published is None or task.published.vertices is None:
+            continue
+        problem = Problem.of(graph_of(name), "multiplications")
+        rng = np.random.default_rng(0)
+        # What is evaluated is all that the reduction leaves, in orders drawn at random.
+        orders = [rng.permutation(problem.vertices) for _ in range(5000)]
+        rows_of = np.array([problem.compiled.numbered(order) for order in orders])
+        problem.compiled.evaluate_numbered(rows_of[:10])
+        rates = []
+        for _ in range(7):
+            begin = time.perf_counter()
+            problem.compiled.evaluate_numbered(rows_of)
+            rates.append(len(rows_of) / (time.perf_counter() - begin))
+        rows.append((name, len(problem.vertices), f"{np.median(rates):,.0f}"))
+    table = report.markdown_table(("task", "vertices searched", "evaluations a second"), rows)
+    return f"{table}\n\n{_large()}"
+
+
+def _large() -> str:
+    rows = []
+    for count in (10_000, 100_000):
+        graphs = {"random, window 50": _random_graph(count, 50)}
+        if count == 10_000:
+            plan = jax_cce.plan(recurrence(count), (0, 1), order="reverse")(0.5, 0.25)
+            graphs["recurrence, traced"] = skeleton(plan.graph, "multiplications")
+        for kind, graph in graphs.items():
+            begin = time.perf_counter()
+            order, cost = greedy(graph)
+            seconds = time.perf_counter() - begin
+            rows.append((kind, f"{len(order):,}", f"{cost:,}", f"{seconds:.2f} s"))
+    return report.markdown_table(
+        ("minimal Markowitz on", "vertices", "multiplications", "time"), rows
+    )
+
+
+def _random_graph(count: int, window: int) -> Skeleton:
+    """Binary operations on operands drawn from the last so many values."""
+    rng = random.Random(0)
+    inputs, outputs = 20, 10
+    edges = {
+        (rng.randrange(max(0, node - window), node), node)
+        for node in range(inputs, inputs + count + outputs)
+        for _ in range(2)
+    }
+    last = inputs + count + outputs
+    return Skeleton.from_edges(edges, range(inputs), range(last - outputs, last))
+
+
+def main() -> None:
+    """Prints the tables."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--seconds", type=float, default=60.0)
+    parser.add_argument("--cost", default="multiplications")
+    parser.add_argument("--tasks", nargs="*", default=list(TASKS))
+    parser.add_argument("--strategies", nargs="*", default=_SEARCHING)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--jobs", type=int, default=1, help="searches side by side, a core each")
+    parser.add_argument("--write", action="store_true", help="into docs/")
+    parser.add_argument("--speed", action="store_true", help="evaluations a second instead")
+    parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
+    options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
+    if options.only:
+        task, strategy = options.only
+        found = search_here(task, options.cost, strategy, options.seconds, options.seed)
+        print(json.dumps(found))
+        return
+    if options.speed:
+        print(f"One core. {report.provenance()}\n\n{speed()}")
+        return
+    with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
+        futures = [
+            pool.submit(_search, task, options.cost, strategy, options.seconds, options.seed)
+            for task in options.tasks
+            for strategy in options.strategies
+        ]
+        results = [future.result() for future in futures]
+    heading = (
+        f"{options.cost}, {options.seconds:g} s for each search, one core, seed {options.seed}. "
+        f"{report.provenance()}"
+    )
+    final, curves = final_table(results), curve_table(results, options.seconds)
+    print(f"{heading}\n\n{final}\n\n{curves}")
+    if options.write:
+        (_DOCS / "searches.json").write_text(
+            json.dumps({"heading": heading, "results": results}, indent=None) + "\n"
+        )
+        draw(results, _DOCS / "searches.svg")
+        command = f"python -m benchmarks.searches {' '.join(sys.argv[1:])}"
+        (_DOCS / "searches.md").write_text(
+            f"# Search strategies compared\n\nWritten by `{command}`. {heading}\n\n"
+            "The best cost that each strategy finds, and the seconds after which it has it; the "
+            "best of each row is bold. AlphaGrad is the best that Lohoff & Neftci (2024) publish, "
+            "on a graph that is the same for the first four tasks and similar for the others.\n\n"
+            f"{final}\n\n![Best cost over time](searches.svg)\n\n## Over time\n\n{curves}\n"
+        )
+
+
+if __name__ == "__main__":
+    main()
