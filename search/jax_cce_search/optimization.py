@@ -428,8 +428,8 @@ class _Job:
         best = min(self._parts, key=lambda part: plans_of[id(part)].cost(part.cost))
         plan = plans_of[id(best)]
         value = plan.cost(task.cost)
-        # Shared steps can make a plan cheaper than the sum of its products; then nothing is proven.
-        bound = best.search.bound if value == best.search.cost and best.search.bound else None
+        problem = best.problem
+        bound = (best.search.bound if problem.is_exact else problem.bound) or None
         entry = self._stored(task.cost, plan, value, bound, best.search)
         reference = {
             name: plans.make(best.graph, name).cost(task.cost)

@@ -1,11 +1,11 @@
 """A graph made ready for searching: reduced, numbered, and with compiled loops over its orders."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
 
-from jax_cce.blocks import Piece
+from jax_cce.blocks import OperatorPiece, Piece
 from jax_cce.graph import Graph
 from jax_cce.kinds import Kinds, Skeleton, UnitKinds, skeleton
 from jax_cce_search import kernels, reductions
@@ -30,14 +30,18 @@ class Problem:
         prefix: the vertices eliminated by the reduction, and `prefix_cost` what that cost.
         vertices: the vertices that are left, ascending.
         uniform: whether every product costs one and every sum nothing, as in a graph of scalars
-            counted in multiplications.
+            counted in multiplications; no edge vanishes there.
+        is_exact: whether an order costs exactly what its plan counts. A plan may cost less where
+            it carries out shared steps once, or where an edge vanishes because the same coefficient
+            is subtracted from itself; then nothing that a search proves holds for plans.
         least: for each vertex in `vertices` what eliminating it costs at least, in any order.
         bound: what every order costs at least, the prefix included.
     """
 
     def __init__(self, graph: Skeleton) -> None:
         self.graph = graph
-        self.uniform = _is_uniform(graph)
+        self.is_exact = _is_exact(graph)
+        self.uniform = self.is_exact and _is_uniform(graph)
         if self.uniform:
             graph = graph.copy(UnitKinds())
         self.reduced, self.prefix, self.prefix_cost = reductions.reduce(graph, self.uniform)
@@ -209,22 +213,27 @@ class Compiled:
             kernels.enter(self.tables, old.names[at], old.kind[at], old.cost[at])
 
 
-def _is_uniform(graph: Skeleton) -> bool:
-    """Whether every product costs one, every sum nothing, and no edge ever vanishes."""
+def _is_exact(graph: Skeleton) -> bool:
     algebra = graph.algebra
-    if isinstance(algebra, UnitKinds):
+    if not isinstance(algebra, Kinds):
         return True
-    if not isinstance(algebra, Kinds) or algebra.cost != "multiplications":
+    counted = algebra.cost in ("multiplications", "nonunit_multiplications")
+    return counted and all(isinstance(p, Piece) for p in _pieces(graph)) and not may_cancel(graph)
+
+
+def _is_uniform(graph: Skeleton) -> bool:
+    """Whether every product costs one and every sum nothing."""
+    algebra = graph.algebra
+    if not isinstance(algebra, Kinds):
+        return True
+    if algebra.cost != "multiplications" or any(size != 1 for size in graph.sizes.values()):
         return False
-    if any(size != 1 for size in graph.sizes.values()):
-        return False
-    pieces = [
-        piece
-        for to in graph.successors.values()
-        for kind in to.values()
-        for piece in algebra.structures.block(kind)
-    ]
-    return all(
-        isinstance(piece, Piece) and not piece.term.layout and not piece.term.lookups
-        for piece in pieces
-    ) and not may_cancel(graph)
+    terms = [piece.term for piece in _pieces(graph) if isinstance(piece, Piece)]
+    return not any(term.layout or term.lookups for term in terms)
+
+
+def _pieces(graph: Skeleton) -> Iterator[Piece | OperatorPiece]:
+    """The pieces of all blocks on edges."""
+    assert isinstance(graph.algebra, Kinds)
+    for kind in {kind for to in graph.successors.values() for kind in to.values()}:
+        yield from graph.algebra.structures.block(kind)
