@@ -570,25 +570,28 @@ _default_lock = threading.Lock()
 def default() -> Registry:
     """The registry that the environment describes, made at first use and when that changes.
 
-    `JAX_CCE_REGISTRY` is the user's directory or URL, "" or "off" for memory alone; by default it
-    lies in the platform's cache directory. `JAX_CCE_REGISTRY_SHARED` lists locations to read,
-    separated like those in PATH. Entries that come with the package are the last layer.
+    `JAX_CCE_REGISTRY` is the user's directory or URL; by default it lies in the platform's cache
+    directory. `JAX_CCE_REGISTRY_SHARED` lists locations to read, separated like those in PATH.
+    Entries that come with the package are the last layer. With `JAX_CCE_REGISTRY` empty or "off"
+    there is none of all this, and orders are kept in memory alone.
     """
     global _default
     variables = tuple(map(os.environ.get, ("JAX_CCE_REGISTRY", "JAX_CCE_REGISTRY_SHARED")))
     with _default_lock:
         if _default is None or _default[0] != variables:
             user, shared = variables
-            _default = variables, Registry(_user_location(user), _split(shared or ""), _shipped())
+            if user in ("", "off"):
+                _default = variables, Registry()
+            else:
+                location = user or _user_location()
+                _default = variables, Registry(location, _split(shared or ""), _shipped())
         return _default[1]
 
 
-def _user_location(variable: str | None) -> str | None:
-    if variable is None:
-        import platformdirs
+def _user_location() -> pathlib.Path:
+    import platformdirs
 
-        return str(platformdirs.user_cache_path("jax_cce") / "registry")
-    return None if variable in ("", "off") else variable
+    return platformdirs.user_cache_path("jax_cce") / "registry"
 
 
 def _split(variable: str) -> builtins.list[str]:

@@ -687,6 +687,7 @@ def test_prune_by_age(tmp_path):
 
 
 def test_the_environment_describes_the_registry(tmp_path, monkeypatch):
+    monkeypatch.setattr(registry, "_shipped", lambda: None)
     monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path / "user"))
     monkeypatch.setenv("JAX_CCE_REGISTRY_SHARED", "")
     one = registry.default()
@@ -699,10 +700,12 @@ def test_the_environment_describes_the_registry(tmp_path, monkeypatch):
     assert registry.verify() == registry.prune() == []
 
     monkeypatch.setenv("JAX_CCE_REGISTRY_SHARED", str(tmp_path / "user"))
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path / "empty"))
+    assert registry.default().found(_KEY) == (entry(5), "shared")
     for off in ("", "off"):
         monkeypatch.setenv("JAX_CCE_REGISTRY", off)
         assert registry.default() is not one
-        assert registry.default().found(_KEY) == (entry(5), "shared")
+        assert registry.default().found(_KEY) is None
     monkeypatch.delenv("JAX_CCE_REGISTRY")
     monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
     assert "jax_cce" in repr(registry.default())

@@ -1,6 +1,6 @@
 """A graph made ready for searching: reduced, numbered, and with compiled loops over its orders."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -142,7 +142,7 @@ class Compiled:
                 self.state.before[j, i >> 6] |= np.uint64(1 << (i & 63))
         self.missing = np.zeros(3, np.int64)
 
-    def numbered(self, order: Sequence[int]) -> np.ndarray:
+    def numbered(self, order: Iterable[int]) -> np.ndarray:
         """Vertices as the compiled loops number them: int32 [vertices]."""
         return np.array([self.number[vertex] for vertex in order], np.int32)
 
