@@ -2,11 +2,19 @@
 
 Run it with `make demo`. For both it prints how many multiplications each elimination order needs,
 beside the published figures, how well the Jacobians agree with jax.jacrev's, and how long they
-take.
+take. Then two processes one after the other ask for the Jacobian of the same arm, written with
+matrices: the first searches for an order and stores it, the second finds it.
 """
 
 from __future__ import annotations
 
+import argparse
+import logging
+import os
+import subprocess
+import sys
+import tempfile
+import time
 from functools import partial
 from typing import Any
 
@@ -15,11 +23,12 @@ import numpy as np
 
 import jax_cce
 from benchmarks import report, timing
-from benchmarks.tasks import TASKS, Task
+from benchmarks.tasks import TASKS, Task, robot_arm_matrices
 
 _TASKS = ("RoeFlux_1d", "RobotArm_6DOF")
 _ORDERS = ("forward", "reverse", "markowitz", "auto")
 _BATCH = 16384
+_SEARCH_SECONDS = 10.0
 # Points this close to the reference point stay where both functions are smooth.
 _RELATIVE_SPREAD = 0.01
 
@@ -109,9 +118,42 @@ def timings(task: Task, points: tuple[jax.Array, ...]) -> str:
     )
 
 
+def one_process() -> None:
+    """Plans a Jacobian, and searches for a better order where none is stored."""
+    logging.basicConfig(format="    log: %(message)s", stream=sys.stdout)
+    logging.getLogger("jax_cce").setLevel(logging.INFO)
+    task = robot_arm_matrices.TASK
+    begin = time.perf_counter()
+    plan = jax_cce.plan(task.fun, task.argnums)(*task.args)
+    seconds = time.perf_counter() - begin
+    print(f"  planned in {seconds:.2f} s: {plan.cost('flops')} flops, order {plan.source}")
+    if plan.source == "searched":
+        logging.getLogger("jax_cce").setLevel(logging.WARNING)
+        optimize = jax_cce.optimize(task.fun, task.argnums, cost="flops", budget=_SEARCH_SECONDS)
+        print(f"  jax_cce.optimize: {optimize(*task.args)}")
+
+
+def stored_order() -> None:
+    """Runs two processes that share a registry."""
+    print("## A stored order\n")
+    with tempfile.TemporaryDirectory() as directory:
+        for run in ("first", "second"):
+            print(f"The {run} process:", flush=True)
+            subprocess.run(
+                [sys.executable, "-m", "benchmarks.demo", "--one-process"],
+                check=True,
+                env={**os.environ, "JAX_CCE_REGISTRY": directory},
+            )
+
+
 def main() -> None:
     """Prints the demonstration."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--one-process", action="store_true", help=argparse.SUPPRESS)
     jax.config.update("jax_enable_x64", True)
+    if parser.parse_args().one_process:
+        one_process()
+        return
     print(f"{report.provenance()}; float64\n\n{_LEGEND}")
     for name in _TASKS:
         task = TASKS[name]
@@ -124,6 +166,7 @@ def main() -> None:
         points = batch(task, _BATCH)
         print(counts(task, points), end="\n\n", flush=True)
         print(timings(task, points), end="\n\n", flush=True)
+    stored_order()
 
 
 if __name__ == "__main__":

@@ -2,9 +2,9 @@
 
 Run it with `python -m benchmarks.runtime_model`. Jacobians of the reference tasks in several orders
 are jitted and timed in turns, batched where a single point is too short to time. Each task has a
-constant of its own, for the function itself and the call; the picoseconds for a step, an operation
-and a moved byte are fitted together by non-negative least squares on relative errors. They are
-`_PER_STEP`, `_PER_FLOP` and `_PER_BYTE` in `jax_cce.costs`.
+constant of its own, for the function itself and the call; the picoseconds for an operation and for
+a moved byte are fitted together by non-negative least squares on relative errors. They are
+`_PER_FLOP` and `_PER_BYTE` in `jax_cce.costs`.
 """
 
 from __future__ import annotations
@@ -43,7 +43,7 @@ def _orders(task: Task) -> dict[str, Any]:
 
 
 def measure(task: Task) -> tuple[np.ndarray, np.ndarray]:
-    """Returns steps, flops and bytes [orders, 3], and seconds for a point [orders]."""
+    """Returns flops and bytes [orders, 2], and seconds for a point [orders]."""
     facts, calls = [], {}
     size = 1 if task.name in _ALONE else _BATCH
     args = [jnp.asarray(x) for x in task.args]
@@ -51,7 +51,7 @@ def measure(task: Task) -> tuple[np.ndarray, np.ndarray]:
         args = [jnp.stack([x] * size) for x in args]
     for name, order in _orders(task).items():
         plan = jax_cce.plan(task.fun, task.argnums, order=order)(*task.args)
-        facts.append((len(plan.steps), plan.cost("flops"), plan.cost("bytes")))
+        facts.append((plan.cost("flops"), plan.cost("bytes")))
         jacobian = jax_cce.jacobian(task.fun, task.argnums, order=order)
         compiled = jax.jit(jax.vmap(jacobian) if size > 1 else jacobian)
         calls[name] = partial(compiled, *args)
@@ -74,19 +74,19 @@ def main() -> None:
     design = np.concatenate(rows)
     scale = design.max(axis=0)
     fit, _ = scipy.optimize.nnls(design / scale, np.concatenate(targets))
-    per_step, per_flop, per_byte = 1e12 * (fit / scale)[:3]
+    per_flop, per_byte = 1e12 * (fit / scale)[:2]
     print(f"Batch {_BATCH}, float64. {report.provenance()}\n")
-    print(f"per step {per_step:.0f} ps, per flop {per_flop:.0f} ps, per byte {per_byte:.1f} ps\n")
+    print(f"per flop {per_flop:.0f} ps, per byte {per_byte:.1f} ps\n")
     table = []
     for name in names:
         facts, seconds = measured[name]
-        model = facts @ (per_step, per_flop, per_byte)
-        by_model, by_flops = (seconds[np.argmin(x)] for x in (model, facts[:, 1]))
+        model = facts @ (per_flop, per_byte)
+        by_model, by_flops = (seconds[np.argmin(x)] for x in (model, facts[:, 0]))
         table.append(
             (
                 name,
                 f"{scipy.stats.spearmanr(model, seconds).statistic:.2f}",
-                f"{scipy.stats.spearmanr(facts[:, 1], seconds).statistic:.2f}",
+                f"{scipy.stats.spearmanr(facts[:, 0], seconds).statistic:.2f}",
                 f"{by_model / seconds.min():.2f}",
                 f"{by_flops / seconds.min():.2f}",
             )

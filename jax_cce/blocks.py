@@ -178,7 +178,6 @@ class Tape:
         self.steps.append(Step(kind, names, detail, flops, moved, self.vertex))
         self.cost.flops += flops
         self.cost.moved += moved
-        self.cost.steps += 1
         return names
 
     def fork(self) -> "Tape":

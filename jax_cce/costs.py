@@ -10,11 +10,10 @@ from dataclasses import dataclass
 __all__ = ["COSTS", "Cost", "check", "measure"]
 
 _BYTES = 8
-# The runtime model, in picoseconds: what a step, an operation and a moved byte take. Fitted by
-# `python -m benchmarks.runtime_model`; only its ratios matter for which order is chosen.
-_PER_STEP = 300
-_PER_FLOP = 60
-_PER_BYTE = 45
+# The runtime model, in picoseconds: what an operation and a moved byte take. Fitted by
+# `python -m benchmarks.runtime_model` on a CPU; only their ratio decides which order is chosen.
+_PER_FLOP = 23
+_PER_BYTE = 6
 
 
 @dataclass
@@ -26,19 +25,16 @@ class Cost:
         nonunit: those of them in which no factor is known to be 1 or -1.
         flops: additions and multiplications that are executed.
         moved: numbers read and written.
-        steps: steps that compute something.
     """
 
     multiplications: int = 0
     nonunit: int = 0
     flops: int = 0
     moved: int = 0
-    steps: int = 0
 
 
 def _runtime(cost: Cost) -> int:
-    moved = _BYTES * cost.moved
-    return _PER_STEP * cost.steps + _PER_FLOP * cost.flops + _PER_BYTE * moved
+    return _PER_FLOP * cost.flops + _PER_BYTE * _BYTES * cost.moved
 
 
 COSTS: dict[str, Callable[[Cost], int]] = {

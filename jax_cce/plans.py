@@ -66,8 +66,8 @@ class Plan:
                 free); "nonunit_multiplications", the same without products by a factor known to
                 be 1 or -1; "flops", the additions and multiplications that are executed, where
                 static factors of one cost nothing; "bytes", what the steps read and write, at
-                eight bytes a number; or "runtime_model", an estimate in picoseconds from bytes,
-                flops and steps. None counts the computation of the local partials.
+                eight bytes a number; or "runtime_model", an estimate in picoseconds from bytes
+                and flops. None counts the computation of the local partials.
 
         Raises:
             ValueError: for an unknown name.
@@ -120,7 +120,6 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = orders.DEFAULT_
             state.tape.cost.nonunit,
             sum(step.flops for step in steps),
             sum(step.moved for step in steps),
-            len(steps),
         ),
     )
 
