@@ -470,6 +470,12 @@ def test_processes(store):
 
 
 @pytest.mark.one_version
+def test_threads(store):
+    with concurrent.futures.ThreadPoolExecutor(2) as executor:
+        _checked_with(executor)
+
+
+@pytest.mark.one_version
 def test_a_cluster_of_two_workers(store, monkeypatch):
     distributed = pytest.importorskip("distributed")
     with (

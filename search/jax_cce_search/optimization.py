@@ -3,6 +3,7 @@
 import concurrent.futures
 import importlib.metadata
 import logging
+import pickle
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
@@ -604,7 +605,9 @@ def find_order(graph: Graph, cost: str, strategy: str, seconds: float) -> tuple[
 def _searched(
     problem: Problem, budget: Budget, seed: int, strategy: str
 ) -> tuple[list[Improvement], int, int]:
-    """One search in another process."""
+    """One search on an executor."""
+    # Where that runs threads, each needs tables of its own to fill.
+    problem = pickle.loads(pickle.dumps(problem))
     search = Search(problem, budget, seed, strategy=strategy)
     named(strategy)(search)
     return search.improvements, search.bound, search.evaluations
