@@ -228,6 +228,27 @@ def test_the_entry_of_the_nearest_batch_size_is_used(store):
     assert seen == [forward, forward[::-1], forward]
 
 
+def test_arguments_that_are_no_arrays(store):
+    def g(x, power, name, *, table, sign=1):
+        for _ in range(power):
+            x = x * table["a"]
+        return sign * jnp.sin(x) if name == "sine" else x
+
+    x, table = {"p": 0.5, "q": jnp.ones(2)}, {"a": jnp.arange(2.0), "b": None}
+
+    def call(x, *rest, **options):
+        return jax.tree.map(lambda leaf: g(leaf, *rest, **options), x)
+
+    for size in (None, 8):
+        found = jax_cce.optimize(call, budget=1, batch_size=size)(x, 3, "sine", table=table)
+        assert not found.failures
+        assert found.entry.batch == size
+    ours = jax_cce.jacobian(call)(x, 3, "sine", table=table)
+    assert_agree(ours, jax.jacrev(call)(x, 3, "sine", table=table))
+    shapes = jax.tree.map(lambda leaf: jax.ShapeDtypeStruct(jnp.shape(leaf), jnp.float64), x)
+    assert jax_cce.optimize(call, budget=1)(shapes, 3, "sine", table=table).times
+
+
 def test_a_contender_that_cannot_run_is_left_out(store):
     @jax.custom_vjp
     def double(x):
@@ -280,6 +301,7 @@ def test_sparse_formats_have_entries_of_their_own(store):
 
 
 def test_a_new_entry_is_seen_by_functions_in_use(store):
+    jax_cce.cache_clear()
     jacobian = jax_cce.jacobian(f, (0, 1))
     expected = jacobian(*POINT)
     before = jax_cce.plan(f, (0, 1))(*POINT)

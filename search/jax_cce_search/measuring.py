@@ -6,7 +6,7 @@ clearly behind drop out. Figures are medians of seconds for one call.
 
 import functools
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -22,15 +22,15 @@ _TURN_SECONDS = 0.01
 
 def compiled(
     jacobians: Mapping[str, Callable[..., Any]],
-    args: tuple[Any, ...],
-    batched: tuple[int, ...] | None,
+    args: Sequence[Any],
+    batched: Sequence[bool],
 ) -> tuple[dict[str, Callable[[], Any]], dict[str, str]]:
     """Compiles each Jacobian for the arguments.
 
     Args:
         jacobians: the contenders by name.
-        args: the arguments; those at `batched` have a leading axis.
-        batched: the positions over which `jax.vmap` maps; None where it is not wanted.
+        args: their arguments, arrays.
+        batched: which of them have a leading axis for `jax.vmap` to map over.
 
     Returns:
         The contenders as functions of nothing, and why others could not be compiled or run.
@@ -38,9 +38,8 @@ def compiled(
     calls: dict[str, Callable[[], Any]] = {}
     failures: dict[str, str] = {}
     for name, jacobian in jacobians.items():
-        if batched is not None:
-            axes = tuple(0 if k in batched else None for k in range(len(args)))
-            jacobian = jax.vmap(jacobian, in_axes=axes)
+        if any(batched):
+            jacobian = jax.vmap(jacobian, in_axes=[0 if mapped else None for mapped in batched])
         try:
             run = jax.jit(jacobian).lower(*args).compile()
             jax.block_until_ready(run(*args))

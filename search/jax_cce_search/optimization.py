@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_cce import api, choosing, costs, plans, registry
+from jax_cce import api, choosing, costs, folding, plans, registry
 from jax_cce.choosing import Wish
 from jax_cce.graph import Graph
 from jax_cce.plans import Plan
@@ -470,12 +470,13 @@ class _Job:
             if False in self._subject.graphs and not _is_complex(first):
                 for mode in _JAX_MODES:
                     wishes[mode] = Wish("reverse", entries=False, method=mode)
-        args, batched = self._arguments()
-        jacobians = {
-            name: self._with_kwargs(api.jacobian_by(wish, self._fun, **task.options))
-            for name, wish in wishes.items()
-        }
-        calls, failures = measuring.compiled(jacobians, args, batched)
+        calls, failures = measuring.compiled(
+            {
+                name: self._timed(api.jacobian_by(wish, self._fun, **task.options))
+                for name, wish in wishes.items()
+            },
+            *self._operands(),
+        )
         if not calls:
             raise RuntimeError(
                 f"No Jacobian of {self._subject.name} could be compiled and run: {failures}"
@@ -490,30 +491,52 @@ class _Job:
         entry = self._stored("runtime", plan, times[winner], None, best.search, times)
         return self._report(entry, plan, times[winner], None, {}, times, failures, best.search)
 
-    def _arguments(self) -> tuple[tuple[Any, ...], tuple[int, ...] | None]:
-        """The arguments to time with, on the device, and the positions of the batched ones."""
+    def _operands(self) -> tuple[list[Any], list[bool]]:
+        """The arrays to time with, and which of them have a leading axis to map over."""
+        argnums, size = self._task.options["argnums"], self._task.batch_size
+        wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
+        varied = {k % len(self._args) for k in wanted}
+        arrays, batched = [], []
+        for k, arg in enumerate((*self._args, self._kwargs)):
+            for leaf in jax.tree.leaves(arg):
+                if isinstance(leaf, jax.ShapeDtypeStruct):
+                    leaf = jnp.full(leaf.shape, 0.5, leaf.dtype)
+                elif k not in varied and not self._is_passed(leaf):
+                    continue
+                leaf = jnp.asarray(leaf)
+                batched.append(size is not None and k in varied)
+                arrays.append(jnp.stack([leaf] * (size or 1)) if batched[-1] else leaf)
+        return arrays, batched
 
-        def concrete(leaf: Any) -> Any:
-            if isinstance(leaf, jax.ShapeDtypeStruct):
-                return jnp.full(leaf.shape, 0.5, leaf.dtype)
-            return jnp.asarray(leaf)
+    def _is_passed(self, leaf: Any) -> bool:
+        """Whether what is not differentiated is an argument to time with.
 
-        size = self._task.batch_size
+        An array whose values may decide structure has to be seen while planning, as it was when
+        the order was searched.
+        """
+        if isinstance(leaf, jax.Array | np.ndarray):
+            return self._task.options["format"] == "dense" and leaf.size > folding.SMALL
+        return isinstance(leaf, jax.ShapeDtypeStruct)
+
+    def _timed(self, jacobian: Callable[..., Any]) -> Callable[..., Any]:
+        """The Jacobian as a function of the arrays of `_operands`; all else stays as it is."""
         argnums = self._task.options["argnums"]
         wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        positions = tuple(k % len(self._args) for k in wanted)
-        args = [
-            jax.tree.map(concrete, arg) if k in positions or _is_abstract(arg) else arg
-            for k, arg in enumerate(self._args)
-        ]
-        if size is None:
-            return tuple(args), None
-        for k in positions:
-            args[k] = jax.tree.map(lambda leaf: jnp.stack([leaf] * size), args[k])
-        return tuple(args), positions
+        varied = {k % len(self._args) for k in wanted}
 
-    def _with_kwargs(self, jacobian: Callable[..., Any]) -> Callable[..., Any]:
-        return lambda *args: jacobian(*args, **self._kwargs)
+        def of_arrays(*arrays: Any) -> Any:
+            fresh = iter(arrays)
+
+            def filled(k: int, arg: Any) -> Any:
+                def one(leaf: Any) -> Any:
+                    return next(fresh) if k in varied or self._is_passed(leaf) else leaf
+
+                return jax.tree.map(one, arg)
+
+            args = [filled(k, arg) for k, arg in enumerate(self._args)]
+            return jacobian(*args, **filled(len(args), self._kwargs))
+
+        return of_arrays
 
     def _plan(self, part: _Part, order: Sequence[int]) -> Plan:
         first = part.graph.program.first_computed
@@ -611,10 +634,6 @@ def _searched(
     search = Search(problem, budget, seed, strategy=strategy)
     named(strategy)(search)
     return search.improvements, search.bound, search.evaluations
-
-
-def _is_abstract(tree: Any) -> bool:
-    return any(isinstance(leaf, jax.ShapeDtypeStruct) for leaf in jax.tree.leaves(tree))
 
 
 def _is_complex(graph: Graph) -> bool:
