@@ -36,6 +36,8 @@ _LEGEND = f"""\
 jax_cce computes the Jacobian of f by eliminating the vertices of f's computational graph. The order
 of elimination decides how many multiplications that takes; the Jacobian is the same in all of them.
 
+- auto: the order that comes with the package for these two functions, found by jax_cce.optimize for
+  the fewest operations executed, which are not the fewest multiplications.
 - multiplications: counted on the plan for one Jacobian, by the convention of the published figures
   (Lohoff & Neftci, NeurIPS 2024).
 - disagreement: the largest |ours - jax.jacrev's| over the entries of {_BATCH} Jacobians in float64,

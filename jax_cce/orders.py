@@ -14,7 +14,7 @@ __all__ = ["DEFAULT_WORK", "ORDERS", "check", "eliminate"]
 
 # Looking at a product takes about a microsecond.
 DEFAULT_WORK = 20_000
-_MOST_ORDERS = 9
+_MOST_ORDERS = 6
 
 
 def forward(graph: Graph) -> Elimination:

@@ -5,6 +5,15 @@
 """
 
 from jax_cce_search import strategies
+from jax_cce_search.explanation import Explanation, explain
 from jax_cce_search.optimization import Optimized, find_order, optimize, optimize_many
 
-__all__ = ["Optimized", "find_order", "optimize", "optimize_many", "strategies"]
+__all__ = [
+    "Explanation",
+    "Optimized",
+    "explain",
+    "find_order",
+    "optimize",
+    "optimize_many",
+    "strategies",
+]

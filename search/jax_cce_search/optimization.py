@@ -101,7 +101,7 @@ class Optimized:
         """A summary in a few lines."""
         if self.entry.cost == "runtime":
             best = min(self.times.values())
-            lines = [f"{self.name}: {self.entry.method}, {self.value:.3g} s, {self.status}"]
+            lines = [f"{self.name}: {self.entry.strategy}, {self.value:.3g} s, {self.status}"]
             lines += [
                 f"  {name}: {seconds:.3g} s ({seconds / best:.2f})"
                 for name, seconds in sorted(self.times.items(), key=lambda item: item[1])
@@ -110,10 +110,8 @@ class Optimized:
         else:
             lines = [f"{self.name}: {self.value:,.0f} {self.entry.cost}, {self.status}"]
             lines += [f"  {name}: {cost:,}" for name, cost in self.reference.items()]
-        lines.append(
-            f"  found by {self.entry.strategy} in {self.seconds:.1f} s, "
-            f"{self.evaluations:,} orders looked at"
-        )
+        found = f"found by {self.entry.strategy}" if not self.times else "searched"
+        lines.append(f"  {found} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at")
         return "\n".join(lines)
 
     def plot_search(self, path: Any = None) -> Any:
@@ -488,7 +486,7 @@ class _Job:
             plan = plans.make(self._subject.graphs[False], "reverse").of(method=winner)
         else:
             plan = candidates[winner]
-        entry = self._stored("runtime", plan, times[winner], None, best.search, times)
+        entry = self._stored("runtime", plan, times[winner], None, best.search, times, winner)
         return self._report(entry, plan, times[winner], None, {}, times, failures, best.search)
 
     def _operands(self) -> tuple[list[Any], list[bool]]:
@@ -551,7 +549,9 @@ class _Job:
         bound: int | None,
         search: Search,
         times: Mapping[str, float] | None = None,
+        winner: str | None = None,
     ) -> Entry:
+        improvements = search.improvements
         entry = Entry(
             self._subject.key,
             cost,
@@ -560,7 +560,7 @@ class _Job:
             method=plan.method,
             entries=plan.entries,
             bound=bound,
-            strategy=search.improvements[-1].strategy if search.improvements else search.strategy,
+            strategy=winner or (improvements[-1].strategy if improvements else search.strategy),
             seed=self._task.seed,
             device=choosing.device_kind() if times else None,
             batch=self._task.batch_size if times else None,
