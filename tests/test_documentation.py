@@ -19,7 +19,9 @@ def sessions(page: pathlib.Path) -> list[str]:
 @pytest.mark.parametrize(
     "page", [page for page in _PAGES if sessions(page)], ids=lambda page: page.name
 )
-def test_examples(page):
+def test_examples(page, monkeypatch):
+    # A page may set this for itself.
+    monkeypatch.setenv("JAX_CCE_REGISTRY", "off")
     # One namespace for a page: it reads from top to bottom.
     test = doctest.DocTestParser().get_doctest(
         "\n".join(sessions(page)), {}, page.name, str(page), 0
