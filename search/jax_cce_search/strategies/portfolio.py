@@ -42,24 +42,24 @@ def search(state: Search) -> None:
         with state.part("branch_and_bound"):
             branch_and_bound.search(state)
         return
-    share = _FIRST_ROUND
-    if state.budget.seconds is not None:
-        share = min(share, state.budget.seconds / 8)
+    # Without a limit in seconds nothing may depend on the clock.
+    limit = state.budget.seconds
+    share = None if limit is None else min(_FIRST_ROUND, limit / 8)
     moves = 2000 * len(problem.vertices)
+    rounds = [
+        *((name, way, 1 / 8, lambda moves: 16) for name, way in greedy_ways.items()),
+        ("annealing", annealing.search, 4, lambda moves: moves),
+        ("windows", windows.search, 1, lambda moves: moves),
+        ("beam", beam.search, 1, lambda moves: moves // 8),
+    ]
     while not state.over():
-        for name, way in greedy_ways.items():
-            with state.part(name, seconds=share / 8, evaluations=16):
+        for name, way, shares, evaluations in rounds:
+            seconds = None if share is None else share * shares
+            with state.part(name, seconds=seconds, evaluations=evaluations(moves)):
                 way(state)
-        if not state.over():
-            with state.part("annealing", seconds=4 * share, evaluations=moves):
-                annealing.search(state)
-        if not state.over():
-            with state.part("windows", seconds=share, evaluations=moves):
-                windows.search(state)
-        if not state.over():
-            with state.part("beam", seconds=share, evaluations=moves // 8):
-                beam.search(state)
-        share *= 2
+            if state.over():
+                return
+        share = None if share is None else 2 * share
         moves *= 2
         if not _is_limited(state) and moves > _MOST_MOVES:
             return
