@@ -472,50 +472,51 @@ def anneal(  # type: ignore[no-untyped-def]
 
 
 @_jit
-def subsets(state, tables, window, costs, missing):  # type: ignore[no-untyped-def]
+def subsets(state, tables, window, costs, walk, missing):  # type: ignore[no-untyped-def]
     """What each vertex of a window costs after each subset of the others.
 
     Args:
-        state: the graph before the window; it is left as it was.
+        state: the graph before the window, and where the walk has come to; left as it was before.
         tables: products and sums.
         window: int32 [k], the vertices.
         costs: int64 [2**k, k], filled: the cost of vertex v after the set of vertices s.
+        walk: int64 [k + 2, 3], zeros at first, to go on from where an entry was missing: the depth
+            and the set in the last row; in the others, for each depth, the next vertex, the one
+            that led there, and the length of the log.
         missing: what is missing.
     """
     missing[0] = NOTHING
     count = window.shape[0]
-    base = state.top[0]
+    depth, chosen = walk[count + 1, 0], walk[count + 1, 1]
+    if depth == 0 and walk[0, 0] == 0:
+        walk[0, 1] = -1
+        walk[0, 2] = state.top[0]
     # Depth-first through the sets, each reached by adding its members in ascending order.
-    marks = np.empty(count + 1, np.int64)
-    at = np.zeros(count + 1, np.int64)
-    member = np.empty(count + 1, np.int64)
-    depth, chosen = 0, 0
-    member[0] = -1
-    marks[0] = base
     while depth >= 0:
-        if at[depth] == count:
-            at[depth] = 0
+        if walk[depth, 0] == count:
+            walk[depth, 0] = 0
             depth -= 1
             if depth >= 0:
-                chosen ^= 1 << member[depth + 1]
-                undo(state, marks[depth])
+                chosen ^= 1 << walk[depth + 1, 1]
+                undo(state, walk[depth, 2])
             continue
-        k = at[depth]
-        at[depth] += 1
+        k = walk[depth, 0]
+        if not chosen >> k & 1:
+            cost = _eliminate(state, tables, window[k], missing)
+            if cost < 0:
+                walk[count + 1, 0], walk[count + 1, 1] = depth, chosen
+                return
+            costs[chosen, k] = cost
+        walk[depth, 0] = k + 1
         if chosen >> k & 1:
             continue
-        cost = _eliminate(state, tables, window[k], missing)
-        if cost < 0:
-            undo(state, base)
-            return
-        costs[chosen, k] = cost
-        if k > member[depth]:
+        if k > walk[depth, 1]:
             depth += 1
             chosen |= 1 << k
-            member[depth] = k
-            marks[depth] = state.top[0]
+            walk[depth, 1] = k
+            walk[depth, 2] = state.top[0]
         else:
-            undo(state, marks[depth])
+            undo(state, walk[depth, 2])
 
 
 @_jit

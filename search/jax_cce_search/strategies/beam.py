@@ -60,7 +60,9 @@ def beam(state: Search, width: int) -> bool:
             if state.over() and state.best is not None:
                 return False
             compiled.run(_walk, vertices[orders[row]])
-            rest = np.setdiff1d(np.arange(count), orders[row])
+            free = np.ones(count, np.bool_)
+            free[orders[row]] = False
+            rest = np.flatnonzero(free)
             compiled.run(kernels.prices, vertices[rest], costs[: len(rest)])
             rows.append(np.full(len(rest), row))
             picks.append(rest)

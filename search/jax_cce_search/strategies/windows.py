@@ -54,7 +54,8 @@ def improve(state: Search, order: Sequence[int], size: int) -> bool:
             break
         compiled.run(_from_start, current[:start])
         window = current[start : start + size]
-        compiled.run(kernels.subsets, window, costs)
+        walk = np.zeros((len(window) + 2, 3), np.int64)
+        compiled.run(kernels.subsets, window, costs, walk)
         # As many eliminations as in so many whole orders.
         state.evaluations += 1 + (size << (size - 1)) // len(current)
         trial = current.copy()
