@@ -314,6 +314,15 @@ def test_a_new_entry_is_seen_by_functions_in_use(store):
     assert jax_cce.cache_info().misses == misses + 1
 
 
+def test_a_better_order_that_is_known_is_kept(store):
+    options = {"cost": "multiplications", "budget": 5}
+    best = jax_cce.optimize(ARM.fun, ARM.argnums, **options)(*ARM.args)
+    later = jax_cce.optimize(ARM.fun, ARM.argnums, strategy="forward", **options)(*ARM.args)
+    assert later.order == later.plan.order == best.order
+    assert later.value == later.plan.cost("multiplications") == 221
+    assert later.is_optimal
+
+
 def test_given_orders_are_not_looked_up(store):
     jax_cce.optimize(f, (0, 1), cost="multiplications", budget=1)(*POINT)
     plan = jax_cce.plan(f, (0, 1), order="forward")(*POINT)

@@ -430,6 +430,11 @@ class _Job:
         problem = best.problem
         bound = (best.search.bound if problem.is_exact else problem.bound) or None
         entry = self._stored(task.cost, plan, value, bound, best.search)
+        if entry.order != plan.order:
+            # A better one was known already.
+            graph = self._subject.graphs[entry.entries]
+            plan = plans.make(graph, entry.order).of(source="registry", entries=entry.entries)
+            value = plan.cost(task.cost)
         reference = {
             name: plans.make(best.graph, name).cost(task.cost)
             for name in ("forward", "reverse", "markowitz")
