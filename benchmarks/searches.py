@@ -40,6 +40,8 @@ from jax_cce.kinds import Skeleton, skeleton
 
 _DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _SEARCHING = [name for name in strategies.STRATEGIES if name not in ("forward", "reverse")]
+# A picture of costs that differ more than that has a logarithmic axis.
+_WIDE = 4
 _MARKS = (0.1, 1.0, 10.0, 60.0, 600.0)
 
 
@@ -161,6 +163,9 @@ def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
             },
         )
         ax.set_title(task)
+        costs = [cost for result in of_task for _, _, cost, _ in result["curve"]]
+        if max(costs) > _WIDE * min(costs):
+            ax.set_yscale("log")
     for ax in axes[len(tasks) :]:
         ax.set_axis_off()
     figure.savefig(path)

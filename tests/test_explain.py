@@ -309,3 +309,11 @@ def test_strategies_are_compared():
     assert costs == [[9, 4, 4], [7, 5, 5]]
     with pytest.raises(ValueError, match="nothing to draw"):
         pictures.plot_search({"none": []})
+
+
+def test_every_strategy_on_one_picture(tmp_path):
+    explained = jax_cce.explain(lambda x, y: jnp.sin(x * y) * jnp.exp(x) / y, (0, 1))(0.5, 0.7)
+    figure = explained.plot_search(tmp_path / "search.svg", seconds=0.2)
+    assert (tmp_path / "search.svg").stat().st_size > 1000
+    labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
+    assert {"forward", "annealing", "branch_and_bound", "portfolio"} <= labels

@@ -18,6 +18,8 @@ from jax_cce.graph import Graph
 from jax_cce.plans import Plan
 from jax_cce.registry import Entry
 from jax_cce_search.problem import Problem
+from jax_cce_search.search import Budget, Search
+from jax_cce_search.strategies import NEED_MATRIX, STRATEGIES
 
 __all__ = ["Edge", "Eliminated", "Explanation", "computed_by", "explain", "label", "structure_name"]
 
@@ -149,6 +151,27 @@ class Explanation:
         from jax_cce_search import pictures
 
         return pictures.draw(self, path)
+
+    def plot_search(
+        self, path: Any = None, *, cost: str = "multiplications", seconds: float = 5.0
+    ) -> Any:
+        """Lets every strategy search for an order, and draws the best cost over time of each.
+
+        Args:
+            path: where to save the picture; see `jax_cce_search.pictures.plot_search`.
+            cost: a measure of `jax_cce.Plan.cost`.
+            seconds: how long each strategy may search.
+        """
+        from jax_cce_search import pictures
+
+        curves = {}
+        for name, strategy in STRATEGIES.items():
+            problem = Problem.of(self.plan.graph, cost)
+            search = Search(problem, Budget(seconds), strategy=name)
+            if problem.is_compilable or name not in NEED_MATRIX:
+                strategy(search)
+            curves[name] = search.improvements
+        return pictures.plot_search(curves, path)
 
 
 def explain(

@@ -622,7 +622,8 @@ def find_order(graph: Graph, cost: str, strategy: str, seconds: float) -> tuple[
     """
     problem = Problem.of(graph, cost)
     search = Search(problem, Budget(seconds), strategy=strategy)
-    named(strategy)(search)
+    with progress.shown([search], seconds, None):
+        named(strategy)(search)
     if search.best is None:
         search.offer(problem.vertices[::-1])
     assert search.best is not None

@@ -12,7 +12,7 @@ from jax_cce_search.strategies import (
     windows,
 )
 
-__all__ = ["STRATEGIES", "named"]
+__all__ = ["NEED_MATRIX", "STRATEGIES", "named"]
 
 STRATEGIES: dict[str, Strategy] = {
     "forward": forward.search,
@@ -26,6 +26,9 @@ STRATEGIES: dict[str, Strategy] = {
     "branch_and_bound": branch_and_bound.search,
     "portfolio": portfolio.search,
 }
+
+# These hold the graph as a matrix, which has a largest size.
+NEED_MATRIX = frozenset({"annealing", "beam", "branch_and_bound", "windows"})
 
 
 def named(name: str) -> Strategy:
