@@ -45,11 +45,12 @@ doctest: $(VENV)/.installed-test ## The examples in the docstrings.
 docs: $(VENV)/.installed-docs ## The documentation site, into site/.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
 
-bench: $(VENV)/.installed ## The measured tables: overhead, the bottleneck chain, dense Jacobians.
+bench: $(VENV)/.installed ## The measured tables: overhead, the bottleneck chain, dense, searches.
 	@$(BIN)/python -m benchmarks.counts
 	@$(BIN)/python -m benchmarks.overhead
 	@$(BIN)/python -m benchmarks.bottleneck
 	@$(BIN)/python -m benchmarks.dense
+	@$(BIN)/python -m benchmarks.searches --speed
 
 clean: ## Remove the environment, the site and all caches.
 	rm -rf $(VENV) site build dist .mypy_cache .pytest_cache .ruff_cache .import_linter_cache .hypothesis
