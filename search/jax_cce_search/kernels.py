@@ -61,7 +61,10 @@ class State(NamedTuple):
 
 
 def _jit(function: Any) -> Any:
-    return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    try:
+        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
+    except (RuntimeError, OSError):  # there is no place to keep what is compiled
+        return numba.njit(nogil=True, error_model="numpy")(function)
 
 
 def _inner(function: Any) -> Any:
