@@ -47,6 +47,7 @@ __all__ = [
     "is_jaxpr",
     "is_staged",
     "is_tracer",
+    "jax_version",
     "jaxpr_key",
     "mathematical_params",
     "primitive_names",
@@ -148,6 +149,11 @@ class Program:
     def aval(self, atom: Any) -> Any:
         """The abstract value of a variable number or a literal."""
         return atom.aval if isinstance(atom, Literal) else self.avals[atom]
+
+
+def jax_version() -> str:
+    """The version of JAX, for records of what was found with it."""
+    return jax.__version__
 
 
 def is_differentiable(aval: Any) -> bool:

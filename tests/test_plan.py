@@ -236,7 +236,7 @@ def test_steps_and_text():
     assert f"{plan.num_edges} edges" in text
     assert str(plan.cost("multiplications")) in text
     assert all(str(step) in text for step in plan.steps)
-    assert f"order: {' '.join(map(str, plan.order))}" in text
+    assert f"order (searched): {' '.join(map(str, plan.order))}" in text
 
 
 @pytest.mark.parametrize(

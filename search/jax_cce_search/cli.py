@@ -31,7 +31,7 @@ import jax
 import jax.numpy as jnp
 
 import jax_cce
-from jax_cce import costs, orders, registry
+from jax_cce import costs, orders, registry, tracing
 from jax_cce.registry import Entry
 from jax_cce_search.explanation import aligned, explain
 from jax_cce_search.optimization import Optimized, optimize
@@ -294,7 +294,7 @@ def _called_parser() -> argparse.ArgumentParser:
 
 def _version() -> str:
     version = importlib.metadata.version("jax-cross-country")
-    return f"jax-cce {version} (jax {jax.__version__}, Python {platform.python_version()})"
+    return f"jax-cce {version} (jax {tracing.jax_version()}, Python {platform.python_version()})"
 
 
 # Values of options.

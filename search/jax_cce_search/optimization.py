@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_cce import api, choosing, costs, folding, plans, registry
+from jax_cce import api, choosing, costs, folding, plans, registry, tracing
 from jax_cce.choosing import Wish
 from jax_cce.graph import Graph
 from jax_cce.plans import Plan
@@ -571,7 +571,7 @@ class _Job:
             batch=self._task.batch_size if times else None,
             times=dict(times or {}),
             versions={
-                "jax": importlib.metadata.version("jax"),
+                "jax": tracing.jax_version(),
                 "jax-cross-country": importlib.metadata.version("jax-cross-country"),
             },
             name=self._subject.name,
