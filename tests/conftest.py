@@ -23,6 +23,10 @@ jax.config.update("jax_enable_x64", True)
 hypothesis.settings.register_profile(
     "ci", max_examples=100, deadline=None, derandomize=True, print_blob=True
 )
+# For a second run of the checks on another JAX.
+hypothesis.settings.register_profile(
+    "short", max_examples=30, deadline=None, derandomize=True, print_blob=True
+)
 hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
