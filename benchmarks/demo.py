@@ -28,7 +28,7 @@ from benchmarks.tasks import TASKS, Task, robot_arm_matrices
 _TASKS = ("RoeFlux_1d", "RobotArm_6DOF")
 _ORDERS = ("forward", "reverse", "markowitz", "auto")
 _BATCH = 16384
-_SEARCH_SECONDS = 10.0
+_SEARCH_SECONDS = 20.0
 # Points this close to the reference point stay where both functions are smooth.
 _RELATIVE_SPREAD = 0.01
 

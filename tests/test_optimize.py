@@ -62,7 +62,8 @@ def assert_right(fun=f, args=POINT, argnums=(0, 1), **options):
 
 
 def test_what_is_found_is_stored_and_used(store, no_search):
-    found = jax_cce.optimize(f, (0, 1), cost="multiplications", budget=10)(*POINT)
+    # Ends by itself, as soon as the search is compiled.
+    found = jax_cce.optimize(f, (0, 1), cost="multiplications", budget=100)(*POINT)
     assert found.is_optimal
     assert found.status == "optimal"
     assert found.value == found.plan.cost("multiplications") == found.bound
