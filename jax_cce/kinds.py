@@ -7,6 +7,7 @@ products and sums, each carried out once by the tape that will carry it out in e
 """
 
 import dataclasses
+import math
 from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Protocol
@@ -392,12 +393,7 @@ def skeleton(graph: Graph, cost: str) -> Skeleton:
         }
         for source, to in graph.successors.items()
     }
-    sizes = {}
-    for node, shape in shapes.items():
-        size = 1
-        for extent in shape:
-            size *= extent
-        sizes[node] = size
+    sizes = {node: math.prod(shape) for node, shape in shapes.items()}
     outputs = [name for name in graph.outputs if isinstance(name, int) and name in shapes]
     inputs = [name for name in graph.inputs if name in shapes]
     return Skeleton(graph.vertices, inputs, outputs, sizes, successors, kinds)

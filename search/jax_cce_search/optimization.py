@@ -12,7 +12,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_cce import api, choosing, costs, folding, plans, registry, tracing
+from jax_cce import api, choosing, contract, costs, folding, plans, registry, tracing
 from jax_cce.choosing import Wish
 from jax_cce.graph import Graph
 from jax_cce.plans import Plan
@@ -353,7 +353,6 @@ class _Job:
             for problem in [Problem.of(graph, cost)]
         ]
         self._interrupted = False
-        self._improvements: list[Improvement] = []
         share = 1 / len(self._parts)
         seconds = task.budget.seconds
         if seconds is not None:
@@ -380,8 +379,6 @@ class _Job:
                     strategy(part.search)
                 except KeyboardInterrupt:
                     self._interrupted = True
-                if part.search.best is None:
-                    part.search.offer(part.problem.vertices[::-1])
                 if self._interrupted:
                     break
         for part in self._parts:
@@ -468,11 +465,9 @@ class _Job:
         wishes = {
             name: Wish(candidates[name].order, entries=candidates[name].entries) for name in names
         }
-        if task.options["format"] == "dense":
-            first = next(iter(self._subject.graphs.values()))
-            if False in self._subject.graphs and not _is_complex(first):
-                for mode in _JAX_MODES:
-                    wishes[mode] = Wish("reverse", entries=False, method=mode)
+        if task.options["format"] == "dense" and not _is_complex(self._subject.graphs[False]):
+            for mode in _JAX_MODES:
+                wishes[mode] = Wish("reverse", entries=False, method=mode)
         calls, failures = measuring.compiled(
             {
                 name: self._timed(api.jacobian_by(wish, self._fun, **task.options))
@@ -494,11 +489,13 @@ class _Job:
         entry = self._stored("runtime", plan, times[winner], None, best.search, times, winner)
         return self._report(entry, plan, times[winner], None, {}, times, failures, best.search)
 
+    @property
+    def _varied(self) -> tuple[int, ...]:
+        return contract.positions(self._task.options["argnums"], len(self._args))
+
     def _operands(self) -> tuple[list[Any], list[bool]]:
         """The arrays to time with, and which of them have a leading axis to map over."""
-        argnums, size = self._task.options["argnums"], self._task.batch_size
-        wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        varied = {k % len(self._args) for k in wanted}
+        size, varied = self._task.batch_size, self._varied
         arrays, batched = [], []
         for k, arg in enumerate((*self._args, self._kwargs)):
             for leaf in jax.tree.leaves(arg):
@@ -523,9 +520,7 @@ class _Job:
 
     def _timed(self, jacobian: Callable[..., Any]) -> Callable[..., Any]:
         """The Jacobian as a function of the arrays of `_operands`; all else stays as it is."""
-        argnums = self._task.options["argnums"]
-        wanted = (argnums,) if isinstance(argnums, int) else tuple(argnums)
-        varied = {k % len(self._args) for k in wanted}
+        varied = self._varied
 
         def of_arrays(*arrays: Any) -> Any:
             fresh = iter(arrays)
