@@ -183,6 +183,10 @@ class Compiled:
         """Takes back whatever is eliminated, as a search that was interrupted may have left it."""
         kernels.undo(self.state, 0)
 
+    def advance(self, order: np.ndarray) -> None:
+        """Eliminates vertices, numbered as here, from the beginning on."""
+        self.run(_replayed, order)
+
     def evaluate(self, orders: Sequence[Sequence[int]]) -> np.ndarray:
         """What each of some orders costs, the prefix included: int64 [orders].
 
@@ -211,6 +215,14 @@ class Compiled:
         )
         for at in np.flatnonzero(old.names):
             kernels.enter(self.tables, old.names[at], old.kind[at], old.cost[at])
+
+
+def _replayed(
+    state: kernels.State, tables: kernels.Tables, order: np.ndarray, missing: np.ndarray
+) -> None:
+    # What was begun before an entry was missing is taken back.
+    kernels.undo(state, 0)
+    kernels.replay(state, tables, order, missing)
 
 
 def _is_exact(graph: Skeleton) -> bool:

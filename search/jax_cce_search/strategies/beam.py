@@ -59,7 +59,7 @@ def beam(state: Search, width: int) -> bool:
         for row in range(len(orders)):
             if state.over() and state.best is not None:
                 return False
-            compiled.run(_walk, vertices[orders[row]])
+            compiled.advance(vertices[orders[row]])
             free = np.ones(count, np.bool_)
             free[orders[row]] = False
             rest = np.flatnonzero(free)
@@ -87,9 +87,3 @@ def beam(state: Search, width: int) -> bool:
     if complete:
         state.prove(state.cost)
     return complete
-
-
-def _walk(state, tables, order, missing):  # type: ignore[no-untyped-def]
-    """Eliminates an order from the beginning, after what was begun is taken back."""
-    kernels.undo(state, 0)
-    return kernels.replay(state, tables, order, missing)

@@ -52,7 +52,7 @@ def improve(state: Search, order: Sequence[int], size: int) -> bool:
     for start in range(0, max(1, len(current) - size + 1), max(1, size // 2)):
         if state.over():
             break
-        compiled.run(_from_start, current[:start])
+        compiled.advance(current[:start])
         window = current[start : start + size]
         walk = np.zeros((len(window) + 2, 3), np.int64)
         compiled.run(kernels.subsets, window, costs, walk)
@@ -68,11 +68,6 @@ def improve(state: Search, order: Sequence[int], size: int) -> bool:
             current, cost = trial, new
             state.offer(compiled.named(current), cost)
     return cost < before
-
-
-def _from_start(state, tables, order, missing):  # type: ignore[no-untyped-def]
-    kernels.undo(state, 0)
-    return kernels.replay(state, tables, order, missing)
 
 
 def _cheapest(costs: np.ndarray, size: int) -> list[int]:
