@@ -211,7 +211,8 @@ def _searched(
     sparse: bool,
 ) -> Plan:
     """The best order that a named strategy finds in time; it goes to the registry."""
-    seconds = _DEFAULT_SECONDS if wish.budget is None else wish.budget
+    default = search_package().strategies.SECONDS.get(wish.search, _DEFAULT_SECONDS)
+    seconds = default if wish.budget is None else wish.budget
     made = []
     for apart, each in built.items():
         if each.only_rows:

@@ -92,6 +92,10 @@ class Structures:
         """The first block that was seen of a kind."""
         return self._blocks[kind][0]
 
+    def shapes(self, kind: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+        """The shapes of the later and the earlier variable of a kind's blocks."""
+        return self._blocks[kind][1:]
+
     def product(self, later: int, earlier: int) -> tuple[int, Cost]:
         """The kind of a product and what it costs."""
         found = self._products.get((later, earlier))
@@ -159,28 +163,35 @@ class Structures:
 
 
 class Kinds:
-    """The algebra of block structures, priced in one measure."""
+    """The algebra of block structures, priced in one measure.
+
+    Attributes:
+        structures: the structures.
+        cost: the name of the measure.
+        products: the products asked for so far, each a kind and what it costs, by the two kinds.
+        totals: the same for sums.
+    """
 
     def __init__(self, structures: Structures, cost: str) -> None:
         self.structures = structures
         self.cost = costs.check(cost)
-        self._products: dict[tuple[int, int], tuple[int, int]] = {}
-        self._totals: dict[tuple[int, int], tuple[int, int]] = {}
+        self.products: dict[tuple[int, int], tuple[int, int]] = {}
+        self.totals: dict[tuple[int, int], tuple[int, int]] = {}
 
     def product(self, later: int, earlier: int) -> tuple[int, int]:
         """The kind of a product, or `ABSENT` for a structural zero, and what it costs."""
-        found = self._products.get((later, earlier))
+        found = self.products.get((later, earlier))
         if found is None:
             kind, cost = self.structures.product(later, earlier)
-            found = self._products[later, earlier] = kind, costs.measure(self.cost, cost)
+            found = self.products[later, earlier] = kind, costs.measure(self.cost, cost)
         return found
 
     def total(self, one: int, other: int) -> tuple[int, int]:
         """The kind of a sum, or `ABSENT` for a structural zero, and what it costs."""
-        found = self._totals.get((one, other))
+        found = self.totals.get((one, other))
         if found is None:
             kind, cost = self.structures.total(one, other)
-            found = self._totals[one, other] = kind, costs.measure(self.cost, cost)
+            found = self.totals[one, other] = kind, costs.measure(self.cost, cost)
         return found
 
     def final(self, kind: int) -> int:

@@ -170,7 +170,10 @@ def optimize(
             `jax_cce.Plan.cost`, which needs shapes only.
         strategy: "portfolio", or one of "forward", "reverse", "markowitz",
             "relative_markowitz", "minimum_fill", "beam", "annealing", "windows",
-            "branch_and_bound".
+            "branch_and_bound", "alphazero". The last one plays with a learned policy and then
+            trains it on this function for as long as the budget lasts; the environment variable
+            `JAX_CCE_POLICY` names the file of another policy than the one that comes with the
+            package.
         budget: seconds to search; None for as long as it takes, where the strategy ends by itself.
             For "runtime" half of it goes into the search and the other half bounds the timing.
         evaluations: number of orders to look at, for the same result on every machine.

@@ -2,6 +2,7 @@
 
 from jax_cce_search.search import Strategy
 from jax_cce_search.strategies import (
+    alphazero,
     annealing,
     beam,
     branch_and_bound,
@@ -12,7 +13,7 @@ from jax_cce_search.strategies import (
     windows,
 )
 
-__all__ = ["NEED_MATRIX", "STRATEGIES", "named"]
+__all__ = ["NEED_MATRIX", "SECONDS", "STRATEGIES", "named"]
 
 STRATEGIES: dict[str, Strategy] = {
     "forward": forward.search,
@@ -24,8 +25,13 @@ STRATEGIES: dict[str, Strategy] = {
     "annealing": annealing.search,
     "windows": windows.search,
     "branch_and_bound": branch_and_bound.search,
+    "alphazero": alphazero.search,
     "portfolio": portfolio.search,
 }
+
+# What a search on the fly takes where it is not told; a learned policy has to be compiled first, for
+# each of the two forms of a graph.
+SECONDS = {"alphazero": 30.0}
 
 # These hold the graph as a matrix, which has a largest size.
 NEED_MATRIX = frozenset({"annealing", "beam", "branch_and_bound", "windows"})

@@ -1,0 +1,226 @@
+"""What learners have in common: a network, its optimiser, the games it plays, and the devices.
+
+Games are played side by side on the devices of this process; a step of optimisation is
+data-parallel over the devices of all processes.
+"""
+
+import abc
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, Generic, TypeVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from jax import Array
+from jax.sharding import Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+from jax_cce_search.alphazero import playing
+from jax_cce_search.alphazero.configuration import Configuration
+from jax_cce_search.alphazero.encoding import Encoding
+from jax_cce_search.alphazero.network import PolicyValue
+from jax_cce_search.alphazero.replay import PlayedGame, Replay
+from jax_cce_search.alphazero.vertex_game import Position, VertexGame
+
+__all__ = ["Learner", "cost_deviance", "local", "means", "safe_log"]
+
+_AXIS = "positions"
+_Example = TypeVar("_Example")
+_Padding = tuple[int, int]
+
+
+class Learner(abc.ABC, Generic[_Example]):
+    """A network that plays and learns.
+
+    Attributes:
+        network: the network, a copy on every device.
+        optimiser_state: the optimiser's.
+        replay: the games that it learns from.
+        graphs: the graphs that the games are played on.
+        steps: optimisation steps made so far.
+    """
+
+    def __init__(
+        self,
+        network: PolicyValue,
+        configuration: Configuration,
+        graphs: Sequence[Encoding],
+    ) -> None:
+        self.configuration, self.graphs = configuration, graphs
+        learning = configuration.learning
+        self.replay = Replay(learning.replay)
+        self.steps = 0
+        self._games: dict[tuple[int, _Padding], VertexGame] = {}
+        self._mesh = Mesh(np.array(jax.devices()), _AXIS)
+        schedule = optax.warmup_cosine_decay_schedule(
+            0.0,
+            learning.rate,
+            learning.warmup,
+            max(configuration.iterations * learning.updates, learning.warmup + 1),
+            learning.rate * learning.last_rate,
+        )
+        self._optimiser = optax.chain(
+            optax.clip_by_global_norm(1.0),
+            optax.adamw(schedule, weight_decay=learning.weight_decay),
+        )
+        with jax.enable_x64(False):
+            self.put(network, self._optimiser.init(network))
+        self._update = jax.jit(self._updated, donate_argnums=(0, 1))
+
+    def put(self, network: PolicyValue, optimiser_state: Any) -> None:
+        """Goes on with a network and the state of its optimiser."""
+        everywhere = NamedSharding(self._mesh, P())
+        self.network, self.optimiser_state = jax.tree.map(
+            lambda leaf: jax.make_array_from_process_local_data(everywhere, np.asarray(leaf)),
+            (network, optimiser_state),
+        )
+
+    def game(self, graph: int, padding: _Padding) -> VertexGame:
+        """The game on one of the graphs."""
+        made = self._games.get((graph, padding))
+        if made is None:
+            made = self._games[graph, padding] = self.graphs[graph].game(padding)
+        return made
+
+    def play(
+        self,
+        chosen: Sequence[int],
+        padding: _Padding,
+        key: Array,
+        over: Callable[[], bool] = lambda: False,
+    ) -> list[tuple[PlayedGame, int]]:
+        """Plays a game on each of some graphs, and keeps it.
+
+        Args:
+            chosen: numbers of graphs.
+            padding: that of the games.
+            key: the random key.
+            over: asked before each move; where it is, there are no games.
+
+        Returns:
+            The games, each with what its order costs, the prefix included.
+        """
+        games = [self.game(graph, padding) for graph in chosen]
+        played = playing.play(local(self.network), games, self.way, key, over)
+        if played is None:
+            return []
+        found = [self._recorded(graph, padding, row, played) for row, graph in enumerate(chosen)]
+        for game, _ in found:
+            self.replay.add(padding, game)
+        return found
+
+    @property
+    @abc.abstractmethod
+    def way(self) -> playing.Way:
+        """How moves are chosen in the games that it learns from."""
+
+    @abc.abstractmethod
+    def study(
+        self, paddings: Mapping[_Padding, int], random: np.random.Generator
+    ) -> Mapping[str, Any]:
+        """Makes the steps of one iteration.
+
+        Args:
+            paddings: those of the games that may be learnt from, in the order in which they were
+                last played, each with its weight.
+            random: draws what is learnt from.
+
+        Returns:
+            What the loss is made of, by name, mean over the steps.
+        """
+
+    @abc.abstractmethod
+    def loss(self, network: PolicyValue, example: _Example) -> tuple[Array, Mapping[str, Array]]:
+        """What is minimised on a batch of positions, and its parts by name."""
+
+    def positions(
+        self, drawn: Sequence[tuple[PlayedGame, int]], padding: _Padding
+    ) -> tuple[VertexGame, Position, Any]:
+        """Games, positions, and the costs of all vertices in the end, of a batch of moves.
+
+        The games are outlines, the costs in the unit of the rewards, and all are NumPy arrays.
+        """
+        games = [self.game(game.graph, padding).outline() for game, _ in drawn]
+        kind: Any = np.stack([game.kind[at] for game, at in drawn]).astype(np.int16)
+        alive: Any = np.stack([game.alive[at] for game, at in drawn])
+        costs = np.stack([game.costs for game, _ in drawn])
+        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *games)
+        return stacked, Position(kind, alive), costs
+
+    def step(self, example: _Example) -> Mapping[str, Array]:
+        """One step of optimisation on this process's share of a batch, as NumPy arrays."""
+        sharding = NamedSharding(self._mesh, P(_AXIS))
+        with jax.enable_x64(False):
+            shared = jax.tree.map(
+                lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), example
+            )
+            self.network, self.optimiser_state, found = self._update(
+                self.network, self.optimiser_state, shared
+            )
+        self.steps += 1
+        return found
+
+    @property
+    def share(self) -> int:
+        """This process's number of positions in a batch."""
+        return self.configuration.learning.batch // jax.process_count()
+
+    def _updated(
+        self, network: PolicyValue, state: Any, example: _Example
+    ) -> tuple[PolicyValue, Any, Mapping[str, Array]]:
+        gradient, found = jax.grad(self.loss, has_aux=True)(network, example)
+        change, state = self._optimiser.update(gradient, state, network)
+        return optax.apply_updates(network, change), state, found
+
+    def _recorded(
+        self, graph: int, padding: _Padding, row: int, played: playing.Played
+    ) -> tuple[PlayedGame, int]:
+        encoding = self.graphs[graph]
+        count = len(encoding.problem.vertices)
+        moves, paid = played.vertex[:count, row], played.cost[:count, row]
+        cost = encoding.problem.prefix_cost + round(float(paid.sum(dtype=np.float64)))
+        scale = float(self.game(graph, padding).scale)
+        if played.guessed[:count, row].any():
+            # Working it out also tabulates what was missing.
+            paid, cost = encoding.priced(encoding.order(moves))
+            del self._games[graph, padding]
+        costs = np.zeros(padding[0], np.float32)
+        costs[moves] = paid / scale
+        small = np.uint8 if padding[1] <= 256 else np.int16
+        game = PlayedGame(
+            graph,
+            moves,
+            played.kind[:count, row].astype(small),
+            played.alive[:count, row],
+            played.policy[:count, row],
+            costs,
+        )
+        return game, cost
+
+
+def cost_deviance(predicted: Array, seen: Array, alive: Array) -> Array:
+    """How far predicted costs are from those seen, as rates of Poisson variables: a scalar.
+
+    Its minimum over constants is the mean, so the sum over the vertices is an unbiased value.
+    """
+    rate, seen = jnp.where(alive, predicted, 1.0), jnp.where(alive, seen, 1.0)
+    relative = jnp.where(seen > 0, seen * (safe_log(seen) - jnp.log(rate)), 0.0)
+    return jnp.sum(rate - seen + relative)
+
+
+def safe_log(values: Array) -> Array:
+    """The logarithm, finite at 0."""
+    return jnp.log(jnp.maximum(values, 1e-30))
+
+
+def local(network: PolicyValue) -> PolicyValue:
+    """This process's own copy of a network that all processes share."""
+    if jax.process_count() == 1:
+        return network
+    return jax.tree.map(lambda leaf: leaf.addressable_data(0), network)
+
+
+def means(found: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+    """The mean of each measure over some steps."""
+    return {name: float(np.mean([float(one[name]) for one in found])) for name in found[0]}
