@@ -2,6 +2,7 @@
 
     python -m benchmarks.policies --random --json a.json        # held-out programs
     python -m benchmarks.policies --tasks --json b.json         # the reference tasks
+    python -m benchmarks.policies --start --graphs 20           # as a start of annealing
     python -m benchmarks.policies --speed                       # steps and moves a second
     python -m benchmarks.policies --curves metrics.jsonl ...    # draws docs/training.svg
     python -m benchmarks.policies --load a.json b.json          # writes the tables of docs
@@ -15,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import itertools
 import json
 import os
 import pathlib
@@ -192,6 +194,47 @@ def _annealed(task: str) -> str:
     return f"{min(costs):,}" if costs else "-"
 
 
+def as_start(vertices: int, count: int, seconds: float) -> dict[str, Any]:
+    """Annealing for so many seconds, by itself and from the policy's order."""
+    problems = [Problem(graph) for graph in held_out(vertices, count)]
+    network = alphazero.policy()
+    costs_by(network, [Encoding(problem) for problem in problems[:1]], Greedy())  # compiles
+    alone, started = [], []
+    for problem in problems:
+        strategies.named("annealing")(Search(problem, Budget(evaluations=10)))
+        search = Search(problem, Budget(seconds), strategy="annealing")
+        strategies.named("annealing")(search)
+        alone.append(search.cost)
+        search = Search(problem, Budget(seconds), strategy="annealing")
+        encoding = Encoding(problem)
+        played = playing.play(
+            network, [encoding.game(encoding.padding)], Greedy(), jax.random.key(0)
+        )
+        assert played is not None
+        search.offer(encoding.order(played.vertex[:, 0]))
+        strategies.named("annealing")(search)
+        started.append(search.cost)
+    return {"vertices": vertices, "seconds": seconds, "alone": alone, "started": started}
+
+
+def start_table(results: list[dict[str, Any]]) -> str:
+    """What a start from the policy's order does to annealing."""
+    rows = []
+    for result in results:
+        alone, started = np.array(result["alone"]), np.array(result["started"])
+        rows.append(
+            (
+                result["vertices"],
+                f"{result['seconds']:g} s",
+                f"{np.mean(started / alone):.3f}",
+                f"{100 * np.mean(started < alone):.0f} %",
+                f"{100 * np.mean(started > alone):.0f} %",
+            )
+        )
+    header = ("vertices", "time", "from the policy to alone, mean", "better", "worse")
+    return report.markdown_table(header, rows)
+
+
 def speed() -> str:
     """Steps of the game, evaluations of the network, and moves by the search, a second."""
     rows = []
@@ -288,6 +331,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--random", action="store_true", help="held-out random programs")
     parser.add_argument("--tasks", nargs="*", help="reference tasks; all where none is named")
+    parser.add_argument("--start", action="store_true", help="the policy's order as a start")
     parser.add_argument("--speed", action="store_true")
     parser.add_argument("--curves", nargs="*", help="metrics of training runs to draw")
     parser.add_argument("--load", nargs="*", help="earlier --json files to write docs from")
@@ -298,6 +342,7 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", help=argparse.SUPPRESS)
     options = parser.parse_args()
+    jax.config.update("jax_enable_x64", True)
     jax.config.update("jax_num_cpu_devices", os.cpu_count())
     if options.only:
         found = on_task(options.only, options.cost, options.seconds, options.seed)
@@ -314,6 +359,11 @@ def main() -> None:
         random = [on_random(size, options.graphs) for size in _SIZES]
         print(f"{heading}\n\n{random_table(random)}")
         _keep(options.json, {"heading": heading, "random": random})
+    if options.start:
+        settings = itertools.product((100, 200, 400), (1.0, 5.0))
+        starts = [as_start(size, options.graphs, seconds) for size, seconds in settings]
+        print(f"{heading}\n\n{start_table(starts)}")
+        _keep(options.json, {"heading": heading, "start": starts})
     if options.tasks is not None:
         tasks = []
         for name in options.tasks or list(TASKS):
@@ -343,8 +393,13 @@ def _write(paths: list[str]) -> None:
     (_DOCS / "policies.json").write_text(json.dumps({"runs": runs}) + "\n")
     parts = ["# The learned policy compared\n"]
     for run in runs:
-        table = random_table(run["random"]) if "random" in run else task_table(run["tasks"])
-        parts.append(f"{run['heading']}\n\n{table}\n")
+        for kind, table in (
+            ("random", random_table),
+            ("tasks", task_table),
+            ("start", start_table),
+        ):
+            if kind in run:
+                parts.append(f"{run['heading']}\n\n{table(run[kind])}\n")
     (_DOCS / "policies.md").write_text("\n".join(parts))
 
 

@@ -65,9 +65,10 @@ def jacobian(
         search: the strategy with which order="auto" searches where no order is stored, such as
             "annealing" (see `optimize`); what it finds is stored. None tries greedy orders.
         search_budget: how long that search may take, in seconds; a strategy gets half a second
-            unless told otherwise, and "alphazero", which has to be compiled, thirty. Greedy orders are bounded by the work that is nominally done in
-            that time and not by the clock, so that every process finds the same; None stands for
-            well under a second, and 0 leaves forward, reverse and minimal Markowitz.
+            unless told otherwise, and "alphazero", which has to be compiled, thirty. Greedy orders
+            are bounded by the work that is nominally done in that time and not by the clock, so
+            that every process finds the same; None stands for well under a second, and 0 leaves
+            forward, reverse and minimal Markowitz.
 
     Returns:
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,

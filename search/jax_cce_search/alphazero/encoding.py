@@ -16,8 +16,8 @@ from jax_cce_search.problem import Problem
 
 __all__ = ["Encoding", "bucket", "stacked"]
 
-# Orders played out beforehand to see which kinds of blocks occur.
-_EXPLORED = 12
+# Orders played out beforehand to see which kinds of blocks occur, fewer in large graphs.
+_EXPLORED, _MOST_EXPLORED = 12, 2400
 _MOST_KINDS = 512
 _UNKNOWN = -1.0
 
@@ -62,7 +62,8 @@ class Encoding:
         if not problem.uniform:
             # What occurs in a few orders is tabulated then.
             rng = np.random.default_rng(0)
-            for _ in range(_EXPLORED):
+            count = max(len(problem.vertices), 1)
+            for _ in range(min(_EXPLORED, _MOST_EXPLORED // count)):
                 problem.evaluate(rng.permutation(problem.vertices).tolist())
 
     @property

@@ -65,8 +65,10 @@ class Player:
         turn = 0
         while not self.search.over():
             key = jax.random.fold_in(jax.random.key(self.search.seed), turn)
+            # As many at a time as ever, which are compiled; those beyond the budget do not count.
             count = self.search.allowed(games)
-            for game, cost in learner.play([0] * count, self._padding, key, self.search.over):
+            played = learner.play([0] * games, self._padding, key, self.search.over)
+            for game, cost in played[:count]:
                 self.search.evaluations += 1
                 if cost < self.search.cost:
                     self.search.offer(self.encoding.order(game.moves), cost)

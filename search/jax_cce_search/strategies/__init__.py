@@ -29,8 +29,8 @@ STRATEGIES: dict[str, Strategy] = {
     "portfolio": portfolio.search,
 }
 
-# What a search on the fly takes where it is not told; a learned policy has to be compiled first, for
-# each of the two forms of a graph.
+# What a search on the fly takes where it is not told: a learned policy has to be compiled first,
+# for each of the two forms of a graph.
 SECONDS = {"alphazero": 30.0}
 
 # These hold the graph as a matrix, which has a largest size.

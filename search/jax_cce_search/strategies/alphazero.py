@@ -10,6 +10,8 @@ Source: see `jax_cce_search.alphazero`.
 import os
 from typing import TYPE_CHECKING
 
+import jax
+
 from jax_cce_search.search import Search
 from jax_cce_search.strategies import greedy
 
@@ -37,12 +39,18 @@ def search(state: Search) -> None:
         return
     if not _has_time(state, _COMPILING_POLICY):
         return
+    # The function whose order is searched may be under a trace, which all this is no part of.
+    with jax.ensure_compile_time_eval():
+        _play(state)
+
+
+def _play(state: Search) -> None:
     # Equinox, mctx and optax are slow to import.
     from jax_cce_search.alphazero.encoding import Encoding
     from jax_cce_search.alphazero.playing import Greedy, Searched
     from jax_cce_search.alphazero.single import Player
 
-    player = Player(state, Encoding(problem), policy())
+    player = Player(state, Encoding(state.problem), policy())
     player.play(Greedy())
     if len(player.encoding.nodes) > _MOST_SEARCHED:
         return
