@@ -835,12 +835,13 @@ def _train_policy(options: argparse.Namespace) -> _Answer:
     )
     found = run.validate()
     document = {"directory": str(run.directory), "iterations": run.iteration, **found}
-    text = (
-        f"{run.directory}/policy: {run.iteration} iterations in {run.seconds:.0f} s. Alone it "
-        f"costs {found['validation_to_markowitz']:.3f} of minimal Markowitz on graphs that it did "
-        f"not learn from, and less on {100 * found['validation_better']:.0f} % of them.\n"
-        f"Use it: JAX_CCE_POLICY={run.directory}/policy"
-    )
+    text = f"{run.directory}/policy: {run.iteration} iterations in {run.seconds:.0f} s.\n"
+    if found:
+        text += (
+            f"Alone it costs {found['validation_to_markowitz']:.3f} of minimal Markowitz on graphs "
+            f"that it did not learn from, and less on {100 * found['validation_better']:.0f} %.\n"
+        )
+    text += f"Use it: JAX_CCE_POLICY={run.directory}/policy"
     return _Answer(document, text)
 
 

@@ -14,6 +14,7 @@ import json
 import os
 import pathlib
 import tempfile
+import zlib
 from collections.abc import Mapping
 from typing import Any
 
@@ -150,4 +151,9 @@ def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:
             f"{path} is damaged: its {len(body):,} bytes of arrays do not have the digest that its "
             "first line gives. Copy or train it anew."
         )
-    return header, gzip.decompress(body)
+    try:
+        return header, gzip.decompress(body)
+    except (OSError, EOFError, zlib.error) as error:
+        raise CheckpointError(
+            f"The arrays in {path} are not packed as they should be: {error}"
+        ) from error

@@ -153,7 +153,7 @@ def load(path: str | pathlib.Path) -> Configuration:
         ValueError: for a file that is no TOML, unknown settings, and values of a wrong type.
     """
     file = pathlib.Path(path)
-    if file.exists():
+    if file.is_file():
         text = file.read_text()
     elif str(path) in shipped():
         text = (_SHIPPED / f"{path}.toml").read_text()

@@ -20,6 +20,7 @@ from jax_cce_search.alphazero import playing
 from jax_cce_search.alphazero.configuration import Configuration
 from jax_cce_search.alphazero.encoding import Encoding
 from jax_cce_search.alphazero.network import PolicyValue
+from jax_cce_search.alphazero.numerics import own_settings
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
@@ -46,13 +47,22 @@ class Learner(abc.ABC, Generic[_Example]):
         network: PolicyValue,
         configuration: Configuration,
         graphs: Sequence[Encoding],
+        devices: Sequence[jax.Device] | None = None,
     ) -> None:
+        """Begins with a network.
+
+        Args:
+            network: the network.
+            configuration: the settings.
+            graphs: the graphs that games are played on.
+            devices: those that it learns on; None for all, of all processes.
+        """
         self.configuration, self.graphs = configuration, graphs
         learning = configuration.learning
         self.replay = Replay(learning.replay)
         self.steps = 0
         self._games: dict[tuple[int, _Padding], VertexGame] = {}
-        self._mesh = Mesh(np.array(jax.devices()), _AXIS)
+        self._mesh = Mesh(np.array(devices or jax.devices()), _AXIS)
         schedule = optax.warmup_cosine_decay_schedule(
             0.0,
             learning.rate,
@@ -64,7 +74,7 @@ class Learner(abc.ABC, Generic[_Example]):
             optax.clip_by_global_norm(1.0),
             optax.adamw(schedule, weight_decay=learning.weight_decay),
         )
-        with jax.enable_x64(False):
+        with own_settings():
             self.put(network, self._optimiser.init(network))
         self._update = jax.jit(self._updated, donate_argnums=(0, 1))
 
@@ -99,7 +109,7 @@ class Learner(abc.ABC, Generic[_Example]):
             over: asked before each move; where it is, there are no games.
 
         Returns:
-            The games, each with what its order costs, the prefix included.
+            The games, each with what its order costs, the prefix included, in single precision.
         """
         games = [self.game(graph, padding) for graph in chosen]
         played = playing.play(local(self.network), games, self.way, key, over)
@@ -151,7 +161,7 @@ class Learner(abc.ABC, Generic[_Example]):
     def step(self, example: _Example) -> Mapping[str, Array]:
         """One step of optimisation on this process's share of a batch, as NumPy arrays."""
         sharding = NamedSharding(self._mesh, P(_AXIS))
-        with jax.enable_x64(False):
+        with own_settings():
             shared = jax.tree.map(
                 lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), example
             )
@@ -163,8 +173,9 @@ class Learner(abc.ABC, Generic[_Example]):
 
     @property
     def share(self) -> int:
-        """This process's number of positions in a batch."""
-        return self.configuration.learning.batch // jax.process_count()
+        """This process's number of positions in a batch, as many for each device."""
+        each = -(-self.configuration.learning.batch // self._mesh.size)
+        return each * len(self._mesh.local_devices)
 
     def _updated(
         self, network: PolicyValue, state: Any, example: _Example
@@ -216,9 +227,9 @@ def safe_log(values: Array) -> Array:
 
 def local(network: PolicyValue) -> PolicyValue:
     """This process's own copy of a network that all processes share."""
-    if jax.process_count() == 1:
-        return network
-    return jax.tree.map(lambda leaf: leaf.addressable_data(0), network)
+    return jax.tree.map(
+        lambda leaf: leaf if leaf.is_fully_addressable else leaf.addressable_data(0), network
+    )
 
 
 def means(found: Sequence[Mapping[str, Array]]) -> dict[str, float]:

@@ -239,4 +239,4 @@ def _normalised(values: Array) -> Array:
 
 
 def _zeroed(linear: eqx.nn.Linear) -> eqx.nn.Linear:
-    return eqx.tree_at(lambda one: one.weight, linear, replace_fn=jnp.zeros_like)
+    return jax.tree.map(jnp.zeros_like, linear)

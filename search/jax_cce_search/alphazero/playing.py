@@ -22,6 +22,7 @@ from jax.sharding import PartitionSpec as P
 
 from jax_cce_search.alphazero.encoding import stacked
 from jax_cce_search.alphazero.network import PolicyValue
+from jax_cce_search.alphazero.numerics import own_settings
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
 __all__ = ["Greedy", "Move", "Played", "Sampled", "Searched", "Way", "play"]
@@ -170,7 +171,7 @@ def play(
         key: the random key.
         over: asked before each move; where it is, the games are broken off and None comes back.
     """
-    with jax.enable_x64(False):
+    with own_settings():
         return _play(network, games, way, key, over)
 
 
@@ -181,17 +182,18 @@ def _play(
     key: Array,
     over: Callable[[], bool],
 ) -> Played | None:
-    mesh = _mesh()
+    mesh = _mesh(len(games))
     # All devices get the same number of games.
     filled = [*games, *[games[-1]] * (-len(games) % mesh.size)]
     sharding = NamedSharding(mesh, P(_AXIS))
     game = jax.device_put(stacked(filled), sharding)
     keys = jax.vmap(jax.random.fold_in, (None, 0))(key, jnp.arange(len(filled)))
     position, moves = game.start, []
+    everywhere = jax.device_put(network, NamedSharding(mesh, P()))
     for turn in range(max(int(one.start.alive.sum()) for one in games)):
         if over():
             return None
-        move = _moved(network, game, position, keys, turn, way)
+        move = _moved(everywhere, game, position, keys, turn, way, mesh)
         seen = move.vertex, move.cost, move.guessed, move.policy, position.kind, position.alive
         moves.append([leaf[: len(games)] for leaf in jax.device_get(seen)])
         position = move.after
@@ -199,13 +201,20 @@ def _play(
 
 
 @functools.cache
-def _mesh() -> Mesh:
-    return Mesh(np.array(jax.local_devices()), _AXIS)
+def _mesh(games: int) -> Mesh:
+    """The devices that so many games are spread over."""
+    return Mesh(np.array(jax.local_devices()[:games]), _AXIS)
 
 
-@functools.partial(jax.jit, static_argnames="way")
+@functools.partial(jax.jit, static_argnames=("way", "mesh"))
 def _moved(
-    network: PolicyValue, game: VertexGame, position: Position, keys: Array, turn: Any, way: Way
+    network: PolicyValue,
+    game: VertexGame,
+    position: Position,
+    keys: Array,
+    turn: Any,
+    way: Way,
+    mesh: Mesh,
 ) -> Move:
     def here(
         network: PolicyValue, game: VertexGame, position: Position, keys: Array, turn: Array
@@ -216,7 +225,7 @@ def _moved(
     batch = P(_AXIS)
     return jax.shard_map(
         here,
-        mesh=_mesh(),
+        mesh=mesh,
         in_specs=(P(), batch, batch, batch, P()),
         out_specs=batch,
         check_vma=False,

@@ -18,6 +18,7 @@ from jax import Array
 
 from jax_cce_search.alphazero.learning import Learner, cost_deviance, local, means, safe_log
 from jax_cce_search.alphazero.network import PolicyValue
+from jax_cce_search.alphazero.numerics import own_settings
 from jax_cce_search.alphazero.playing import Sampled
 from jax_cce_search.alphazero.replay import PlayedGame
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
@@ -115,7 +116,7 @@ class ProximalPolicy(Learner[Example]):
             lambda leaf: np.pad(leaf, [(0, padding[0] - len(leaf))] + [(0, 0)] * (leaf.ndim - 1)),
             (games, positions),
         )
-        with jax.enable_x64(False):
+        with own_settings():
             values = np.asarray(_values(local(self.network), *filled))[: len(game)]
         return advantages(-game.costs[game.moves], values, self.configuration.proximal.trace)
 

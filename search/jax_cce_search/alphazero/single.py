@@ -60,7 +60,7 @@ class Player:
         settings = dataclasses.replace(
             settings, self_play=dataclasses.replace(settings.self_play, games=games)
         )
-        learner = AlphaZero(self.network, settings, [self.encoding])
+        learner = AlphaZero(self.network, settings, [self.encoding], jax.local_devices())
         random = np.random.default_rng([self.search.seed, 1])
         turn = 0
         while not self.search.over():
@@ -71,7 +71,8 @@ class Player:
             for game, cost in played[:count]:
                 self.search.evaluations += 1
                 if cost < self.search.cost:
-                    self.search.offer(self.encoding.order(game.moves), cost)
+                    order = self.encoding.order(game.moves)
+                    self.search.offer(order, self.encoding.problem.evaluate(order))
             if self.search.over():
                 return
             learner.study({self._padding: 1}, random)

@@ -17,6 +17,7 @@ from typing import Any
 
 import jax
 import numpy as np
+from jax.experimental import multihost_utils
 
 from jax_cce_search.alphazero import checkpoints, graphs, playing
 from jax_cce_search.alphazero.checkpoints import CheckpointError
@@ -28,12 +29,14 @@ from jax_cce_search.alphazero.ppo import ProximalPolicy
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.self_play import AlphaZero
 
-__all__ = ["Metrics", "Run", "costs_by", "train"]
+__all__ = ["Metrics", "Run", "costs_by", "grouped", "train"]
 
 Metrics = dict[str, Any]
 _LEARNERS: dict[str, type[Learner[Any]]] = {"alphazero": AlphaZero, "ppo": ProximalPolicy}
 # Streams of random numbers; those below are the graphs'.
 _SHARED, _OWN = 2, 3
+# What a checkpoint says of its run.
+_HEADER = {"configuration", "iteration", "seconds", "steps", "processes", "played", "replay"}
 # At most so many games are tried side by side.
 _TRIED = 128
 
@@ -56,7 +59,7 @@ class Run:
         training, self._validation = graphs.drawn(configuration.graphs, configuration.seed)
         network = PolicyValue(configuration.architecture, jax.random.key(configuration.seed))
         self.learner = _LEARNERS[configuration.algorithm](network, configuration, training)
-        self._groups = _grouped(training, configuration)
+        self._groups = grouped(training, configuration)
         if not self._groups:
             raise ValueError("There is nothing to learn from: no graph fits the padded sizes.")
         # The paddings played so far, the last one last; the same in all processes.
@@ -103,7 +106,9 @@ class Run:
         }
 
     def validate(self) -> Metrics:
-        """How the policy alone does on graphs that it does not learn from."""
+        """How the policy alone does on graphs that it does not learn from, if there are any."""
+        if not self._validation:
+            return {}
         network = local(self.learner.network)
         found = costs_by(network, self._validation, playing.Greedy(), self.configuration)
         ratios = np.array(
@@ -155,7 +160,18 @@ class Run:
             CheckpointError: where it is damaged, or one of a run with other settings.
         """
         header, body = checkpoints.read(self._checkpoint)
-        theirs = from_document(header["configuration"], str(self._checkpoint))
+        missing = _HEADER - header.keys()
+        if missing:
+            raise CheckpointError(
+                f"{self._checkpoint} is no checkpoint of a run: it does not say "
+                f"{', '.join(sorted(missing))}."
+            )
+        try:
+            theirs = from_document(header["configuration"], "its configuration")
+        except ValueError as error:
+            raise CheckpointError(
+                f"{self._checkpoint} is of another version of jax_cce: {error}"
+            ) from error
         # A run may be prolonged, which changes how fast the learning rate falls, and nothing else.
         if dataclasses.replace(theirs, iterations=1) != dataclasses.replace(
             self.configuration, iterations=1
@@ -201,7 +217,7 @@ def train(
 ) -> Run:
     """Trains a policy; a line of metrics goes to a file after each iteration.
 
-    An interrupt from the keyboard ends the run after a checkpoint.
+    An interrupt from the keyboard ends the run, which goes on from its last checkpoint.
 
     Args:
         configuration: the settings.
@@ -228,14 +244,16 @@ def train(
         run.resume()
         if jax.process_index() == 0:
             _drop_after(metrics_file, run.iteration)
-    run.directory.mkdir(parents=True, exist_ok=True)
+    else:
+        # So that it can go on wherever it is interrupted.
+        run.save()
     begin = time.perf_counter()
     with _shown(configuration, run, progress) as show:
         try:
             while run.iteration < configuration.iterations:
                 metrics = run.iterate()
                 is_last = run.iteration == configuration.iterations
-                over = seconds is not None and time.perf_counter() - begin >= seconds
+                over = seconds is not None and _agreed(time.perf_counter() - begin >= seconds)
                 if is_last or over or run.iteration % configuration.validate_every == 0:
                     metrics |= run.validate()
                 if jax.process_index() == 0:
@@ -249,10 +267,17 @@ def train(
                 if over:
                     break
         except KeyboardInterrupt:
-            # The iteration that was broken off is played again after a resumption.
+            # The others wait for this process, which must not go on alone.
             if jax.process_count() > 1:
                 raise
     return run
+
+
+def _agreed(over: bool) -> bool:
+    """What the first process says, so that all of them end after the same iteration."""
+    if jax.process_count() == 1:
+        return over
+    return bool(multihost_utils.broadcast_one_to_all(np.array(over)))
 
 
 def costs_by(
@@ -273,11 +298,7 @@ def costs_by(
         seed: seeds the moves that are random.
     """
     found = [0] * len(encodings)
-    groups: dict[tuple[int, int], list[int]] = {}
-    for at, encoding in enumerate(encodings):
-        padding = None if configuration is None else graphs.fitting(encoding, configuration.graphs)
-        groups.setdefault(padding or encoding.padding, []).append(at)
-    for padding, members in groups.items():
+    for padding, members in grouped(encodings, configuration).items():
         for first in range(0, len(members), _TRIED):
             some = members[first : first + _TRIED]
             games = [encodings[at].game(padding) for at in some]
@@ -290,13 +311,21 @@ def costs_by(
     return found
 
 
-def _grouped(
-    encodings: Sequence[Encoding], configuration: Configuration
+def grouped(
+    encodings: Sequence[Encoding], configuration: Configuration | None = None
 ) -> dict[tuple[int, int], list[int]]:
-    """The graphs of each padding, by their number of vertices."""
+    """The graphs of each padding, by their number of vertices.
+
+    Args:
+        encodings: the graphs.
+        configuration: whose paddings are used, without the graphs that fit none; None for the
+            least that fit.
+    """
     groups: dict[tuple[int, int], list[int]] = {}
     for number, encoding in enumerate(encodings):
-        padding = graphs.fitting(encoding, configuration.graphs)
+        padding: tuple[int, int] | None = encoding.padding
+        if configuration is not None:
+            padding = graphs.fitting(encoding, configuration.graphs)
         if padding is not None:
             groups.setdefault(padding, []).append(number)
     for group in groups.values():
