@@ -5,6 +5,7 @@ data-parallel over the devices of all processes.
 """
 
 import abc
+import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
@@ -27,6 +28,8 @@ from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 __all__ = ["Learner", "cost_deviance", "local", "means", "safe_log"]
 
 _AXIS = "positions"
+# Single precision does not hold all integers from here on.
+_INEXACT = 1 << 24
 _Example = TypeVar("_Example")
 _Padding = tuple[int, int]
 
@@ -58,25 +61,13 @@ class Learner(abc.ABC, Generic[_Example]):
             devices: those that it learns on; None for all, of all processes.
         """
         self.configuration, self.graphs = configuration, graphs
-        learning = configuration.learning
-        self.replay = Replay(learning.replay)
+        self.replay = Replay(configuration.learning.replay)
         self.steps = 0
         self._games: dict[tuple[int, _Padding], VertexGame] = {}
         self._mesh = Mesh(np.array(devices or jax.devices()), _AXIS)
-        schedule = optax.warmup_cosine_decay_schedule(
-            0.0,
-            learning.rate,
-            learning.warmup,
-            max(configuration.iterations * learning.updates, learning.warmup + 1),
-            learning.rate * learning.last_rate,
-        )
-        self._optimiser = optax.chain(
-            optax.clip_by_global_norm(1.0),
-            optax.adamw(schedule, weight_decay=learning.weight_decay),
-        )
         with own_settings():
-            self.put(network, self._optimiser.init(network))
-        self._update = jax.jit(self._updated, donate_argnums=(0, 1))
+            self.put(network, _optimiser(configuration).init(network))
+        self._update = _compiled(type(self), configuration)
 
     def put(self, network: PolicyValue, optimiser_state: Any) -> None:
         """Goes on with a network and the state of its optimiser."""
@@ -109,7 +100,7 @@ class Learner(abc.ABC, Generic[_Example]):
             over: asked before each move; where it is, there are no games.
 
         Returns:
-            The games, each with what its order costs, the prefix included, in single precision.
+            The games, each with what its order costs, the prefix included.
         """
         games = [self.game(graph, padding) for graph in chosen]
         played = playing.play(local(self.network), games, self.way, key, over)
@@ -140,8 +131,11 @@ class Learner(abc.ABC, Generic[_Example]):
             What the loss is made of, by name, mean over the steps.
         """
 
+    @staticmethod
     @abc.abstractmethod
-    def loss(self, network: PolicyValue, example: _Example) -> tuple[Array, Mapping[str, Array]]:
+    def loss(
+        network: PolicyValue, example: _Example, configuration: Configuration
+    ) -> tuple[Array, Mapping[str, Array]]:
         """What is minimised on a batch of positions, and its parts by name."""
 
     def positions(
@@ -177,13 +171,6 @@ class Learner(abc.ABC, Generic[_Example]):
         each = -(-self.configuration.learning.batch // self._mesh.size)
         return each * len(self._mesh.local_devices)
 
-    def _updated(
-        self, network: PolicyValue, state: Any, example: _Example
-    ) -> tuple[PolicyValue, Any, Mapping[str, Array]]:
-        gradient, found = jax.grad(self.loss, has_aux=True)(network, example)
-        change, state = self._optimiser.update(gradient, state, network)
-        return optax.apply_updates(network, change), state, found
-
     def _recorded(
         self, graph: int, padding: _Padding, row: int, played: playing.Played
     ) -> tuple[PlayedGame, int]:
@@ -192,9 +179,9 @@ class Learner(abc.ABC, Generic[_Example]):
         moves, paid = played.vertex[:count, row], played.cost[:count, row]
         cost = encoding.problem.prefix_cost + round(float(paid.sum(dtype=np.float64)))
         scale = float(self.game(graph, padding).scale)
-        if played.guessed[:count, row].any():
-            # Working it out also tabulates what was missing.
+        if played.guessed[:count, row].any() or cost >= _INEXACT:
             paid, cost = encoding.priced(encoding.order(moves))
+            # What was missing is tabulated now.
             del self._games[graph, padding]
         costs = np.zeros(padding[0], np.float32)
         costs[moves] = paid / scale
@@ -208,6 +195,36 @@ class Learner(abc.ABC, Generic[_Example]):
             costs,
         )
         return game, cost
+
+
+@functools.cache
+def _compiled(kind: type[Learner[Any]], configuration: Configuration) -> Callable[..., Any]:
+    """A step of optimisation; all learners of a kind with the same settings share it."""
+    optimiser = _optimiser(configuration)
+
+    def updated(
+        network: PolicyValue, state: Any, example: Any
+    ) -> tuple[PolicyValue, Any, Mapping[str, Array]]:
+        gradient, found = jax.grad(kind.loss, has_aux=True)(network, example, configuration)
+        change, state = optimiser.update(gradient, state, network)
+        return optax.apply_updates(network, change), state, found
+
+    return jax.jit(updated, donate_argnums=(0, 1))
+
+
+def _optimiser(configuration: Configuration) -> optax.GradientTransformation:
+    learning = configuration.learning
+    schedule = optax.warmup_cosine_decay_schedule(
+        0.0,
+        learning.rate,
+        learning.warmup,
+        max(configuration.iterations * learning.updates, learning.warmup + 1),
+        learning.rate * learning.last_rate,
+    )
+    return optax.chain(
+        optax.clip_by_global_norm(1.0),
+        optax.adamw(schedule, weight_decay=learning.weight_decay),
+    )
 
 
 def cost_deviance(predicted: Array, seen: Array, alive: Array) -> Array:

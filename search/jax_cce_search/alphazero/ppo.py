@@ -16,6 +16,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_cce_search.alphazero.configuration import Configuration
 from jax_cce_search.alphazero.learning import Learner, cost_deviance, local, means, safe_log
 from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.numerics import own_settings
@@ -82,9 +83,12 @@ class ProximalPolicy(Learner[Example]):
             found.append(self.step(example))
         return means(found)
 
-    def loss(self, network: PolicyValue, example: Example) -> tuple[Array, Mapping[str, Array]]:
+    @staticmethod
+    def loss(
+        network: PolicyValue, example: Example, configuration: Configuration
+    ) -> tuple[Array, Mapping[str, Array]]:
         """The clipped surrogate, the deviance of the costs, and the entropy."""
-        settings = self.configuration.proximal
+        settings = configuration.proximal
 
         def one(
             game: VertexGame,
@@ -105,7 +109,7 @@ class ProximalPolicy(Learner[Example]):
             }
 
         found = jax.tree.map(jnp.mean, jax.vmap(one)(*example))
-        weight = self.configuration.learning.cost_weight
+        weight = configuration.learning.cost_weight
         loss = found["surrogate"] + weight * found["cost_deviance"]
         return loss - settings.entropy * found["entropy"], found
 

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import Array
 
+from jax_cce_search.alphazero.configuration import Configuration
 from jax_cce_search.alphazero.learning import Learner, cost_deviance, means, safe_log
 from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.playing import Searched
@@ -63,7 +64,10 @@ class AlphaZero(Learner[Example]):
             found.append(self.step(Example(*self.positions(drawn, padding), policy)))
         return means(found)
 
-    def loss(self, network: PolicyValue, example: Example) -> tuple[Array, Mapping[str, Array]]:
+    @staticmethod
+    def loss(
+        network: PolicyValue, example: Example, configuration: Configuration
+    ) -> tuple[Array, Mapping[str, Array]]:
         """The divergence of the policy from the search's, and the deviance of the costs."""
 
         def one(
@@ -79,5 +83,5 @@ class AlphaZero(Learner[Example]):
             }
 
         found = jax.tree.map(jnp.mean, jax.vmap(one)(*example))
-        weight = self.configuration.learning.cost_weight
+        weight = configuration.learning.cost_weight
         return found["policy_divergence"] + weight * found["cost_deviance"], found

@@ -71,8 +71,7 @@ class Player:
             for game, cost in played[:count]:
                 self.search.evaluations += 1
                 if cost < self.search.cost:
-                    order = self.encoding.order(game.moves)
-                    self.search.offer(order, self.encoding.problem.evaluate(order))
+                    self.search.offer(self.encoding.order(game.moves), cost)
             if self.search.over():
                 return
             learner.study({self._padding: 1}, random)
