@@ -19,6 +19,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
+from jax_cce import tracing
 from jax_cce_search.alphazero import checkpoints, graphs, playing
 from jax_cce_search.alphazero.checkpoints import CheckpointError
 from jax_cce_search.alphazero.configuration import Configuration, from_document
@@ -147,7 +148,7 @@ class Run:
                 configuration=dataclasses.asdict(self.configuration),
                 iterations=self.iteration,
                 seconds=round(self.seconds),
-                jax=jax.__version__,
+                jax=tracing.jax_version(),
                 device=jax.devices()[0].device_kind,
                 devices=jax.device_count(),
             )
