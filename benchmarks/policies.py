@@ -51,6 +51,18 @@ _SIZES = (30, 60, 100)
 _GRAPHS = 100
 # No stream of the training has this seed.
 _HELD_OUT = 990_000
+_INTRODUCTION = """\
+# The learned policy compared
+
+Multiplications in the published convention. "Markowitz" is minimal Markowitz with the first
+vertex at a tie. "Policy alone" plays the most probable move, one evaluation of the network a
+move; the searches play one game with so many simulations a move, and annealing has the time that
+the search with the trained network takes. "Untrained" is a network of the same shape with its
+first weights, whose value is the sum of the Markowitz degrees. AlphaGrad is the best that Lohoff
+& Neftci (2024) publish, for a network trained on that one task. Compiling is left out of all
+times but that of fine-tuning, which is the time of the whole search until its best order; a
+search ends where its order is proven optimal.
+"""
 _SEARCH = Searched(alphazero.SIMULATIONS, alphazero.CONSIDERED)
 
 
@@ -399,7 +411,7 @@ def _write(paths: list[str]) -> None:
     """Writes docs/policies.{md,json} from the results of earlier runs."""
     runs = [json.loads(pathlib.Path(path).read_text()) for path in paths]
     (_DOCS / "policies.json").write_text(json.dumps({"runs": runs}) + "\n")
-    parts = ["# The learned policy compared\n"]
+    parts = [_INTRODUCTION]
     for run in runs:
         for kind, table in (
             ("random", random_table),
