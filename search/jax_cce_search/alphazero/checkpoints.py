@@ -13,7 +13,6 @@ import io
 import json
 import os
 import pathlib
-import tempfile
 import zlib
 from collections.abc import Mapping
 from typing import Any
@@ -22,6 +21,7 @@ import equinox as eqx
 import jax
 import numpy as np
 
+from jax_cce import stores
 from jax_cce_search.alphazero.network import FEATURES, Architecture, PolicyValue
 
 __all__ = ["CheckpointError", "load_policy", "pretrained", "read", "save_policy", "write"]
@@ -111,20 +111,7 @@ def write(path: str | os.PathLike[str], header: Mapping[str, Any], tree: Any) ->
     line = json.dumps(first | dict(header)).encode() + b"\n"
     target = pathlib.Path(path)
     target.parent.mkdir(parents=True, exist_ok=True)
-    number, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-    try:
-        with os.fdopen(number, "wb") as file:
-            file.write(line + body)
-            file.flush()
-            os.fsync(file.fileno())
-        # As any file is made: a temporary one is its owner's alone.
-        mask = os.umask(0)
-        os.umask(mask)
-        os.chmod(name, 0o666 & ~mask)
-        os.replace(name, target)
-    except BaseException:
-        pathlib.Path(name).unlink(missing_ok=True)
-        raise
+    stores.write_whole(str(target), line + body)
 
 
 def read(path: str | os.PathLike[str]) -> tuple[dict[str, Any], bytes]:

@@ -5,7 +5,6 @@ import math
 from collections.abc import Iterable, Sequence
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from jax_cce.blocks import Piece
@@ -204,5 +203,5 @@ def _sides(edges: np.ndarray, is_input: np.ndarray, is_output: np.ndarray) -> np
 
 
 def stacked(games: Sequence[VertexGame]) -> VertexGame:
-    """Games of equal padding as one batch."""
-    return jax.tree.map(lambda *leaves: jnp.asarray(np.stack(leaves)), *games)
+    """Games of equal padding as one batch, of NumPy arrays."""
+    return jax.tree.map(lambda *leaves: np.stack(leaves), *games)

@@ -19,7 +19,7 @@ from jax.sharding import PartitionSpec as P
 
 from jax_cce_search.alphazero import playing
 from jax_cce_search.alphazero.configuration import Configuration
-from jax_cce_search.alphazero.encoding import Encoding
+from jax_cce_search.alphazero.encoding import Encoding, stacked
 from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.numerics import own_settings
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
@@ -145,12 +145,11 @@ class Learner(abc.ABC, Generic[_Example]):
 
         The games are outlines, the costs in the unit of the rewards, and all are NumPy arrays.
         """
-        games = [self.game(game.graph, padding).outline() for game, _ in drawn]
+        games = stacked([self.game(game.graph, padding).outline() for game, _ in drawn])
         kind: Any = np.stack([game.kind[at] for game, at in drawn]).astype(np.int16)
         alive: Any = np.stack([game.alive[at] for game, at in drawn])
         costs = np.stack([game.costs for game, _ in drawn])
-        stacked = jax.tree.map(lambda *leaves: np.stack(leaves), *games)
-        return stacked, Position(kind, alive), costs
+        return games, Position(kind, alive), costs
 
     def step(self, example: _Example) -> Mapping[str, Array]:
         """One step of optimisation on this process's share of a batch, as NumPy arrays."""

@@ -6,13 +6,11 @@ processes (`jax.distributed`) run the same code: each plays games of its own and
 they learn together.
 """
 
-import contextlib
 import dataclasses
 import json
 import pathlib
-import sys
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
@@ -29,6 +27,7 @@ from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.ppo import ProximalPolicy
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.self_play import AlphaZero
+from jax_cce_search.progress import line
 
 __all__ = ["Metrics", "Run", "costs_by", "grouped", "train"]
 
@@ -249,7 +248,12 @@ def train(
         # So that it can go on wherever it is interrupted.
         run.save()
     begin = time.perf_counter()
-    with _shown(configuration, run, progress) as show:
+    if jax.process_index() != 0:
+        progress = False
+    title = "iteration {task.completed}/{task.total}"
+    with line(title, configuration.iterations, progress, transient=False) as show:
+        if show is not None:
+            show(run.iteration, "")
         try:
             while run.iteration < configuration.iterations:
                 metrics = run.iterate()
@@ -260,7 +264,8 @@ def train(
                 if jax.process_index() == 0:
                     with metrics_file.open("a") as file:
                         file.write(json.dumps(metrics) + "\n")
-                show(metrics)
+                if show is not None:
+                    show(run.iteration, f"{metrics['to_markowitz']:.3f} of Markowitz")
                 if callback is not None:
                     callback(metrics)
                 if is_last or over or run.iteration % configuration.save_every == 0:
@@ -354,33 +359,3 @@ def _drop_after(path: pathlib.Path, iteration: int) -> None:
     lines = path.read_text().splitlines() if path.exists() else []
     kept = [line for line in lines if json.loads(line)["iteration"] <= iteration]
     path.write_text("".join(f"{line}\n" for line in kept))
-
-
-@contextlib.contextmanager
-def _shown(
-    configuration: Configuration, run: Run, wanted: bool | None
-) -> Iterator[Callable[[Metrics], None]]:
-    """A line of progress while the context is entered."""
-    if not (sys.stderr.isatty() if wanted is None else wanted) or jax.process_index() != 0:
-        yield lambda metrics: None
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("iteration {task.completed}/{task.total}"),
-        BarColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[what]}"),
-    )
-    console = Console(file=sys.stderr, force_terminal=wanted)
-    with Progress(*columns, console=console) as progress:
-        task = progress.add_task(
-            "", total=configuration.iterations, completed=run.iteration, what=""
-        )
-
-        def show(metrics: Metrics) -> None:
-            what = f"{metrics['to_markowitz']:.3f} of Markowitz"
-            progress.update(task, completed=metrics["iteration"], what=what)
-
-        yield show
