@@ -36,15 +36,15 @@ from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.playing import Greedy, Searched
 from jax_cce_search.alphazero.trainer import costs_by, grouped
 from jax_cce_search.alphazero.vertex_game import VertexGame
-from jax_cce_search.problem import Problem
-from jax_cce_search.search import Budget, Search
+from jax_cce_search.game.problem import Problem
+from jax_cce_search.searching import Budget, Search
 from jax_cce_search.strategies import alphazero
 
 from benchmarks import report
 from benchmarks.searches import graph_of
 from benchmarks.tasks import TASKS
-from jax_cce.greedy import greedy
-from jax_cce.kinds import Skeleton
+from jax_cce.orders.greedy import greedy
+from jax_cce.orders.skeleton import Skeleton
 
 _DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _SIZES = (30, 60, 100)

@@ -4,7 +4,7 @@ Run it with `python -m benchmarks.runtime_model`. Jacobians of the reference tas
 are jitted and timed in turns, batched where a single point is too short to time. Each task has a
 constant of its own, for the function itself and the call; the picoseconds for an operation and for
 a moved byte are fitted together by non-negative least squares on relative errors. They are
-`_PER_FLOP` and `_PER_BYTE` in `jax_cce.costs`.
+`_PER_FLOP` and `_PER_BYTE` in `jax_cce.algebra.costs`.
 """
 
 from __future__ import annotations

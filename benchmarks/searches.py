@@ -27,16 +27,18 @@ from typing import Any
 import jax
 import numpy as np
 from jax_cce_search import strategies
-from jax_cce_search.problem import Problem
-from jax_cce_search.search import Budget, Improvement, Search
+from jax_cce_search.game.problem import Problem
+from jax_cce_search.pictures import curves
+from jax_cce_search.searching import Budget, Improvement, Search
 
 import jax_cce
 from benchmarks import report
 from benchmarks.overhead import recurrence
 from benchmarks.tasks import TASKS
-from jax_cce.graph import Graph
-from jax_cce.greedy import greedy
-from jax_cce.kinds import Skeleton, skeleton
+from jax_cce.graph.building import Graph
+from jax_cce.orders.greedy import greedy
+from jax_cce.orders.skeleton import Skeleton, skeleton
+from jax_cce.planning.task import subject as subject_of
 
 _DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _SEARCHING = [name for name in strategies.STRATEGIES if name not in ("forward", "reverse")]
@@ -48,7 +50,7 @@ _MARKS = (0.1, 1.0, 10.0, 60.0, 600.0)
 def graph_of(name: str) -> Graph:
     """The graph of a reference task, its small arrays whole, as the literature counts them."""
     task = TASKS[name]
-    subject = jax_cce.api.subject(task.fun, task.argnums)(*task.args)
+    subject = subject_of(task.fun, task.argnums)(*task.args)
     return subject.graphs[False]
 
 
@@ -138,7 +140,6 @@ def curve_table(results: list[dict[str, Any]]) -> str:
 
 def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Draws the curves of every task into one picture."""
-    from jax_cce_search import pictures
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(result["task"] for result in results))
@@ -147,7 +148,7 @@ def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     for ax, task in zip(axes, tasks, strict=False):
         published = TASKS[task].published
         of_task = [result for result in results if result["task"] == task]
-        pictures.draw_curves(
+        curves.draw_curves(
             ax,
             {
                 result["strategy"]: [

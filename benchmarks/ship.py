@@ -16,7 +16,8 @@ import numpy as np
 
 import jax_cce
 from benchmarks.tasks import TASKS
-from jax_cce import plans
+from jax_cce.planning import plans
+from jax_cce.planning.task import subject as subject_of
 from jax_cce.registry import Registry
 
 _SHIPPED = pathlib.Path(jax_cce.__file__).parent / "data" / "registry"
@@ -47,7 +48,7 @@ def main() -> None:
             )(*double)
             print(found, flush=True)
             # The graph is the same in single precision, and so is the order.
-            other = jax_cce.api.subject(task.fun, task.argnums)(*single)
+            other = subject_of(task.fun, task.argnums)(*single)
             same = plans.make(other.graphs[found.entry.entries], found.order)
             if same.cost(cost) == found.value:
                 shipped.put(dataclasses.replace(found.entry, key=other.key))

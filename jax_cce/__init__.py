@@ -8,11 +8,13 @@ computed, `explain` also why. `optimize` searches for a better order and keeps i
 
 from typing import Any
 
-from jax_cce import choosing, extend, registry
-from jax_cce.api import hessian, jacobian, plan, value_and_jacobian
-from jax_cce.plans import Plan
-from jax_cce.programs import CacheInfo, cache_clear, cache_info
-from jax_cce.structured import Bands, StructuredJacobian
+from jax_cce import extend, registry
+from jax_cce.api import jacobian, plan, value_and_jacobian
+from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
+from jax_cce.hessian import hessian
+from jax_cce.planning.plans import Plan
+from jax_cce.planning.searches import search_package
+from jax_cce.sparse.structured import Bands, StructuredJacobian
 
 __all__ = [
     "Bands",
@@ -40,7 +42,7 @@ __version__ = "0.1.0"
 
 def __getattr__(name: str) -> Any:
     if name in _SEARCH:
-        return getattr(choosing.search_package(), name)
+        return getattr(search_package(), name)
     raise AttributeError(f"module 'jax_cce' has no attribute {name!r}")
 
 

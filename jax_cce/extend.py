@@ -4,26 +4,18 @@ A primitive that JAX can differentiate needs no rule. Register one where the loc
 known more exactly or more cheaply than JAX's linearisation shows it.
 """
 
-from jax_cce.rules.registry import (
-    LocalJacobian,
-    LocalTerm,
-    Rule,
-    Site,
-    along,
-    elementwise_rule,
-    local_term,
-    register_rule,
-)
-from jax_cce.structure import Affine, Term
-from jax_cce.tracing import Equation
+from jax_cce.algebra.terms import Affine, Term
+from jax_cce.program.flat import Equation
+from jax_cce.rules.definers import elementwise_rule, register_rule
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, Rule, along, local_term
 
 __all__ = [
     "Affine",
     "Equation",
     "LocalJacobian",
     "LocalTerm",
+    "Primals",
     "Rule",
-    "Site",
     "Term",
     "along",
     "elementwise_rule",

@@ -11,9 +11,11 @@ import jax
 import jax.numpy as jnp
 import lineax
 
-from jax_cce.structured import Bands, StructuredJacobian
+from jax_cce.sparse.structured import Bands, StructuredJacobian
 
-__all__ = ["JacobianOperator"]
+__all__ = [
+    "JacobianOperator",
+]
 
 
 class JacobianOperator(lineax.AbstractLinearOperator):

@@ -85,7 +85,7 @@ def work(root: str, log: str, number_of_keys: int, start: float, seconds: float)
                 # Values fall with time, so that new results replace old ones until the end.
                 value = int(_LARGEST * max(0.0, 1 - passed / seconds))
                 value += random.randrange(_LARGEST // 20)
-                entry = registry.Entry(key, "flops", order_of(key, value), value)
+                entry = registry.StoredOrder(key, "flops", order_of(key, value), value)
                 stored = writer.put(entry)
                 assert is_right(stored, key), stored
                 assert stored.value <= value, (stored, value)

@@ -13,9 +13,9 @@ import numpy as np
 from hypothesis import assume
 from hypothesis import strategies as st
 
-from jax_cce import structure
-from jax_cce.structure import Affine, Lookup, Term, Unrepresentable
-from jax_cce.tables import Table
+from jax_cce.algebra import terms
+from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 
 _SIZES = (3, 2, 4, 6, 1, 0)
 _MAX_SIZE = 36
@@ -39,7 +39,7 @@ class NumericBlock(NamedTuple):
     def transposed(self) -> "NumericBlock":
         if self.term is None:
             return self._replace(out_shape=self.in_shape, in_shape=self.out_shape)
-        term, order = structure.transpose(self.term)
+        term, order = terms.transpose(self.term)
         coefficient = self.coefficient.transpose(order)
         return NumericBlock(term, coefficient, self.in_shape, self.out_shape)
 
@@ -254,7 +254,7 @@ def with_coefficient(
     coefficient = numbers.choice([-3.0, -2, -1, 1, 2, 3], raw.coefficient_shape)
     if axes is None:
         coefficient = np.ones(())
-    placed = structure.canonical(raw)
+    placed = terms.canonical(raw)
     if placed is None:
         return NumericBlock(None, np.zeros(()), out_shape, in_shape)
     term, order = placed
@@ -289,7 +289,7 @@ def block_from(draw: Any, kind: str, in_shape: Shape) -> NumericBlock:
 
 
 def dense_between(draw: Any, out_shape: Shape, in_shape: Shape) -> NumericBlock:
-    term = structure.dense(out_shape, in_shape)
+    term = terms.dense(out_shape, in_shape)
     if term is None:
         return NumericBlock(None, np.zeros(()), out_shape, in_shape)
     return with_coefficient(draw, term, out_shape, in_shape, axes=term.axes)
@@ -309,7 +309,7 @@ def factorisations(size: int) -> list[Shape]:
 def _reshaped(draw: Any, in_shape: Shape) -> NumericBlock:
     out_shape = draw(st.sampled_from(factorisations(math.prod(in_shape))))
     try:
-        term = structure.reshape(out_shape, in_shape)
+        term = terms.reshape(out_shape, in_shape)
     except Unrepresentable:
         assume(False)
     if term is None:

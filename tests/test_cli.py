@@ -9,7 +9,8 @@ import sys
 import jax
 import jax.numpy as jnp
 import pytest
-from jax_cce_search import cli
+from jax_cce_search.cli import main
+from jax_cce_search.cli.arguments import arguments
 
 import jax_cce
 from jax_cce import registry
@@ -47,7 +48,7 @@ number = 3
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """A registry of this test's own, without the entries that come with the package."""
-    monkeypatch.setattr(registry, "_shipped", lambda: None)
+    monkeypatch.setattr("jax_cce.registry.defaults._shipped", lambda: None)
     directory = tmp_path / "registry"
     monkeypatch.setenv("JAX_CCE_REGISTRY", str(directory))
     return directory
@@ -73,7 +74,7 @@ def run(capsys):
 
     def run(*argv):
         try:
-            code = cli.main(argv)
+            code = main.main(argv)
         except SystemExit as end:
             code = end.code
         return code, *capsys.readouterr()
@@ -172,7 +173,7 @@ def test_arguments_of_64_bits_switch_them_on(run, module, monkeypatch, spec, exp
         seen.append(jax.config.jax_enable_x64)
         return jax_cce.explain(fun)
 
-    monkeypatch.setattr(cli, "explain", plain)
+    monkeypatch.setattr("jax_cce_search.cli.commands.explain", plain)
     with jax.enable_x64(False):
         code, _, _ = run("explain", f"{module}:branched", "--args", spec, "--args", "2.0")
         assert not jax.config.jax_enable_x64
@@ -395,7 +396,7 @@ PARSED = {
 
 @pytest.mark.parametrize("text", PARSED)
 def test_arguments_are_parsed(text):
-    assert cli.arguments(text) == PARSED[text]
+    assert arguments(text) == PARSED[text]
 
 
 @pytest.mark.parametrize(
@@ -418,4 +419,4 @@ def test_arguments_are_parsed(text):
 )
 def test_what_is_no_argument_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
-        cli.arguments(text)
+        arguments(text)

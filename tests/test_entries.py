@@ -14,9 +14,13 @@ from hypothesis import strategies as st
 from jax import lax
 
 from benchmarks.tasks import TASKS, robot_arm_matrices
-from jax_cce import entries, folding, graph, plans, tracing
-from jax_cce.emit import emit
-from jax_cce.tracing import Literal, Program
+from jax_cce import jax_internals
+from jax_cce.execution.emit import emit
+from jax_cce.graph import building, scalarising
+from jax_cce.jax_internals import Literal
+from jax_cce.planning import plans
+from jax_cce.program import flat, known_values
+from jax_cce.program.flat import Program
 
 pytestmark = pytest.mark.one_version
 
@@ -26,15 +30,15 @@ LAYOUT |= {"squeeze", "stack", "unstack"}
 
 def traced(f: Callable[..., Any], args: Sequence[Any], *, hoist: bool = False) -> tuple[Any, Any]:
     """The program of a function, with what is known noted, and its constants."""
-    program, constants = tracing.trace(lambda *xs: jax.tree.leaves(f(*xs)), args, hoist=hoist)
-    known = folding.known_constants(program, constants, sparse=True)
-    return folding.fold(program, known, sparse=True), constants
+    program, constants = flat.trace(lambda *xs: jax.tree.leaves(f(*xs)), args, hoist=hoist)
+    known = known_values.known_constants(program, constants, sparse=True)
+    return known_values.fold(program, known, sparse=True), constants
 
 
 def planned(program: Program) -> plans.Plan:
     """A plan without the assembly of dense blocks."""
     inputs = range(program.num_inputs)
-    return plans.make(graph.build(program, inputs, program.outputs, sparse=True), "auto")
+    return plans.make(building.build(program, inputs, program.outputs, sparse=True), "auto")
 
 
 def flops(program: Program) -> int:
@@ -250,7 +254,7 @@ CASES = {
 @pytest.mark.parametrize("case", CASES.values(), ids=CASES)
 def test_same_function_and_jacobian_with_the_products_of_the_scalar_form(case, hoist):
     program, constants = traced(case.f, case.args, hoist=hoist)
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     assert_well_formed(expanded, program)
     single = any(np.asarray(arg).dtype == np.float32 for arg in case.args)
     assert_equivalent(case.f, case.args, expanded, constants, 1e-6 if single else 1e-10)
@@ -260,7 +264,7 @@ def test_same_function_and_jacobian_with_the_products_of_the_scalar_form(case, h
 @pytest.mark.parametrize("name", ["two rotations", "transforms", "quaternion", "inertia"])
 def test_jacobian_for_less_than_half_the_operations(name):
     program, _ = traced(*CASES[name][:2])
-    assert 2 * flops(entries.expand(program)) < flops(program)
+    assert 2 * flops(scalarising.expand(program)) < flops(program)
 
 
 def _both_ways(x, y, _):
@@ -292,7 +296,7 @@ FOLDED = [
 @pytest.mark.parametrize("f, left", FOLDED)
 def test_folding(f, left):
     program, constants = traced(f, (P,))
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     assert arithmetic(expanded) == left
     assert_equivalent(f, (P,), expanded, constants)
 
@@ -326,7 +330,7 @@ UNCHANGED = {
 def test_none_where_nothing_is_gained(f, args):
     program, _ = traced(f, args)
     assert program.equations
-    assert entries.expand(program) is None
+    assert scalarising.expand(program) is None
 
 
 def test_batch_of_matrices_stays_whole_beside_an_expanded_one():
@@ -335,9 +339,9 @@ def test_batch_of_matrices_stays_whole_beside_an_expanded_one():
 
     args = 0.4, np.linspace(0, 1, 4)
     program, constants = traced(f, args)
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     assert arithmetic(expanded)["dot_general"] == 1
-    assert max(tracing.size(aval) for aval in expanded.avals) == 4 * 3 * 3
+    assert max(jax_internals.size(aval) for aval in expanded.avals) == 4 * 3 * 3
     assert_equivalent(f, args, expanded, constants)
 
 
@@ -348,7 +352,7 @@ def test_entries_are_taken_apart_and_joined_once():
 
     args = 0.4, P
     program, constants = traced(f, args)
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     pieces = [e for e in expanded.equations if e.name == "slice" and e.inputs == (1,)]
     assert len(pieces) == 3
     made = expanded.outputs[2]
@@ -364,7 +368,7 @@ def test_layout_of_an_array_is_kept_for_those_who_need_the_array():
 
     args = 0.4, P
     program, constants = traced(f, args)
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     (whole,) = [e for e in expanded.equations if e.name == "cumsum"]
     (joined,) = [e for e in expanded.equations if whole.inputs[0] in e.outputs]
     assert joined.name == "concatenate"
@@ -379,7 +383,7 @@ def test_what_is_known_stays_noted_at_equations_that_are_kept():
         return jnp.cumsum(about_z(t) @ x)[index] * jnp.arange(60.0)[:3]
 
     program, _ = traced(f, (0.4, P))
-    for kept in [program, entries.expand(program)]:
+    for kept in [program, scalarising.expand(program)]:
         (gather,) = [e for e in kept.equations if e.name == "gather"]
         np.testing.assert_array_equal(np.ravel(gather.known[1]), index)
 
@@ -390,7 +394,7 @@ def test_effects_are_kept():
         return about_z(t) @ x
 
     program, _ = traced(f, (0.4, P))
-    assert any(e.origin.effects for e in entries.expand(program).equations)
+    assert any(e.origin.effects for e in scalarising.expand(program).equations)
 
 
 @pytest.mark.parametrize(
@@ -401,7 +405,7 @@ def test_outputs_that_are_known(f):
         return f(t), about_z(t) @ P
 
     program, constants = traced(both, (0.4,))
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     assert_well_formed(expanded, program)
     assert_equivalent(both, (0.4,), expanded, constants)
 
@@ -412,7 +416,7 @@ def test_a_structural_zero_stays_zero_beside_infinities():
 
     zero = jnp.zeros(())
     program, constants = traced(f, (zero,))
-    (value,) = tracing.evaluate(entries.expand(program), constants, (zero,))
+    (value,) = flat.evaluate(scalarising.expand(program), constants, (zero,))
     np.testing.assert_array_equal(value, [np.nan, 0.0])
     np.testing.assert_array_equal(f(zero), [np.nan, np.nan])
 
@@ -420,14 +424,14 @@ def test_a_structural_zero_stays_zero_beside_infinities():
 def test_while_something_else_is_traced():
     def f(t, p):
         program, constants = traced(lambda t, p: about_z(t) @ jnp.exp(about_x(0.5)) @ p, (t, p))
-        return tracing.evaluate(entries.expand(program), constants, (t, p))[0]
+        return flat.evaluate(scalarising.expand(program), constants, (t, p))[0]
 
     expected = about_z(0.4) @ jnp.exp(about_x(0.5)) @ P
     np.testing.assert_allclose(jax.jit(f)(0.4, P), expected, rtol=1e-12)
 
 
 def test_the_limit_is_that_of_what_is_known():
-    assert entries.MOST_ENTRIES == folding.SMALL
+    assert scalarising.MOST_ENTRIES == known_values.SMALL
 
 
 ARM, MATRICES = TASKS["RobotArm_6DOF"], robot_arm_matrices.TASK
@@ -444,11 +448,11 @@ def test_robot_arm_of_matrices_equals_the_scalar_one():
 def test_robot_arm_of_matrices_costs_what_the_scalar_one_costs():
     scalar, _ = traced(ARM.fun, ARM.args)
     program, constants = traced(MATRICES.fun, MATRICES.args)
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     assert_equivalent(MATRICES.fun, MATRICES.args, expanded, constants)
     assert flops(expanded) <= 1.1 * flops(scalar)
     assert flops(program) > 2 * flops(scalar)
-    assert entries.expand(scalar) is None
+    assert scalarising.expand(scalar) is None
 
 
 # Random programs on scalars, vectors and matrices of at most three rows, some entries known.
@@ -556,7 +560,7 @@ ARGS = jnp.asarray(0.6), jnp.asarray(-0.4), jnp.asarray([0.9, -0.2, 0.5])
 def test_random_programs(steps):
     f = random_function(steps)
     program, constants = traced(f, ARGS)
-    expanded = entries.expand(program)
+    expanded = scalarising.expand(program)
     if expanded is not None:
         assert_well_formed(expanded, program)
         assert_equivalent(f, ARGS, expanded, constants, 1e-9)
@@ -570,7 +574,7 @@ def test_the_random_programs_are_worth_trying():
     for _ in range(100):
         steps = draw.integers(0, (len(STEPS), 2**20, 2**20, 2**20), (draw.integers(3, 10), 4))
         program, _ = traced(random_function(steps.tolist()), ARGS)
-        expanded[entries.expand(program) is not None] += 1
+        expanded[scalarising.expand(program) is not None] += 1
         seen.update(equation.name for equation in program.equations)
     assert expanded[True] > 3 * expanded[False]
     supported = {"dot_general", "concatenate", "stack", "scatter", "scatter-add", "select_n", "pad"}

@@ -9,13 +9,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax import lax
-from jax_cce_search import pictures
-from jax_cce_search.explanation import structure_name
-from jax_cce_search.search import Improvement
+from jax_cce_search.naming import structure_name
+from jax_cce_search.pictures import curves, drawing, layered_layout
+from jax_cce_search.searching import Improvement
 
 import jax_cce
 from benchmarks.tasks import TASKS
-from jax_cce import choosing, registry
+from jax_cce import jax_internals, registry
 
 pytestmark = pytest.mark.one_version
 
@@ -201,7 +201,7 @@ def test_a_mode_of_jax_is_shown(store):
             value=1e-6,
             bound=None,
             method="jacrev",
-            device=choosing.device_kind(),
+            device=jax_internals.device_kind(),
             times={"jacrev": 1e-6},
             created="",
         )
@@ -254,7 +254,7 @@ def test_a_graph_is_drawn_without_a_display(tmp_path, monkeypatch):
 def test_nodes_do_not_lie_on_each_other():
     task = TASKS["RobotArm_6DOF"]
     graph = jax_cce.plan(task.fun, task.argnums, order="reverse")(*task.args).graph
-    places, bends = pictures._layout(graph)
+    places, bends = layered_layout.layered_layout(graph)
     assert places.keys() == graph.successors.keys()
     points = np.array(list(places.values()))
     gaps = np.abs(points[:, None] - points[None]).max(-1) + 9 * np.eye(len(points))
@@ -267,7 +267,7 @@ def test_nodes_do_not_lie_on_each_other():
 
 def test_large_graphs_are_refused():
     def long(x):
-        for _ in range(pictures.MOST_VERTICES + 2):
+        for _ in range(drawing.MOST_VERTICES + 2):
             x = jnp.sin(x)
         return x
 
@@ -292,7 +292,7 @@ def test_a_search_is_drawn(tmp_path):
     texts = {text.get_text() for text in axes.texts}
     assert {"forward 397", "reverse 301", "markowitz 288", "lower bound 221"} <= texts
     legend = {text.get_text() for text in axes.get_legend().get_texts()}
-    assert legend == {each.strategy for each in pictures._best_so_far(found)}
+    assert legend == {each.strategy for each in curves._best_so_far(found)}
 
 
 def test_strategies_are_compared():
@@ -302,13 +302,13 @@ def test_strategies_are_compared():
         "two": [Improvement(5, (), 3.0, 4, "two"), Improvement(7, (), 0.5, 2, "two")],
         "none": [],
     }
-    (axes,) = pictures.plot_search(runs).axes
+    (axes,) = curves.plot_search(runs).axes
     legend = [text.get_text() for text in axes.get_legend().get_texts()]
     assert legend == ["one", "two"]
     costs = [list(line.get_ydata()) for line in axes.get_lines() if line.get_linestyle() == "-"]
     assert costs == [[9, 4, 4], [7, 5, 5]]
     with pytest.raises(ValueError, match="nothing to draw"):
-        pictures.plot_search({"none": []})
+        curves.plot_search({"none": []})
 
 
 def test_every_strategy_on_one_picture(tmp_path):

@@ -14,8 +14,8 @@ def test_without_a_place_to_keep_what_is_compiled():
         """
         from numba.core import caching
         caching.CacheImpl._locator_classes = []
-        from jax_cce.kinds import Skeleton
-        from jax_cce_search.problem import Problem
+        from jax_cce.orders.skeleton import Skeleton
+        from jax_cce_search.game.problem import Problem
         graph = Skeleton.from_edges([(0, 1), (1, 2), (1, 3), (2, 3)], [0], [3])
         print(Problem(graph).compiled.evaluate([[]])[0])
         """

@@ -18,7 +18,8 @@ from jax import lax
 from programs import Program, programs
 
 from benchmarks.tasks import TASKS
-from jax_cce import contract, folding, keys
+from jax_cce.program import calls, known_values
+from jax_cce.registry import keys
 
 X = jax.ShapeDtypeStruct((3,), np.float64)
 M = jax.ShapeDtypeStruct((3, 4), np.float64)
@@ -37,9 +38,9 @@ def task(
 ) -> str:
     """The digest that a plan of `fun` on arrays, or on shapes, is found under."""
     args = jax.tree.map(_array, args)
-    call = contract.Call(fun, argnums, has_aux, holomorphic, False, args, {})
-    traced = contract.trace(call, hoist=hoist)
-    known = folding.known_constants(traced.program, traced.constants, sparse=sparse)
+    call = calls.Call(fun, argnums, has_aux, holomorphic, False, args, {})
+    traced = calls.trace_call(call, hoist=hoist)
+    known = known_values.known_constants(traced.program, traced.constants, sparse=sparse)
     return name(
         traced.program,
         num_values=traced.num_values,
@@ -409,17 +410,18 @@ def test_parameters_of_foreign_types():
 SCRIPT = """
 import jax, jax.numpy as jnp
 from jax import lax
-from jax_cce import folding, keys, tracing
+from jax_cce.program import flat, known_values
+from jax_cce.registry import keys
 
 def f(x):
     at = jnp.array([1, 0])
     y = lax.scan(lambda c, y: (c * y, jax.nn.softplus(c)), x[0], x)[1]
     return [y[at] * 2.5, jnp.linalg.inv(jnp.outer(y, x)), lax.psum(x, "a")]
 
-program, constants = tracing.trace(
+program, constants = flat.trace(
     jax.vmap(f, axis_name="a"), [jax.ShapeDtypeStruct((2, 3), jnp.float64)]
 )
-known = folding.known_constants(program, constants, sparse=True)
+known = known_values.known_constants(program, constants, sparse=True)
 print(keys.digest(program, num_values=3, known=known, sparse=True))
 """
 

@@ -19,7 +19,10 @@ from agreement import assert_agree
 
 import jax_cce
 from benchmarks.tasks import TASKS
-from jax_cce import choosing, orders, registry
+from jax_cce import jax_internals, registry
+from jax_cce.orders import named
+from jax_cce.planning import choosing
+from jax_cce.planning.task import subject as subject_of
 
 ARM = TASKS["RobotArm_6DOF"]
 ROOT = pathlib.Path(__file__).parents[1]
@@ -29,7 +32,7 @@ ROOT = pathlib.Path(__file__).parents[1]
 def store(tmp_path, monkeypatch):
     """A registry of this test's own."""
     # The reference tasks have orders that come with the package.
-    monkeypatch.setattr(registry, "_shipped", lambda: None)
+    monkeypatch.setattr("jax_cce.registry.defaults._shipped", lambda: None)
     monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path))
     return registry.default()
 
@@ -41,7 +44,7 @@ def no_search(monkeypatch):
     def forbidden(*_, **__):
         raise AssertionError("an order was searched for")
 
-    monkeypatch.setattr(orders, "auto", forbidden)
+    monkeypatch.setattr(named, "auto", forbidden)
     monkeypatch.setattr(choosing, "_searched", forbidden)
 
 
@@ -104,15 +107,17 @@ import os, sys
 import jax, jax.numpy as jnp
 jax.config.update("jax_enable_x64", True)
 import jax_cce
-from jax_cce import choosing, orders, registry
-registry._shipped = lambda: None
+from jax_cce.orders import named
+from jax_cce.planning import choosing
+from jax_cce.registry import defaults
+defaults._shipped = lambda: None
 sys.path.insert(0, {root!r})
 from benchmarks.tasks import TASKS
 
 def forbidden(*_, **__):
     raise AssertionError("an order was searched for")
 
-orders.auto = choosing._searched = forbidden
+named.auto = choosing._searched = forbidden
 task = TASKS["RobotArm_6DOF"]
 
 def renamed(*angles):
@@ -152,17 +157,17 @@ def test_jax_modes_run_where_they_are_stored(store):
 
     t = {"w": jnp.ones((2, 3)) * 0.3, "x": jnp.arange(3.0, dtype=jnp.float32), "b": 0.5}
     options = {"has_aux": True}
-    subject = jax_cce.api.subject(g, **options)(t, 2)
+    subject = subject_of(g, **options)(t, 2)
     order = jax_cce.plan(g, order="reverse", **options)(t, 2).order
     for method in ("jacfwd", "jacrev"):
         registry.put(
-            registry.Entry(
+            registry.StoredOrder(
                 subject.key,
                 "runtime",
                 order,
                 1e-3,
                 method=method,
-                device=choosing.device_kind(),
+                device=jax_internals.device_kind(),
             )
         )
         plan = jax_cce.plan(g, **options)(t, 2)
@@ -189,7 +194,7 @@ def test_measured(store):
     assert found.entry.cost == "runtime"
     assert {"jacfwd", "jacrev", "default"} <= found.times.keys()
     assert found.value == min(found.times.values())
-    assert found.entry.device == choosing.device_kind()
+    assert found.entry.device == jax_internals.device_kind()
     assert found.plan.method == found.entry.method
     assert_right(wide, (x,), 0)
     # The fewest operations are of use on other devices, too.
@@ -210,10 +215,10 @@ def test_measured_under_vmap(store):
 
 
 def test_the_entry_of_the_nearest_batch_size_is_used(store):
-    subject = jax_cce.api.subject(f, (0, 1))(*POINT)
+    subject = subject_of(f, (0, 1))(*POINT)
     forward = jax_cce.plan(f, (0, 1), order="forward")(*POINT).order
-    entry = registry.Entry(
-        subject.key, "runtime", forward, 1.0, device=choosing.device_kind(), batch=None
+    entry = registry.StoredOrder(
+        subject.key, "runtime", forward, 1.0, device=jax_internals.device_kind(), batch=None
     )
     registry.put(entry)
     registry.put(dataclasses.replace(entry, order=forward[::-1], batch=1000))
@@ -377,7 +382,7 @@ def test_a_registry_that_cannot_be_written(monkeypatch, tmp_path):
 def test_searching_on_the_fly(store, name):
     options = {"search": name, "search_budget": 0.2}
     assert_right(**options)
-    entry = registry.get(jax_cce.api.subject(f, (0, 1))(*POINT).key)
+    entry = registry.get(subject_of(f, (0, 1))(*POINT).key)
     assert (entry.cost, entry.strategy) == ("flops", name)
     assert jax_cce.plan(f, (0, 1))(*POINT).source == "user"
 

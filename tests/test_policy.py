@@ -25,7 +25,7 @@ from jax_cce_search.alphazero.network import FEATURES, Architecture, PolicyValue
 from jax_cce_search.alphazero.ppo import advantages
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.vertex_game import Position
-from jax_cce_search.problem import Problem
+from jax_cce_search.game.problem import Problem
 
 TINY = Architecture(width=4, layers=1)
 PADDING = (16, 0)

@@ -18,12 +18,12 @@ import pytest
 import registry_stress
 from hypothesis import strategies as st
 
-from jax_cce import registry, stores
-from jax_cce.registry import Entry, Registry, RegistryWarning
+from jax_cce import registry
+from jax_cce.registry import Registry, RegistryWarning, StoredOrder, defaults, stored_order, stores
 
 _KEY = "ab" + "0" * 62
 _OTHER = "ab" + "1" * 62
-_ENTRY = Entry(_KEY, "flops", (2, 0, 1), 34.0, created="2026-01-01T00:00:00+00:00", name="f")
+_ENTRY = StoredOrder(_KEY, "flops", (2, 0, 1), 34.0, created="2026-01-01T00:00:00+00:00", name="f")
 
 
 def entry(value=34.0, cost="flops", **changes):
@@ -38,10 +38,10 @@ def only_file(root):
 def written(root, content, name=None):
     """Writes a content with a true checksum under its own name or another."""
     content = {name: value for name, value in content.items() if name != "checksum"}
-    content["checksum"] = stores._checksum(content)
-    path = pathlib.Path(root) / (name or stores.file_name(content))
+    content["checksum"] = stored_order._checksum(content)
+    path = pathlib.Path(root) / (name or stored_order.file_name(content))
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_bytes(stores.serialised(content))
+    path.write_bytes(stored_order.serialised(content))
     return path
 
 
@@ -55,7 +55,7 @@ def warns_once(look_up, match):
 
 _seconds = st.floats(0, 1e300, allow_nan=False)
 _entries = st.builds(
-    Entry,
+    StoredOrder,
     key=st.text("0123456789abcdef", min_size=64, max_size=64),
     cost=st.sampled_from(["flops", "runtime", "multiplications", "my-cost_2"]),
     order=st.sets(st.integers(0, 10**6), max_size=20).flatmap(
@@ -125,7 +125,7 @@ def test_the_file_is_json_that_people_can_read(tmp_path):
     content = json.loads(path.read_text())
     assert path.parent.name == "ab"
     assert path.name == f"{_KEY}.flops.{content['checksum'][:8]}.json"
-    assert content["schema"] == registry.SCHEMA
+    assert content["schema"] == stored_order.SCHEMA
     assert path.read_text().endswith("}\n")
     assert [*content] == sorted(content)
 
@@ -174,7 +174,7 @@ def test_an_entry_that_cannot_be_is_refused(change, tmp_path):
     # The same in a file, with a true checksum; NaN and infinity have none.
     if change.keys() & {"key", "cost"} or "nan" in str(change) or "inf" in str(change):
         return
-    content = json.loads(json.dumps({**stores.content_of(_ENTRY), **change}))
+    content = json.loads(json.dumps({**stored_order.content_of(_ENTRY), **change}))
     written(tmp_path, content)
     assert warns_once(lambda: Registry(tmp_path).get(_KEY), next(iter(change))) is None
 
@@ -198,7 +198,7 @@ def test_the_better_of_two_is_kept(tmp_path):
 
 def test_two_writers_that_did_not_see_each_other(tmp_path):
     for value in (5, 3, 7):
-        written(tmp_path, stores.content_of(entry(value)))
+        written(tmp_path, stored_order.content_of(entry(value)))
     assert Registry(tmp_path).get(_KEY, "flops").value == 3
     assert Registry(tmp_path).list() == [entry(3)]
     assert len(Registry(tmp_path).prune(dry_run=True)) == 2
@@ -468,7 +468,7 @@ def test_a_damaged_file_is_reported_once_and_ignored(damage, another, tmp_path):
     damage(only_file(tmp_path))
     damaged = only_file(tmp_path)
     if another:
-        written(tmp_path, stores.content_of(entry(50)))
+        written(tmp_path, stored_order.content_of(entry(50)))
     match = f"{damaged.name}.*{_DAMAGE[damage]}.*jax-cce registry prune"
     found = warns_once(lambda: Registry(tmp_path).get(_KEY, "flops"), match)
     assert found == (entry(50) if another else None)
@@ -521,7 +521,7 @@ def test_a_file_that_goes_between_listing_and_reading(tmp_path, monkeypatch):
 
     def replaced(store, name):
         if worse.exists():
-            written(tmp_path, stores.content_of(entry(3)))
+            written(tmp_path, stored_order.content_of(entry(3)))
             worse.unlink()
         return read(store, name)
 
@@ -687,7 +687,7 @@ def test_prune_by_age(tmp_path):
 
 
 def test_the_environment_describes_the_registry(tmp_path, monkeypatch):
-    monkeypatch.setattr(registry, "_shipped", lambda: None)
+    monkeypatch.setattr("jax_cce.registry.defaults._shipped", lambda: None)
     monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path / "user"))
     monkeypatch.setenv("JAX_CCE_REGISTRY_SHARED", "")
     one = registry.default()
@@ -714,8 +714,8 @@ def test_the_environment_describes_the_registry(tmp_path, monkeypatch):
 
 def test_the_list_of_shared_locations_may_have_urls(monkeypatch):
     locations = ["/a/b", "gs://bucket/x", "s3://bucket", "c"]
-    assert registry._split(os.pathsep.join(locations)) == locations
-    assert registry._split("") == []
+    assert defaults._split(os.pathsep.join(locations)) == locations
+    assert defaults._split("") == []
     with pytest.raises(TypeError, match="sequence of locations"):
         Registry(shared="/a")
 

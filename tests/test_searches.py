@@ -13,15 +13,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax_cce_search import strategies
-from jax_cce_search.bounds import disjoint_paths, vertex_bounds
-from jax_cce_search.problem import Problem
-from jax_cce_search.search import Budget, Search
+from jax_cce_search.game.bounds import disjoint_paths, vertex_bounds
+from jax_cce_search.game.problem import Problem
+from jax_cce_search.searching import Budget, Search
 from programs import programs
 
 import jax_cce
 from benchmarks.tasks import TASKS
-from jax_cce.greedy import SCORES, TIES, greedy
-from jax_cce.kinds import Skeleton, skeleton
+from jax_cce.orders.greedy import SCORES, TIES, greedy
+from jax_cce.orders.skeleton import Skeleton, skeleton
 
 # "alphazero" has tests of its own, which play less.
 NAMES = tuple(name for name in strategies.STRATEGIES if name != "alphazero")

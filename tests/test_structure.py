@@ -27,9 +27,10 @@ from structure_strategies import (
     with_coefficient,
 )
 
-from jax_cce import blocks, composition, structure
-from jax_cce.composition import Product
-from jax_cce.structure import Affine, Term, Unrepresentable
+from jax_cce.algebra import blocks, composition, steps, terms
+from jax_cce.algebra.composition import Product
+from jax_cce.algebra.recorder import Recorder
+from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 
 # Each axis of the earlier variable has a loop of its own over all of it.
 _FULL = {
@@ -87,7 +88,7 @@ def test_compose_is_the_matrix_product(later_kind: str, earlier_kind: str):
         np.testing.assert_array_equal(composed.matrix, matmul(later, earlier))
         if product is not None:
             order = tuple(range(len(product.term.axes or ())))
-            assert structure.canonical(product.term) == (product.term, order)
+            assert terms.canonical(product.term) == (product.term, order)
 
     check()
 
@@ -116,7 +117,7 @@ def test_the_canonical_form_does_not_depend_on_the_names_of_loops(data, kind, sh
         inn=tuple(map(rename, block.term.inn)),
         axes=axes and tuple(names[axis] for axis in axes),
     )
-    term, order = structure.canonical(renamed)
+    term, order = terms.canonical(renamed)
     assert term == block.term
     coefficient = block.coefficient.transpose(order)
     np.testing.assert_array_equal(block._replace(coefficient=coefficient).matrix, block.matrix)
@@ -127,7 +128,7 @@ def test_reshape(size: int):
     entries = np.eye(size)
     for out_shape, in_shape in itertools.product(factorisations(size), repeat=2):
         try:
-            term = structure.reshape(out_shape, in_shape)
+            term = terms.reshape(out_shape, in_shape)
         except Unrepresentable:
             strides = {math.prod(s[k:]) for s in (out_shape, in_shape) for k in range(len(s) + 1)}
             cuts = sorted(strides)
@@ -141,7 +142,7 @@ def test_two_reshapes_in_a_row():
     shapes_of_12 = [shape for shape in factorisations(12) if 1 not in shape]
     for last, middle, first in itertools.product(shapes_of_12, repeat=3):
         try:
-            later, earlier = structure.reshape(last, middle), structure.reshape(middle, first)
+            later, earlier = terms.reshape(last, middle), terms.reshape(middle, first)
             product = composition.compose(later, earlier)
         except Unrepresentable:
             # Neither of two strides divides the other: their digits do not line up.
@@ -169,8 +170,8 @@ def test_two_reshapes_in_a_row():
 def test_cost_of_a_product(later, earlier, multiplications: int, flops: int):
     def term(out_shape: Shape, in_shape: Shape, kind: str) -> Term:
         if kind == "dense":
-            return structure.dense(out_shape, in_shape)
-        one = structure.identity(in_shape)
+            return terms.dense(out_shape, in_shape)
+        one = terms.identity(in_shape)
         axes = tuple(range(len(one.sizes))) if kind == "diagonal" else None
         return one._replace(axes=axes, layout=kind == "identity")
 
@@ -185,7 +186,7 @@ class _Recorder:
     """A tape with the coefficients that its slots will read."""
 
     def __init__(self, *, sparse: bool = False, run_time: bool = False) -> None:
-        self.tape = blocks.Tape(sparse=sparse)
+        self.tape = Recorder(sparse=sparse)
         self._run_time = run_time
         self._coefficients: list[Any] = []
 
@@ -218,8 +219,8 @@ class _Recorder:
         (piece,) = self.tape.densify(block, out_shape, in_shape)
         if piece.slot is None:
             return np.full(shape, piece.scale)
-        slots = blocks.run(
-            blocks.needed(self.tape.steps, [piece.slot]),
+        slots = steps.run(
+            steps.needed(self.tape.steps, [piece.slot]),
             local=lambda site, key, term: self._coefficients[site],
             lookup=lambda table, key, _: jnp.asarray(table.values),
             dtype=np.float64,

@@ -17,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from agreement import assert_agree
-from jax_cce_search import cli, strategies
+from jax_cce_search import strategies
 from jax_cce_search.alphazero import checkpoints, single, trainer
 from jax_cce_search.alphazero.checkpoints import CheckpointError
 from jax_cce_search.alphazero.configuration import (
@@ -31,14 +31,15 @@ from jax_cce_search.alphazero.encoding import Encoding
 from jax_cce_search.alphazero.graphs import random_program
 from jax_cce_search.alphazero.network import Architecture, PolicyValue
 from jax_cce_search.alphazero.ppo import ProximalPolicy
-from jax_cce_search.problem import Problem
-from jax_cce_search.search import Budget, Search
+from jax_cce_search.cli import answers, main
+from jax_cce_search.game.problem import Problem
+from jax_cce_search.searching import Budget, Search
 from jax_cce_search.strategies import alphazero
 
 import jax_cce
 from benchmarks.tasks import TASKS
 from jax_cce import registry
-from jax_cce.greedy import greedy
+from jax_cce.orders.greedy import greedy
 
 TINY = Configuration(
     iterations=4,
@@ -380,7 +381,7 @@ def test_two_processes_play_games_of_their_own_and_learn_together(surroundings, 
 def test_wrong_usage(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     pathlib.Path("wrong.toml").write_text("iteration = 3\n")
-    assert cli.main(["train-policy", *arguments, "--out", "run"]) == cli.WRONG_USAGE == 2
+    assert main.main(["train-policy", *arguments, "--out", "run"]) == answers.WRONG_USAGE == 2
     assert re.search(message, capsys.readouterr().err)
     assert not pathlib.Path("run").exists()
 
@@ -543,7 +544,7 @@ def test_a_policy_that_is_damaged_is_named(content, tiny_policy, tmp_path, monke
 @pytest.fixture
 def store(tmp_path, monkeypatch):
     """A registry of this test's own."""
-    monkeypatch.setattr(registry, "_shipped", lambda: None)
+    monkeypatch.setattr("jax_cce.registry.defaults._shipped", lambda: None)
     monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path / "registry"))
     return registry.default()
 

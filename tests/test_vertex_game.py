@@ -14,12 +14,12 @@ from jax_cce_search.alphazero import families
 from jax_cce_search.alphazero.encoding import Encoding, bucket, stacked
 from jax_cce_search.alphazero.graphs import random_program
 from jax_cce_search.alphazero.vertex_game import UNIT, Position
-from jax_cce_search.problem import Problem
+from jax_cce_search.game.problem import Problem
 
 import jax_cce
 from benchmarks.tasks import TASKS
-from jax_cce.costs import COSTS
-from jax_cce.kinds import Skeleton
+from jax_cce.algebra.costs import COSTS
+from jax_cce.orders.skeleton import Skeleton
 
 # Few different ones are few compilations.
 SMALL, SCALARS, BLOCKS, LARGE = (32, 0), (96, 0), (128, 160), (160, 512)

@@ -10,14 +10,21 @@ from typing import Any
 
 from jax import lax
 
-from jax_cce import structure
-from jax_cce.blocks import Block, Piece, Tape, needed, run, slots_of
-from jax_cce.rules.registry import LocalTerm, Site, rules_for
-from jax_cce.structure import Term, Unrepresentable
-from jax_cce.tables import Table
-from jax_cce.tracing import Equation, Literal
+from jax_cce.algebra.blocks import Block, Piece, slots_of
+from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.recorder import Recorder
+from jax_cce.algebra.steps import needed, run
+from jax_cce.algebra.terms import Term, Unrepresentable, transpose
+from jax_cce.jax_internals import Literal
+from jax_cce.program.flat import Equation
+from jax_cce.rules.definers import rules_for
+from jax_cce.rules.local import LocalTerm, Primals
 
-__all__ = ["Accumulation", "Row", "place"]
+__all__ = [
+    "Accumulation",
+    "Row",
+    "place",
+]
 
 # The blocks of one variable, by seed; a variable that depends on no seed has none.
 Row = dict[int, Block]
@@ -38,7 +45,7 @@ class Accumulation:
             seeds: shape of each seed.
             sparse: whether structural zeros matter.
         """
-        self.tape = Tape(sparse=sparse)
+        self.tape = Recorder(sparse=sparse)
         self.seeds = dict(seeds)
         self._locals: dict[Hashable, dict[tuple[int, int], tuple[LocalTerm, ...]]] = {}
 
@@ -104,7 +111,7 @@ class Accumulation:
     def terms(
         self,
         blocks: Mapping[tuple[int, int], Block],
-        sites: Callable[[Site], Callable[[Any], Site]],
+        sites: Callable[[Primals], Callable[[Any], Primals]],
         dtype: Any,
         *,
         transposed: bool = False,
@@ -121,7 +128,7 @@ class Accumulation:
         steps = needed(self.tape.steps, wanted)
         key = object()
 
-        def slots(site: Site) -> dict[int, Any]:
+        def slots(site: Primals) -> dict[int, Any]:
             if key not in site.memo:
                 inner = sites(site)
 
@@ -144,11 +151,11 @@ class Accumulation:
         return edges
 
 
-def _local(piece: Piece, slots: Callable[[Site], dict[int, Any]], transposed: bool) -> LocalTerm:
+def _local(piece: Piece, slots: Callable[[Primals], dict[int, Any]], transposed: bool) -> LocalTerm:
     term, scale, slot = piece
     order: tuple[int, ...] = ()
     if transposed:
-        term, order = structure.transpose(term)
+        term, order = transpose(term)
     tables: list[Any] = []
     lookups = []
     for lookup in term.lookups:
@@ -160,15 +167,17 @@ def _local(piece: Piece, slots: Callable[[Site], dict[int, Any]], transposed: bo
     return LocalTerm(term._replace(lookups=tuple(lookups)), scale, value, tuple(tables))
 
 
-def _from_slot(slots: Callable[[Site], dict[int, Any]], slot: Any, order: tuple[int, ...]) -> Any:
-    def value(site: Site) -> Any:
+def _from_slot(
+    slots: Callable[[Primals], dict[int, Any]], slot: Any, order: tuple[int, ...]
+) -> Any:
+    def value(site: Primals) -> Any:
         array = slots(site)[slot]
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
     return value
 
 
-def place(tape: Tape, terms: Sequence[LocalTerm], site: Any, key: tuple[int, int]) -> Block:
+def place(tape: Recorder, terms: Sequence[LocalTerm], site: Any, key: tuple[int, int]) -> Block:
     """A local Jacobian's terms as pieces on a tape."""
     pieces = []
     for position, (term, scale, value, tables) in enumerate(terms):

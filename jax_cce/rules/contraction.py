@@ -5,9 +5,14 @@ from typing import Any
 import numpy as np
 from jax import lax
 
-from jax_cce.rules.registry import LocalJacobian, LocalTerm, Site, along, define, local_term
-from jax_cce.structure import Term
-from jax_cce.tracing import Equation
+from jax_cce.algebra.terms import Term
+from jax_cce.program.flat import Equation
+from jax_cce.rules.definers import define
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
+
+__all__ = [
+    "dot_general",
+]
 
 
 def dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
@@ -58,7 +63,7 @@ def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     axes = tuple(range(len(which.shape)))
 
     def mask(case: int) -> Any:
-        def value(site: Site) -> Any:
+        def value(site: Primals) -> Any:
             selector = site.ins[0]
             if which.dtype == np.bool_:
                 return selector if case else lax.bitwise_not(selector)
@@ -79,15 +84,15 @@ def _clamp(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     loops = tuple(map(along, range(len(shape))))
     axes = tuple(range(len(shape)))
 
-    def lower(site: Site) -> Any:
+    def lower(site: Primals) -> Any:
         low, x, high = (_to_shape(operand, shape) for operand in site.ins)
         return lax.bitwise_and(lax.gt(low, x), lax.lt(low, high))
 
-    def upper(site: Site) -> Any:
+    def upper(site: Primals) -> Any:
         _, x, high = (_to_shape(operand, shape) for operand in site.ins)
         return lax.lt(high, x)
 
-    def inside(site: Site) -> Any:
+    def inside(site: Primals) -> Any:
         low, x, high = (_to_shape(operand, shape) for operand in site.ins)
         return lax.bitwise_and(lax.gt(x, low), lax.lt(x, high))
 
@@ -109,7 +114,7 @@ def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
     loops = tuple(map(along, range(len(shape))))
     kept = tuple(axis for axis in range(len(shape)) if axis not in reduced)
 
-    def value(site: Site) -> Any:
+    def value(site: Primals) -> Any:
         x, out = site.ins[0], site.outs[0]
         chosen = lax.eq(x, lax.broadcast_in_dim(out, shape, kept))
         chosen = lax.convert_element_type(chosen, x.dtype)

@@ -8,7 +8,7 @@ from typing import Any
 
 from jax import lax
 
-from jax_cce.rules.registry import elementwise
+from jax_cce.rules.definers import elementwise
 
 
 def _like(x: Any, value: float) -> Any:

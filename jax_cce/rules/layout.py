@@ -2,16 +2,18 @@
 
 from collections.abc import Sequence
 
-from jax_cce import structure
-from jax_cce.rules.registry import LocalJacobian, LocalTerm, along, define, layout, local_term
-from jax_cce.structure import Affine, Term, Unrepresentable
-from jax_cce.tracing import Equation, is_differentiable
+from jax_cce.algebra import terms
+from jax_cce.algebra.terms import Affine, Term, Unrepresentable
+from jax_cce.jax_internals import is_differentiable
+from jax_cce.program.flat import Equation
+from jax_cce.rules.definers import define, layout
+from jax_cce.rules.local import LocalJacobian, LocalTerm, along, local_term
 
 _AT_ZERO = Affine(0, ())
 
 
 def _same(equation: Equation, operand: int) -> Term | None:
-    return structure.identity(equation.in_avals[operand].shape)
+    return terms.identity(equation.in_avals[operand].shape)
 
 
 def _convert(equation: Equation, operand: int) -> Term | None:
@@ -153,7 +155,7 @@ def _tile(equation: Equation, operand: int) -> Term:
 def _barrier(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     edges = {}
     for operand, wanted in enumerate(active):
-        identity = structure.identity(equation.in_avals[operand].shape)
+        identity = terms.identity(equation.in_avals[operand].shape)
         if wanted and identity is not None:
             edges[operand, operand] = (LocalTerm(identity),)
     return LocalJacobian(edges)
@@ -162,7 +164,7 @@ def _barrier(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 def _reshape(equation: Equation, operand: int) -> Term | None:
     if equation.params.get("dimensions") is not None:
         raise Unrepresentable("reshape with a permutation")
-    return structure.reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
+    return terms.reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
 
 
 layout("convert_element_type", _convert)

@@ -17,14 +17,19 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_cce import tracing
-from jax_cce.blocks import Operator
+from jax_cce import jax_internals
+from jax_cce.algebra.blocks import Operator
+from jax_cce.algebra.terms import Unrepresentable
+from jax_cce.jax_internals import Literal
+from jax_cce.program import flat
+from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation
-from jax_cce.rules.registry import LocalJacobian, Site
-from jax_cce.structure import Unrepresentable
-from jax_cce.tracing import Equation, Literal, Program
+from jax_cce.rules.linearity import are_linear, split_by_dependence
+from jax_cce.rules.local import LocalJacobian, Primals
 
-__all__ = ["Linearised", "is_linear"]
+__all__ = [
+    "Linearised",
+]
 
 # Equations whose application has no JVP, or no VJP, in JAX.
 _REVERSE_ONLY = "custom_lin"
@@ -71,20 +76,20 @@ class Linearised:
         self.name = name
         self.active = [k for k, wanted in enumerate(active) if wanted]
         self.differentiable = [
-            k for k, aval in enumerate(out_avals) if tracing.is_differentiable(aval)
+            k for k, aval in enumerate(out_avals) if jax_internals.is_differentiable(aval)
         ]
         self.in_avals, self.out_avals = in_avals, out_avals
         self.reverse = reverse
         self._trace(apply)
-        if not reverse and _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
+        if not reverse and _REVERSE_ONLY in flat.primitive_names(self.program.equations):
             self.reverse = True
             self._trace(apply)
-        self.known, self.linear, self.tainted = _split(self.program, len(in_avals))
+        self.known, self.linear, self.tainted = split_by_dependence(self.program, len(in_avals))
         self.results = self.program.outputs[: len(out_avals)]
         self.images = self.program.outputs[len(out_avals) :]
         # JAX's pushforwards are linear; a pullback that the user wrote need not be. That of a
         # collective adds up the cotangents of all devices.
-        self.only_rows = self.reverse and not _is_linear(self.linear, self.tainted)
+        self.only_rows = self.reverse and not are_linear(self.linear, self.tainted)
 
     def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         seeds = (
@@ -117,8 +122,8 @@ class Linearised:
                     _, images, _ = jax.jvp(function, tuple(at), tuple(vectors), has_aux=True)
             return [*results, *images]
 
-        avals = [tracing.abstract(aval) for aval in (*self.in_avals, *seeds)]
-        self.program, self.constants = tracing.trace(both, avals)
+        avals = [jax_internals.abstract(aval) for aval in (*self.in_avals, *seeds)]
+        self.program, self.constants = flat.trace(both, avals)
 
     @functools.cached_property
     def local_jacobian(self) -> LocalJacobian:
@@ -137,17 +142,17 @@ class Linearised:
         rest = [None] * (len(program.avals) - program.first_computed)
         values = [*operands, *seeds, *self.constants, *rest]
         for equation in self.known:
-            results = tracing.bind(equation, [tracing.read(values, k) for k in equation.inputs])
+            results = jax_internals.bind(equation, [flat.read(values, k) for k in equation.inputs])
             for name, result in zip(equation.outputs, results, strict=True):
                 values[name] = result
-        return [tracing.read(values, k) for k in self.results], values
+        return [flat.read(values, k) for k in self.results], values
 
     def apply(self, values: Sequence[Any], seeds: Sequence[Any]) -> list[Any]:
         """The linear part; a seed or an image of None is zero."""
         values = list(values)
         values[len(self.in_avals) : self.program.num_inputs] = seeds
         for equation in self.linear:
-            inputs = [tracing.read(values, k) for k in equation.inputs]
+            inputs = [flat.read(values, k) for k in equation.inputs]
             varied = [not isinstance(k, Literal) and self.tainted[k] for k in equation.inputs]
             if all(value is None for value, v in zip(inputs, varied, strict=True) if v):
                 continue
@@ -155,13 +160,13 @@ class Linearised:
                 results: Sequence[Any] = [next(i for i in inputs if i is not None)]
             else:
                 inputs = [
-                    tracing.zeros(aval) if value is None else value
+                    jax_internals.zeros(aval) if value is None else value
                     for value, aval in zip(inputs, equation.in_avals, strict=True)
                 ]
-                results = tracing.bind(equation, inputs)
+                results = jax_internals.bind(equation, inputs)
             for name, result in zip(equation.outputs, results, strict=True):
                 values[name] = result
-        return [tracing.read(values, k) for k in self.images]
+        return [flat.read(values, k) for k in self.images]
 
     def image_depends(self, position: int) -> bool:
         """Whether an image depends on the seeds at all."""
@@ -169,108 +174,14 @@ class Linearised:
         return not isinstance(image, Literal) and self.tainted[image]
 
 
-# Linear in all operands together, and linear in one operand while the others are fixed.
-_LINEAR = {
-    "add",
-    "add_any",
-    "broadcast_in_dim",
-    "complex",
-    "concatenate",
-    "conj",
-    "convert_element_type",
-    "copy",
-    "cumsum",
-    "custom_lin",
-    "fence",
-    "fft",
-    "imag",
-    "name",
-    "neg",
-    "optimization_barrier",
-    "real",
-    "reduce_precision",
-    "reduce_sum",
-    "reduce_window_sum",
-    "reshape",
-    "rev",
-    "slice",
-    "split",
-    "squeeze",
-    "stack",
-    "sub",
-    "tile",
-    "transpose",
-    "unstack",
-}
-_LINEAR_IN_ONE = {"conv_general_dilated", "dot_general", "mul"}
-_LINEAR_BUT_INDICES = {
-    "div": (0,),
-    "dynamic_slice": (0,),
-    "dynamic_update_slice": (0, 1),
-    "gather": (0,),
-    "pad": (0, 1),
-    "scatter-add": (0, 2),
-    "select_n": range(1, 64),
-    "triangular_solve": (1,),
-}
-
-
-def _split(program: Program, first: int) -> tuple[list[Equation], list[Equation], list[bool]]:
-    """The equations that do not and those that do depend on inputs from number `first` on."""
-    tainted = [first <= k < program.num_inputs for k in range(len(program.avals))]
-    known: list[Equation] = []
-    dependent: list[Equation] = []
-    for equation in program.equations:
-        depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
-        for variable in equation.outputs:
-            tainted[variable] = depends
-        (dependent if depends else known).append(equation)
-    return known, dependent, tainted
-
-
-def is_linear(program: Program) -> bool:
-    """Whether a program is known to be linear in all its inputs."""
-    _, dependent, tainted = _split(program, 0)
-    return _is_linear(dependent, tainted)
-
-
-def _is_linear(equations: Sequence[Equation], tainted: Sequence[bool]) -> bool:
-    """Whether equations are known to be linear in the tainted variables.
-
-    Gradient clipping under custom_vjp is the usual case that is not.
-    """
-    for equation in equations:
-        varied = [
-            k
-            for k, atom in enumerate(equation.inputs)
-            if not isinstance(atom, Literal) and tainted[atom]
-        ]
-        name = equation.name
-        fixed = len(varied) < len(equation.inputs)
-        if name in ("add", "sub") and fixed:
-            return False  # affine: a constant is added
-        if name in ("concatenate", "stack", "pad", "dynamic_update_slice") and fixed:
-            zero = all(
-                isinstance(atom, Literal) and not np.any(atom.val)
-                for k, atom in enumerate(equation.inputs)
-                if k not in varied and k in _LINEAR_BUT_INDICES.get(name, range(64))
-            )
-            if not zero:
-                return False
-        allowed = name in _LINEAR or (name in _LINEAR_IN_ONE and len(varied) == 1)
-        if not allowed and not set(varied) <= set(_LINEAR_BUT_INDICES.get(name, ())):
-            return False
-    return True
-
-
 def _flops(equation: Equation) -> int:
-    size = sum(map(tracing.size, (*equation.in_avals, *equation.out_avals)))
+    size = sum(map(jax_internals.size, (*equation.in_avals, *equation.out_avals)))
     if equation.name == "dot_general":
         ((contracted, _), _) = equation.params["dimension_numbers"]
-        size = tracing.size(equation.out_avals[0])
+        size = jax_internals.size(equation.out_avals[0])
         for axis in contracted:
             size *= 2 * equation.in_avals[0].shape[axis]
-    body = sum(map(_flops, tracing.inner_equations(equation)))
+    body = sum(map(_flops, flat.inner_equations(equation)))
     return size + body * equation.params.get("length", 1)
 
 
@@ -295,8 +206,8 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
         sums.program(lambda index: index, parts.linear, rows)
     except Unrepresentable:
         return LocalJacobian(pairs, parts.evaluate)
-    size_out = sum(tracing.size(parts.out_avals[k]) for k in parts.differentiable)
-    size_in = sum(tracing.size(parts.in_avals[k]) for k in parts.active)
+    size_out = sum(jax_internals.size(parts.out_avals[k]) for k in parts.differentiable)
+    size_in = sum(jax_internals.size(parts.in_avals[k]) for k in parts.active)
     if not parts.sparse and sums.tape.cost.flops > max(1, operator.flops) * min(size_out, size_in):
         return LocalJacobian(pairs, parts.evaluate)
     blocks = {
@@ -307,11 +218,11 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
         if block
     }
 
-    def sites(site: Site) -> Callable[[int], Site]:
+    def sites(site: Primals) -> Callable[[int], Primals]:
         @functools.cache
-        def inner(index: int) -> Site:
+        def inner(index: int) -> Primals:
             equation = parts.linear[index]
-            return Site(equation, [tracing.read(site.residuals, k) for k in equation.inputs], ())
+            return Primals(equation, [flat.read(site.residuals, k) for k in equation.inputs], ())
 
         return inner
 
@@ -324,7 +235,7 @@ def _operator(parts: Linearised) -> Operator:
     in_shapes = {k: tuple(parts.in_avals[k].shape) for k in parts.active}
     out_shapes = {k: tuple(parts.out_avals[k].shape) for k in parts.differentiable}
 
-    def direct(site: Site, position: int, vector: Any) -> dict[int, Any]:
+    def direct(site: Primals, position: int, vector: Any) -> dict[int, Any]:
         sources, avals = (
             (parts.differentiable, parts.out_avals)
             if parts.reverse
@@ -339,17 +250,17 @@ def _operator(parts: Linearised) -> Operator:
         seeds = [vector if k == position else None for k in sources]
         images = parts.apply(site.residuals, seeds)
         return {
-            k: tracing.zeros(target_avals[k]) if image is None else image
+            k: jax_internals.zeros(target_avals[k]) if image is None else image
             for k, image in zip(targets, images, strict=True)
         }
 
-    def transposed(site: Site, position: int, vector: Any) -> dict[int, Any]:
+    def transposed(site: Primals, position: int, vector: Any) -> dict[int, Any]:
         at = parts.differentiable.index(position)
 
         def function(*tangents: Any) -> Any:
             return parts.apply(site.residuals, tangents)[at]
 
-        avals = [tracing.abstract(parts.in_avals[k]) for k in parts.active]
+        avals = [jax_internals.abstract(parts.in_avals[k]) for k in parts.active]
         aval = parts.out_avals[position]
         cotangents = jax.linear_transpose(function, *avals)(_cast(vector, aval))
         return dict(zip(parts.active, cotangents, strict=True))
@@ -368,27 +279,27 @@ def _cast(vector: Any, aval: Any) -> Any:
         aval.dtype, np.complexfloating
     ):
         vector = lax.real(vector)
-    vector = tracing.sharded_like(lax.convert_element_type(vector, aval.dtype), aval)
-    return tracing.varying_like(vector, aval)
+    vector = jax_internals.sharded_like(lax.convert_element_type(vector, aval.dtype), aval)
+    return jax_internals.varying_like(vector, aval)
 
 
 def _is_transposable(parts: Linearised) -> bool:
     """Whether JAX can transpose the linear part; it cannot where a while_loop carries tangents."""
-    if _FORWARD_ONLY not in tracing.primitive_names(parts.linear):
+    if _FORWARD_ONLY not in flat.primitive_names(parts.linear):
         return True
 
     def attempt(*operands: Any) -> list[Any]:
         _, values = parts.evaluate(operands)
-        avals = [tracing.abstract(parts.in_avals[k]) for k in parts.active]
+        avals = [jax_internals.abstract(parts.in_avals[k]) for k in parts.active]
         at = [k for k in range(len(parts.images)) if parts.image_depends(k)]
         transpose = jax.linear_transpose(
             lambda *tangents: [parts.apply(values, tangents)[k] for k in at], *avals
         )
         outs = [parts.out_avals[parts.differentiable[k]] for k in at]
-        return transpose([tracing.zeros(aval) for aval in outs])
+        return transpose([jax_internals.zeros(aval) for aval in outs])
 
     try:
-        jax.eval_shape(attempt, *map(tracing.abstract, parts.in_avals))
+        jax.eval_shape(attempt, *map(jax_internals.abstract, parts.in_avals))
     except (ValueError, NotImplementedError):
         return False
     return True

@@ -5,8 +5,10 @@
 """
 
 from jax_cce_search import strategies
-from jax_cce_search.explanation import Explanation, explain
-from jax_cce_search.optimization import Optimized, find_order, optimize, optimize_many
+from jax_cce_search.explaining.explain import explain
+from jax_cce_search.explaining.explanation import Explanation
+from jax_cce_search.optimizing.optimize import find_order, optimize, optimize_many
+from jax_cce_search.optimizing.optimized import Optimized
 
 __all__ = [
     "Explanation",

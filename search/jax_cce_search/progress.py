@@ -4,9 +4,12 @@ import contextlib
 import sys
 from collections.abc import Callable, Iterator
 
-from jax_cce_search.search import Search
+from jax_cce_search.searching import Search
 
-__all__ = ["line", "shown"]
+__all__ = [
+    "line",
+    "shown",
+]
 
 # Shorter searches are over before a line could be read.
 _WORTH_SHOWING = 2.0

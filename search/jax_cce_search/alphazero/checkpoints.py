@@ -21,10 +21,18 @@ import equinox as eqx
 import jax
 import numpy as np
 
-from jax_cce import stores
+from jax_cce.registry import stores
 from jax_cce_search.alphazero.network import FEATURES, Architecture, PolicyValue
 
-__all__ = ["CheckpointError", "load_policy", "pretrained", "read", "save_policy", "write"]
+__all__ = [
+    "CheckpointError",
+    "load_policy",
+    "pretrained",
+    "read",
+    "restored",
+    "save_policy",
+    "write",
+]
 
 _FORMAT = "jax_cce policy"
 _SCHEMA = 1

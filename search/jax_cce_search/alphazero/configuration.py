@@ -9,10 +9,19 @@ from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, get_args, get_origin, get_type_hints
 
-from jax_cce import costs
+from jax_cce.algebra.costs import check
 from jax_cce_search.alphazero.network import Architecture
 
-__all__ = ["Configuration", "Graphs", "Learning", "Proximal", "SelfPlay", "load", "shipped"]
+__all__ = [
+    "Configuration",
+    "Graphs",
+    "Learning",
+    "Proximal",
+    "SelfPlay",
+    "from_document",
+    "load",
+    "shipped",
+]
 
 
 @dataclass(frozen=True)
@@ -41,7 +50,7 @@ class Graphs:
 
     def __post_init__(self) -> None:
         for cost in self.costs:
-            costs.check(cost)
+            check(cost)
         least, most = self.vertices
         if not 2 <= least <= most:
             raise ValueError(f"vertices must be two ascending numbers, but got {self.vertices}.")

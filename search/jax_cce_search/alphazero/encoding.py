@@ -7,13 +7,17 @@ from collections.abc import Iterable, Sequence
 import jax
 import numpy as np
 
-from jax_cce.blocks import Piece
-from jax_cce.greedy import greedy
-from jax_cce.kinds import ABSENT, Kinds
+from jax_cce.algebra.blocks import Piece
+from jax_cce.orders.block_table import ABSENT, PricedBlocks
+from jax_cce.orders.greedy import greedy
 from jax_cce_search.alphazero.vertex_game import GUESSED, UNIT, Position, Tables, VertexGame
-from jax_cce_search.problem import Problem
+from jax_cce_search.game.problem import Problem
 
-__all__ = ["Encoding", "bucket", "stacked"]
+__all__ = [
+    "Encoding",
+    "bucket",
+    "stacked",
+]
 
 # Orders played out beforehand to see which kinds of blocks occur, fewer in large graphs.
 _EXPLORED, _MOST_EXPLORED = 12, 2400
@@ -69,7 +73,7 @@ class Encoding:
     def kinds(self) -> int:
         """The number of kinds known by now, in the game's numbers; 0 where all edges are alike."""
         algebra = self.problem.reduced.algebra
-        if self.problem.uniform or not isinstance(algebra, Kinds):
+        if self.problem.uniform or not isinstance(algebra, PricedBlocks):
             return 0
         return len(algebra.structures) + 1
 
@@ -139,7 +143,7 @@ class Encoding:
 
     def _tables(self, kinds: int) -> Tables:
         algebra = self.problem.reduced.algebra
-        assert isinstance(algebra, Kinds)
+        assert isinstance(algebra, PricedBlocks)
         made = np.full((2, kinds, kinds), GUESSED, np.int16)
         paid = np.full((2, kinds, kinds), _UNKNOWN, np.float32)
         made[0, 0] = made[0, :, 0] = 0
@@ -167,7 +171,7 @@ def _numbered(kind: int, kinds: int) -> int:
     return kind + 1 if kind + 1 < kinds else GUESSED
 
 
-def _described(algebra: Kinds, kind: int) -> tuple[float, float]:
+def _described(algebra: PricedBlocks, kind: int) -> tuple[float, float]:
     """The number of entries of a block, and whether products with it cost something."""
     block = algebra.structures.block(kind)
     out_shape, in_shape = algebra.structures.shapes(kind)

@@ -9,13 +9,17 @@ from collections.abc import Iterator
 
 import numpy as np
 
-from jax_cce.kinds import Skeleton
+from jax_cce.orders.skeleton import Skeleton
 from jax_cce_search.alphazero import families
 from jax_cce_search.alphazero.configuration import Graphs
 from jax_cce_search.alphazero.encoding import Encoding
-from jax_cce_search.problem import Problem
+from jax_cce_search.game.problem import Problem
 
-__all__ = ["drawn", "fitting", "random_program"]
+__all__ = [
+    "drawn",
+    "fitting",
+    "random_program",
+]
 
 # Streams of random numbers.
 _TRAINING, _VALIDATION = 0, 1

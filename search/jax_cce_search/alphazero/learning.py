@@ -25,7 +25,13 @@ from jax_cce_search.alphazero.numerics import own_settings
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
-__all__ = ["Learner", "cost_deviance", "local", "means", "safe_log"]
+__all__ = [
+    "Learner",
+    "cost_deviance",
+    "local",
+    "means",
+    "safe_log",
+]
 
 _AXIS = "positions"
 # Single precision does not hold all integers from here on.

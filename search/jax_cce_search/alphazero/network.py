@@ -19,7 +19,12 @@ from jax import Array
 
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
-__all__ = ["FEATURES", "Architecture", "PolicyValue", "Prediction"]
+__all__ = [
+    "FEATURES",
+    "Architecture",
+    "PolicyValue",
+    "Prediction",
+]
 
 # Counts changes of what a network is shown, or of what its outputs mean.
 FEATURES = 1

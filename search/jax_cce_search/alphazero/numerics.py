@@ -5,7 +5,9 @@ from collections.abc import Iterator
 
 import jax
 
-__all__ = ["own_settings"]
+__all__ = [
+    "own_settings",
+]
 
 
 @contextlib.contextmanager

@@ -25,7 +25,15 @@ from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.numerics import own_settings
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
-__all__ = ["Greedy", "Move", "Played", "Sampled", "Searched", "Way", "play"]
+__all__ = [
+    "Greedy",
+    "Move",
+    "Played",
+    "Sampled",
+    "Searched",
+    "Way",
+    "play",
+]
 
 _AXIS = "games"
 

@@ -24,7 +24,11 @@ from jax_cce_search.alphazero.playing import Sampled
 from jax_cce_search.alphazero.replay import PlayedGame
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
-__all__ = ["Example", "ProximalPolicy", "advantages"]
+__all__ = [
+    "Example",
+    "ProximalPolicy",
+    "advantages",
+]
 
 
 class Example(NamedTuple):

@@ -6,7 +6,10 @@ from dataclasses import dataclass
 
 import numpy as np
 
-__all__ = ["PlayedGame", "Replay"]
+__all__ = [
+    "PlayedGame",
+    "Replay",
+]
 
 
 @dataclass(frozen=True)

@@ -23,7 +23,10 @@ from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.playing import Searched
 from jax_cce_search.alphazero.vertex_game import Position, VertexGame
 
-__all__ = ["AlphaZero", "Example"]
+__all__ = [
+    "AlphaZero",
+    "Example",
+]
 
 
 class Example(NamedTuple):

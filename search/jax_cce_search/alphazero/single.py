@@ -10,9 +10,11 @@ from jax_cce_search.alphazero.configuration import Configuration, Learning, Self
 from jax_cce_search.alphazero.encoding import Encoding
 from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.self_play import AlphaZero
-from jax_cce_search.search import Search
+from jax_cce_search.searching import Search
 
-__all__ = ["Player"]
+__all__ = [
+    "Player",
+]
 
 # Large graphs are played fewer at a time: positions in all trees take so many bytes at most.
 _MOST_BYTES = 1 << 30

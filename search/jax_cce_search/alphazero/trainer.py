@@ -17,7 +17,7 @@ import jax
 import numpy as np
 from jax.experimental import multihost_utils
 
-from jax_cce import tracing
+from jax_cce import jax_internals
 from jax_cce_search.alphazero import checkpoints, graphs, playing
 from jax_cce_search.alphazero.checkpoints import CheckpointError
 from jax_cce_search.alphazero.configuration import Configuration, from_document
@@ -29,7 +29,13 @@ from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.self_play import AlphaZero
 from jax_cce_search.progress import line
 
-__all__ = ["Metrics", "Run", "costs_by", "grouped", "train"]
+__all__ = [
+    "Metrics",
+    "Run",
+    "costs_by",
+    "grouped",
+    "train",
+]
 
 Metrics = dict[str, Any]
 _LEARNERS: dict[str, type[Learner[Any]]] = {"alphazero": AlphaZero, "ppo": ProximalPolicy}
@@ -147,7 +153,7 @@ class Run:
                 configuration=dataclasses.asdict(self.configuration),
                 iterations=self.iteration,
                 seconds=round(self.seconds),
-                jax=tracing.jax_version(),
+                jax=jax_internals.jax_version(),
                 device=jax.devices()[0].device_kind,
                 devices=jax.device_count(),
             )

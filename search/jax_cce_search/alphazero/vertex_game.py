@@ -1,8 +1,8 @@
 """The game of vertex elimination, as a pure function of arrays.
 
 A position is the graph that is left: for each pair of nodes the kind of block on the edge between
-them (see `jax_cce.kinds`). A move eliminates a vertex, and costs what the plan pays for it. All of
-it runs under jit, vmap and scan; games of equal padding can be batched.
+them (see `jax_cce.orders.block_table`). A move eliminates a vertex, and costs what the plan pays
+for it. All of it runs under jit, vmap and scan; games of equal padding can be batched.
 
 Source: Lohoff & Neftci, "Optimizing automatic differentiation with deep reinforcement learning"
 (2024), section 4, who play it on graphs of a fixed size with one token for each slot.
@@ -14,7 +14,13 @@ from typing import Any, NamedTuple
 import equinox as eqx
 import jax.numpy as jnp
 
-__all__ = ["GUESSED", "UNIT", "Position", "Tables", "VertexGame"]
+__all__ = [
+    "GUESSED",
+    "UNIT",
+    "Position",
+    "Tables",
+    "VertexGame",
+]
 
 # JAX arrays, or NumPy arrays on their way to a device.
 Array = Any

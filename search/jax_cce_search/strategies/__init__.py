@@ -1,6 +1,6 @@
-"""The strategies by name; each is a function of a `jax_cce_search.search.Search`."""
+"""The strategies by name; each is a function of a `jax_cce_search.searching.Search`."""
 
-from jax_cce_search.search import Strategy
+from jax_cce_search.searching import Strategy
 from jax_cce_search.strategies import (
     alphazero,
     annealing,
@@ -13,7 +13,12 @@ from jax_cce_search.strategies import (
     windows,
 )
 
-__all__ = ["NEED_MATRIX", "SECONDS", "STRATEGIES", "named"]
+__all__ = [
+    "NEED_MATRIX",
+    "SECONDS",
+    "STRATEGIES",
+    "named",
+]
 
 STRATEGIES: dict[str, Strategy] = {
     "forward": forward.search,

@@ -12,13 +12,17 @@ from typing import TYPE_CHECKING
 
 import jax
 
-from jax_cce_search.search import Search
+from jax_cce_search.searching import Search
 from jax_cce_search.strategies import greedy
+
+__all__ = [
+    "POLICY",
+    "policy",
+    "search",
+]
 
 if TYPE_CHECKING:
     from jax_cce_search.alphazero.network import PolicyValue
-
-__all__ = ["POLICY", "policy", "search"]
 
 # Names the file of a policy to be used instead of the one that comes with the package.
 POLICY = "JAX_CCE_POLICY"

@@ -9,11 +9,16 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jax_cce_search import kernels
-from jax_cce_search.search import Search
+from jax_cce_search.game import annealing, kernels
+from jax_cce_search.game.state import NOTHING
+from jax_cce_search.searching import Search
 from jax_cce_search.strategies import greedy
 
-__all__ = ["anneal", "search"]
+__all__ = [
+    "anneal",
+    "search",
+    "start_with",
+]
 
 _CHUNK = 2048
 # First and last temperature as fractions of the current cost, and moves a vertex of the first run.
@@ -83,7 +88,7 @@ def anneal(state: Search, start: Sequence[int], moves: int, hot: float, cold: fl
         draws = state.random.random((wanted, 3))
         done = 0
         while done < wanted:
-            done = kernels.anneal(
+            done = annealing.anneal(
                 compiled.state,
                 compiled.tables,
                 order,
@@ -97,7 +102,7 @@ def anneal(state: Search, start: Sequence[int], moves: int, hot: float, cold: fl
                 schedule,
                 compiled.missing,
             )
-            if compiled.missing[0] != kernels.NOTHING:
+            if compiled.missing[0] != NOTHING:
                 compiled.supply()
         state.evaluations += wanted
         if tally[3] < state.cost:

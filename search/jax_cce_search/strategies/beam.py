@@ -7,10 +7,13 @@ least that the rest can cost come to least.
 
 import numpy as np
 
-from jax_cce_search import kernels
-from jax_cce_search.search import Search
+from jax_cce_search.game import kernels
+from jax_cce_search.searching import Search
 
-__all__ = ["beam", "search"]
+__all__ = [
+    "beam",
+    "search",
+]
 
 _FIRST_WIDTH = 4
 # Entries of all graphs in a beam.

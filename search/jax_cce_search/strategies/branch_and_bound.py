@@ -1,15 +1,19 @@
 """Branch and bound: proves an order optimal, or finds a better one, given time.
 
-Source: Land & Doig (1960). The bound is that of vertex-disjoint paths (`jax_cce_search.bounds`).
+Source: Land & Doig (1960). The bound is that of vertex-disjoint paths, in
+`jax_cce_search.game.bounds`.
 """
 
 import numpy as np
 
-from jax_cce_search import kernels
-from jax_cce_search.search import Search
+from jax_cce_search.game import branching
+from jax_cce_search.game.state import NOTHING
+from jax_cce_search.searching import Search
 from jax_cce_search.strategies import annealing
 
-__all__ = ["search"]
+__all__ = [
+    "search",
+]
 
 _CHUNK = 4096
 _SLOTS = 1 << 20
@@ -43,7 +47,7 @@ def search(state: Search) -> None:
         if state.over():
             return
         before = int(tally[2])
-        kernels.branch(
+        branching.branch(
             compiled.state,
             compiled.tables,
             vertices,
@@ -61,6 +65,6 @@ def search(state: Search) -> None:
         state.evaluations += int(tally[2]) - before
         if tally[1] + problem.prefix_cost < state.cost:
             state.offer(compiled.named(best), int(tally[1]) + problem.prefix_cost)
-        if compiled.missing[0] != kernels.NOTHING:
+        if compiled.missing[0] != NOTHING:
             compiled.supply()
     state.prove(state.cost)

@@ -1,8 +1,10 @@
 """Forward mode: the vertices in the order of the program."""
 
-from jax_cce_search.search import Search
+from jax_cce_search.searching import Search
 
-__all__ = ["search"]
+__all__ = [
+    "search",
+]
 
 
 def search(state: Search) -> None:

@@ -1,15 +1,19 @@
 """Greedy orders: minimal Markowitz degree, relative Markowitz degree, and minimum fill.
 
 Each is tried with the first and the last vertex at a tie, then with random ties until the budget is
-over. Sources: see `jax_cce.greedy`.
+over. Sources: see `jax_cce.orders.greedy`.
 """
 
 from collections.abc import Callable
 
-from jax_cce.greedy import Score, Tie, greedy
-from jax_cce_search.search import Search
+from jax_cce.orders.greedy import Score, Tie, greedy
+from jax_cce_search.searching import Search
 
-__all__ = ["markowitz", "minimum_fill", "relative_markowitz"]
+__all__ = [
+    "markowitz",
+    "minimum_fill",
+    "relative_markowitz",
+]
 
 
 def _offer(state: Search, score: Score, tie: Tie) -> None:

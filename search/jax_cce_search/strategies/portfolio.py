@@ -4,10 +4,12 @@ Greedy orders come first, at next to no cost; then branch and bound where the gr
 for it, and otherwise a beam, annealing and windows, in rounds that grow as long as time is left.
 """
 
-from jax_cce_search.search import Search
+from jax_cce_search.searching import Search
 from jax_cce_search.strategies import annealing, beam, branch_and_bound, greedy, windows
 
-__all__ = ["search"]
+__all__ = [
+    "search",
+]
 
 _SMALL = 16
 _FIRST_ROUND = 2.0

@@ -8,11 +8,14 @@ from collections.abc import Sequence
 
 import numpy as np
 
-from jax_cce_search import kernels
-from jax_cce_search.search import Search
+from jax_cce_search.game import branching
+from jax_cce_search.searching import Search
 from jax_cce_search.strategies import annealing
 
-__all__ = ["improve", "search"]
+__all__ = [
+    "improve",
+    "search",
+]
 
 _SIZES = (4, 6, 8, 10, 12, 14)
 
@@ -55,7 +58,7 @@ def improve(state: Search, order: Sequence[int], size: int) -> bool:
         compiled.advance(current[:start])
         window = current[start : start + size]
         walk = np.zeros((len(window) + 2, 3), np.int64)
-        compiled.run(kernels.subsets, window, costs, walk)
+        compiled.run(branching.subsets, window, costs, walk)
         # As many eliminations as in so many whole orders.
         state.evaluations += 1 + (size << (size - 1)) // len(current)
         trial = current.copy()

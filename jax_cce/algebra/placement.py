@@ -1,0 +1,190 @@
+"""From coefficient arrays to dense arrays: where the entries of terms go."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_cce.algebra.coefficients import (
+    NO_SYMBOLS,
+    Symbols,
+    align,
+    array_of,
+    flat_index,
+    loops_read,
+    promote,
+)
+from jax_cce.algebra.terms import Affine, Term
+
+__all__ = [
+    "Placed",
+    "dense_sum",
+    "lookups",
+    "materialise",
+    "placed",
+]
+
+
+class Placed(NamedTuple):
+    """A coefficient array and where its entries go.
+
+    Attributes:
+        array: the coefficient.
+        axes: the loop of each of its axes.
+        sizes: sizes of all loops.
+        maps: for each axis of the result, its position as a function of the loops.
+        symbols: values of the lookups in the maps.
+    """
+
+    array: Any
+    axes: Sequence[int]
+    sizes: Sequence[int]
+    maps: Sequence[Affine]
+    symbols: Symbols = NO_SYMBOLS
+
+
+def placed(term: Term, array: Any, slots: Mapping[int, Any]) -> Placed:
+    """A coefficient with the maps of its term, and the index arrays that they read."""
+    return Placed(array, term.axes or (), term.sizes, term.out + term.inn, lookups(term, slots))
+
+
+def lookups(term: Term, slots: Mapping[int, Any]) -> Symbols:
+    """The values of a term's lookups."""
+    return {
+        -1 - index: (lookup.axes, array_of(lookup.table, slots, jnp))
+        for index, lookup in enumerate(term.lookups)
+    }
+
+
+# A term is scattered into an array of at least so many entries, of which it fills at most one in so
+# many; below, a masked sum is one fused loop, also under vmap.
+_LARGE = 1 << 14
+_SPARSE = 16
+
+
+def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
+    """The sum of terms as one dense array.
+
+    Terms that fill little of a large array are scattered into it, so that the work is one fill
+    plus their entries. (Measured on the CPU: 1000 x 1000, three diagonals, 0.6 ms, as long as
+    the fill alone; a masked sum over all entries takes a multiple of it.)
+
+    Args:
+        items: the terms.
+        shape: the array's shape.
+    """
+    full = math.prod(shape)
+    sparse = [full >= _LARGE and math.prod(item.sizes) * _SPARSE <= full for item in items]
+    total = None
+    for item, scattered in zip(items, sparse, strict=True):
+        if not scattered:
+            array = materialise(item, shape)
+            total = array if total is None else lax.add(*promote(total, array))
+    for item, scattered in zip(items, sparse, strict=True):
+        if scattered:
+            if total is None:
+                total = lax.full(tuple(shape), 0, item.array.dtype)
+            total = _scatter(item, shape, total)
+    return total
+
+
+def materialise(item: Placed, shape: Sequence[int]) -> Any:
+    """The array of `shape` with entries sum over loops of array * [position = maps(loops)]."""
+    x, axes, sizes, maps, _ = item
+    sizes = list(sizes)
+    ties: list[tuple[int, int]] = []  # two loops that must be equal
+    groups: list[list[int]] = []
+    seen: set[int] = set()
+    if any(variable < 0 for affine in maps for variable, _ in affine.strides):
+        return _scatter(item, shape, lax.full(tuple(shape), 0, x.dtype))
+    for affine in maps:
+        strides = []
+        for loop, stride in affine.strides:
+            if loop in seen:
+                sizes.append(sizes[loop])
+                ties.append((loop, len(sizes) - 1))
+                loop = len(sizes) - 1
+            seen.add(loop)
+            strides.append((loop, stride))
+        ordered = sorted(strides, key=lambda item: -abs(item[1]))
+        if not _are_digits(ordered, sizes):
+            # Several loop points may share one position, as in a convolution.
+            return _scatter(item, shape, lax.full(tuple(shape), 0, x.dtype))
+        groups.append([loop for loop, _ in ordered])
+
+    loops = [loop for group in groups for loop in group]
+    x = align(x, axes, loops, sizes)
+    if ties:
+        equal = [
+            lax.eq(*(lax.broadcasted_iota(np.int32, x.shape, loops.index(k)) for k in tie))
+            for tie in ties
+        ]
+        x = lax.select(functools.reduce(lax.bitwise_and, equal), x, lax.full_like(x, 0))
+    return _spread(x, groups, sizes, maps, shape)
+
+
+def _are_digits(ordered: Sequence[tuple[int, int]], sizes: Sequence[int]) -> bool:
+    """Whether loops, slow ones first, are digits of a number, with gaps between them allowed."""
+    for position, (_, stride) in enumerate(ordered[:-1]):
+        # The lower digits must fit between two steps of this one, in the same direction.
+        below = sum(abs(s) * (sizes[k] - 1) for k, s in ordered[position + 1 :])
+        next_stride = ordered[position + 1][1]
+        if below >= abs(stride) or stride * next_stride < 0 or stride % next_stride:
+            return False
+    return True
+
+
+def _spread(
+    x: Any,
+    groups: Sequence[Sequence[int]],
+    sizes: Sequence[int],
+    maps: Sequence[Affine],
+    shape: Sequence[int],
+) -> Any:
+    """Joins the loops of each result axis into one and pads it to its place."""
+    zero = lax.full_like(x, 0, shape=())
+    # Low digits that leave gaps are padded up to the stride above them.
+    padding, extents, interiors = [], [], []
+    for group, affine in zip(groups, maps, strict=True):
+        magnitude = [abs(s) for _, s in sorted(affine.strides, key=lambda item: -abs(item[1]))]
+        full = [
+            sizes[loop] if position == 0 else magnitude[position - 1] // magnitude[position]
+            for position, loop in enumerate(group)
+        ]
+        padding += [(0, extent - sizes[loop], 0) for loop, extent in zip(group, full, strict=True)]
+        extents.append(math.prod(full))
+        interiors.append(magnitude[-1] if magnitude else 1)
+    if any(high for _, high, _ in padding):
+        x = lax.pad(x, zero, padding)
+    if x.shape != tuple(extents):
+        x = lax.reshape(x, extents)
+    backwards = [
+        axis for axis, affine in enumerate(maps) if affine.strides and affine.strides[0][1] < 0
+    ]
+    if backwards:
+        x = lax.rev(x, backwards)
+    config = []
+    for axis, affine in enumerate(maps):
+        step, extent = interiors[axis], extents[axis]
+        low = affine.offset - (step * (extent - 1) if axis in backwards else 0)
+        config.append((low, shape[axis] - low - (step * (extent - 1) + 1), step - 1))
+    if any(any(item) for item in config):
+        x = lax.pad(x, zero, config)
+    return x
+
+
+def _scatter(item: Placed, shape: Sequence[int], total: Any) -> Any:
+    """Adds a term to the array `total`, entry by entry."""
+    x, axes, sizes, maps, symbols = item
+    loops = sorted(loops_read(maps, symbols))
+    index = flat_index(maps, shape, loops, sizes, symbols)
+    total, x = promote(total, align(x, axes, loops, sizes))
+    flat = lax.reshape(total, (total.size,))
+    flat = flat.at[lax.reshape(index, (index.size,))].add(
+        lax.reshape(x, (index.size,)), mode="promise_in_bounds"
+    )
+    return lax.reshape(flat, tuple(shape))

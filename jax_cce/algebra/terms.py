@@ -1,0 +1,387 @@
+"""The static structure of local Jacobians: terms over named loops, and their composition.
+
+A Jacobian block dv/du is kept as a sum of *terms*. One term is
+
+    J[o, i] = sum over k of  c[k] * [o = out(k)] * [i = inn(k)]
+
+where k runs over a box of loop axes, `out` and `inn` give for each axis of v and u an affine
+function of k, and the coefficient c depends on some of the loop axes (on none of them when it is
+a static number). Identity, diagonal, replicated, dense, permuted, sliced, padded, concatenated,
+reshaped and contracted maps are all of this form; only the numbers in c are known at run time.
+Where positions come from an index array, as in `x[indices]` or a sort, an affine function also
+has *lookups* in that array, which is a static table or one that is known at run time.
+
+Everything in this module is Python on integers, so it can run before any array exists and its
+results are memoised.
+
+Source: the chain rule on face-free computational graphs (Griewank & Walther, "Evaluating
+Derivatives", 2nd ed., section 10.2), with the edge values generalised to structured blocks.
+"""
+
+import functools
+import itertools
+import math
+from collections.abc import Hashable, Sequence
+from typing import Any, NamedTuple
+
+from jax_cce.algebra.index_arrays import Table
+
+__all__ = [
+    "Affine",
+    "Lookup",
+    "Term",
+    "Union",
+    "Unrepresentable",
+    "along",
+    "canonical",
+    "dense",
+    "direction",
+    "identity",
+    "linear",
+    "loops_of",
+    "placing",
+    "renamed",
+    "reshape",
+    "split_loop",
+    "transpose",
+    "union",
+]
+
+
+class Unrepresentable(Exception):
+    """The composition has no description by affine maps; a dense side always has one."""
+
+
+class Affine(NamedTuple):
+    """The position `offset + sum(stride * variable)` along one array axis.
+
+    A variable is a loop axis, numbered from 0, or a lookup, numbered -1, -2, ... in the order of
+    the term's lookups.
+    """
+
+    offset: int
+    strides: tuple[tuple[int, int], ...]
+
+
+class Lookup(NamedTuple):
+    """An index array, read at some of the loops.
+
+    Attributes:
+        axes: the loop of each of its axes.
+        size: its values lie in [0, size).
+        table: a static table (`tables.Table`), or the slot of an array that is known at run time.
+    """
+
+    axes: tuple[int, ...]
+    size: int
+    table: Hashable
+
+
+class Term(NamedTuple):
+    """One term of a Jacobian block.
+
+    Attributes:
+        sizes: the size of each loop axis; all are at least 2 in canonical form.
+        out: for each axis of the later variable its position as a function of the loops.
+        inn: the same for the earlier variable.
+        axes: the loop axes that the coefficient array has, ascending; None where the coefficient
+            is a static number kept beside the term.
+        layout: whether the term comes from layout equations only (reshape, slice, convert ...),
+            which the published multiplication counts take as free.
+        lookups: the index arrays that the maps read.
+    """
+
+    sizes: tuple[int, ...]
+    out: tuple[Affine, ...]
+    inn: tuple[Affine, ...]
+    axes: tuple[int, ...] | None
+    layout: bool = False
+    lookups: tuple[Lookup, ...] = ()
+
+    @property
+    def support(self) -> tuple:
+        """What two terms must share for their coefficients to be added."""
+        return self.sizes, self.out, self.inn, self.lookups
+
+    @property
+    def coefficient_shape(self) -> tuple[int, ...]:
+        """The shape of the coefficient array, () for a static number."""
+        return tuple(self.sizes[axis] for axis in self.axes or ())
+
+
+def loops_of(maps: Sequence[Affine], lookups: Sequence[Any] = ()) -> list[int]:
+    """The loops that some maps depend on, in order of appearance, with repetitions.
+
+    Args:
+        maps: the maps.
+        lookups: what their lookups read, each with its `axes`.
+    """
+    return [
+        loop
+        for affine in maps
+        for variable, _ in affine.strides
+        for loop in ((variable,) if variable >= 0 else lookups[-1 - variable].axes)
+    ]
+
+
+def along(axis: int) -> Affine:
+    """The map that is one loop itself."""
+    return Affine(0, ((axis, 1),))
+
+
+def canonical(term: Term) -> tuple[Term, tuple[int, ...]] | None:
+    """Renames loops by first appearance in (out, inn) and drops those of size 1.
+
+    Every loop must appear in a map. Terms with equal support are then equal as tuples.
+
+    Args:
+        term: any term whose `axes` may be in any order.
+
+    Returns:
+        The canonical term and the order in which the axes of the given coefficient (size-1 axes
+        squeezed out) must be taken to match it; None if the term is an empty sum.
+    """
+    if 0 in term.sizes:
+        return None
+    result, names = renamed(term)
+    axes = [names[axis] for axis in term.axes or () if axis in names]
+    return result, tuple(sorted(range(len(axes)), key=axes.__getitem__))
+
+
+def renamed(term: Term) -> tuple[Term, dict[int, int]]:
+    """The canonical term and the new name of each of its loops."""
+    names: dict[int, int] = {}
+    lookups: dict[Lookup, int] = {}
+    for affine in term.out + term.inn:
+        for variable, _ in affine.strides:
+            axes = (variable,) if variable >= 0 else term.lookups[-1 - variable].axes
+            for axis in axes:
+                if term.sizes[axis] > 1:
+                    names.setdefault(axis, len(names))
+            if variable < 0 and not (
+                isinstance(term.lookups[-1 - variable].table, Table)
+                and all(term.sizes[axis] == 1 for axis in axes)
+            ):
+                lookups.setdefault(term.lookups[-1 - variable], -1 - len(lookups))
+
+    def rename(affine: Affine) -> Affine:
+        offset, strides = affine.offset, dict[int, int]()
+        for variable, stride in affine.strides:
+            if variable >= 0:
+                name = names.get(variable)
+            else:
+                lookup = term.lookups[-1 - variable]
+                name = lookups.get(lookup)
+                if name is None:
+                    offset += stride * int(lookup.table.values.item())  # type: ignore[attr-defined]
+            if name is not None:
+                strides[name] = strides.get(name, 0) + stride
+        return Affine(offset, tuple(sorted(strides.items())))
+
+    kept = None if term.axes is None else sorted(names[k] for k in term.axes if k in names)
+    return (
+        Term(
+            tuple(term.sizes[axis] for axis in names),
+            tuple(map(rename, term.out)),
+            tuple(map(rename, term.inn)),
+            None if kept is None else tuple(kept),
+            term.layout,
+            tuple(
+                lookup._replace(axes=tuple(names[axis] for axis in lookup.axes if axis in names))
+                for lookup in lookups
+            ),
+        ),
+        names,
+    )
+
+
+@functools.lru_cache(maxsize=4096)
+def identity(shape: tuple[int, ...]) -> Term | None:
+    """The identity on an array of the given shape; None for size zero."""
+    maps = tuple(map(along, range(len(shape))))
+    result = canonical(Term(tuple(shape), maps, maps, None, layout=True))
+    return result and result[0]
+
+
+@functools.lru_cache(maxsize=4096)
+def dense(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term | None:
+    """The term that stores every entry, coefficient shape out_shape + in_shape less the ones."""
+    sizes = (*out_shape, *in_shape)
+    maps = tuple(map(along, range(len(sizes))))
+    split = len(out_shape)
+    result = canonical(Term(sizes, maps[:split], maps[split:], tuple(range(len(sizes)))))
+    return result and result[0]
+
+
+def reshape(out_shape: Sequence[int], in_shape: Sequence[int]) -> Term | None:
+    """The row-major reshape, as loops over the common refinement of both shapes.
+
+    Raises:
+        Unrepresentable: where neither shape refines the other, as for (4, 6) from (6, 4).
+    """
+    size = math.prod(out_shape)
+    if size == 0:
+        return None
+    # The stride of each axis in the flat array; the loops' strides are the union of both sets.
+    ends = [_flat_strides(shape) for shape in (out_shape, in_shape)]
+    cuts = sorted({size, *ends[0], *ends[1]}, reverse=True)
+    if any(outer % inner for outer, inner in itertools.pairwise(cuts)):
+        raise Unrepresentable(f"reshape from {tuple(in_shape)} to {tuple(out_shape)}")
+    sizes = tuple(outer // inner for outer, inner in itertools.pairwise(cuts))
+    maps = []
+    for shape, strides in zip((out_shape, in_shape), ends, strict=True):
+        maps.append(
+            tuple(
+                Affine(
+                    0,
+                    tuple(
+                        (loop, cut // stride)
+                        for loop, cut in enumerate(cuts[1:])
+                        if stride <= cut < stride * extent
+                    ),
+                )
+                for extent, stride in zip(shape, strides, strict=True)
+            )
+        )
+    return canonical(Term(sizes, maps[0], maps[1], None, layout=True))[0]  # type: ignore[index]
+
+
+def _flat_strides(shape: Sequence[int]) -> list[int]:
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def linear(maps: Sequence[Affine], shape: Sequence[int]) -> tuple[int, dict[int, int]]:
+    """The row-major position in `shape`: its offset, and the stride of each loop."""
+    offset, strides = 0, {variable: 0 for affine in maps for variable, _ in affine.strides}
+    for affine, unit in zip(maps, _flat_strides(shape), strict=True):
+        offset += unit * affine.offset
+        for loop, stride in affine.strides:
+            strides[loop] += unit * stride
+    return offset, strides
+
+
+def placing(term: Term) -> Term:
+    """The linear map from a term's coefficient to the entries of its block, out + inn."""
+    inn = tuple(map(along, term.axes or ()))
+    result = canonical(term._replace(out=term.out + term.inn, inn=inn, axes=None))
+    assert result is not None
+    return result[0]
+
+
+class Union(NamedTuple):
+    """The smallest box that holds two terms of the same directions.
+
+    Attributes:
+        term: the term over the box.
+        starts: for each of the two where its loops start in the box's.
+    """
+
+    term: Term
+    starts: tuple[tuple[int, ...], tuple[int, ...]]
+
+
+def direction(term: Term) -> Hashable:
+    """What two terms share if they may be shifted copies of each other."""
+    maps = term.out + term.inn
+    return tuple(affine.strides for affine in maps) if not term.lookups else term
+
+
+@functools.lru_cache(maxsize=1 << 14)
+def union(one: Term, other: Term) -> Union | None:
+    """Two terms of the same direction as one, if together they fill a box of loops.
+
+    Returns:
+        None where they lie on different lines, or would leave a part of the box empty.
+    """
+    if direction(one) != direction(other) or one.lookups or not one.sizes:
+        return None
+    shift: dict[int, int] = {}
+    pending = []
+    for mine, theirs in zip(one.out + one.inn, other.out + other.inn, strict=True):
+        gap = theirs.offset - mine.offset
+        if not mine.strides:
+            if gap:
+                return None
+        elif len(mine.strides) == 1:
+            ((loop, stride),) = mine.strides
+            if gap % stride or shift.setdefault(loop, gap // stride) != gap // stride:
+                return None
+        else:
+            pending.append((mine, gap))
+    for mine, gap in pending:
+        if any(loop not in shift for loop, _ in mine.strides):
+            return None
+        if sum(shift[loop] * stride for loop, stride in mine.strides) != gap:
+            return None
+    low, high = [], []
+    partial = []
+    for loop, (a, b) in enumerate(zip(one.sizes, other.sizes, strict=True)):
+        start = shift.get(loop, 0)
+        low.append(min(0, start))
+        high.append(max(a, start + b))
+        if not (start == low[loop] and start + b == high[loop]):
+            partial.append((loop, 1))
+        if not (low[loop] == 0 and a == high[loop]):
+            partial.append((loop, 0))
+    # One holds the other, or they differ along one loop and leave no gap there.
+    if {which for _, which in partial} == {0, 1}:
+        loops = {loop for loop, _ in partial}
+        if len(loops) > 1:
+            return None
+        (loop,) = loops
+        if max(0, shift[loop]) > min(one.sizes[loop], shift[loop] + other.sizes[loop]):
+            return None
+
+    def moved(affine: Affine) -> Affine:
+        return affine._replace(
+            offset=affine.offset + sum(stride * low[loop] for loop, stride in affine.strides)
+        )
+
+    axes = tuple(range(len(one.sizes)))
+    term = Term(
+        tuple(b - a for a, b in zip(low, high, strict=True)),
+        tuple(map(moved, one.out)),
+        tuple(map(moved, one.inn)),
+        axes,
+        one.layout and other.layout,
+    )
+    starts = (
+        tuple(-start for start in low),
+        tuple(shift.get(loop, 0) - start for loop, start in enumerate(low)),
+    )
+    return Union(term, starts)
+
+
+def split_loop(term: Term, loop: int, digits: int) -> Term:
+    """The same term with a loop taken as two, of which the faster one has `digits` steps.
+
+    The coefficient's axis is split likewise. The result is not canonical.
+    """
+
+    def shifted(affine: Affine) -> Affine:
+        strides = []
+        for axis, stride in affine.strides:
+            if axis == loop:
+                strides += [(axis, stride * digits), (axis + 1, stride)]
+            else:
+                strides.append((axis + (axis > loop), stride))
+        return Affine(affine.offset, tuple(strides))
+
+    axes = term.axes
+    if axes is not None:
+        axes = tuple(
+            k
+            for axis in axes
+            for k in ((axis, axis + 1) if axis == loop else (axis + (axis > loop),))
+        )
+    sizes = (*term.sizes[:loop], term.sizes[loop] // digits, digits, *term.sizes[loop + 1 :])
+    return Term(
+        sizes, tuple(map(shifted, term.out)), tuple(map(shifted, term.inn)), axes, term.layout
+    )
+
+
+def transpose(term: Term) -> tuple[Term, tuple[int, ...]]:
+    """The term of the transposed block and the new order of its coefficient's axes."""
+    result = canonical(term._replace(out=term.inn, inn=term.out))
+    assert result is not None
+    return result

@@ -1,0 +1,1 @@
+"""Execution: from a request and a plan to values."""

@@ -1,0 +1,120 @@
+"""From a plan and run-time values to arrays: the program's outputs and its Jacobian."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from jax_cce import jax_internals
+from jax_cce.algebra.steps import run
+from jax_cce.algebra.terms import Term
+from jax_cce.planning.plans import Plan
+from jax_cce.program import flat
+from jax_cce.rules.local import Primals
+from jax_cce.sparse.structured import StructuredJacobian
+
+__all__ = [
+    "emit",
+    "emit_by_mode",
+]
+
+
+def emit(
+    plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
+) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
+    """Evaluates the program and its Jacobian in ordinary JAX operations.
+
+    Args:
+        plan: the plan.
+        constants: values of the program's constants.
+        inputs: values of the program's inputs.
+
+    Returns:
+        The program's outputs, and for each pair (output, input), by their positions among the
+        differentiated ones, the block. A pair that is missing is zero.
+    """
+    graph = plan.graph
+    program = graph.program
+    values: list[Any] = [*inputs, *constants]
+    values += [None] * (len(program.avals) - len(values))
+    used = {step.detail[0] for step in plan.steps if step.kind in ("local", "lookup")}
+    used |= {step.detail[1] for step in plan.steps if step.kind in ("jvp", "vjp")}
+    sites: dict[int, Primals] = {}
+    for index, equation in enumerate(program.equations):
+        ins = [flat.read(values, atom) for atom in equation.inputs]
+        local, residuals = graph.sites[index], ()
+        if index in used and local is not None and local.evaluate is not None:
+            outs, residuals = local.evaluate(ins)  # type: ignore[assignment]
+        else:
+            outs = jax_internals.bind(equation, ins)
+        if index in used:
+            sites[index] = Primals(equation, ins, outs, residuals)
+        for name, out in zip(equation.outputs, outs, strict=True):
+            values[name] = out
+
+    def local_coefficient(site: int, key: tuple[int, int, int], term: Term) -> Any:
+        operand, output, position = key
+        local = graph.sites[site]
+        assert local is not None
+        terms = local.edges[operand, output]
+        assert isinstance(terms, tuple)
+        function = terms[position].value
+        assert function is not None
+        value = function(sites[site])
+        if value.shape != term.coefficient_shape:
+            raise ValueError(
+                f"The rule of primitive '{program.equations[site].name}' returned a coefficient "
+                f"of shape {value.shape} for operand {operand}, but its term has coefficient "
+                f"shape {term.coefficient_shape}."
+            )
+        return jax_internals.replicated(value)
+
+    def local_lookup(site: int, key: tuple[int, int, int], index: int) -> Any:
+        operand, output, position = key
+        local = graph.sites[site]
+        assert local is not None
+        terms = local.edges[operand, output]
+        assert isinstance(terms, tuple)
+        return jax_internals.replicated(terms[position].tables[index](sites[site]))
+
+    dtypes = [program.avals[name].dtype for name in graph.inputs]
+    dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
+    slots = run(
+        plan.steps,
+        dtype,
+        local=local_coefficient,
+        lookup=local_lookup,
+        site=sites.__getitem__,
+    )
+
+    blocks = {}
+    for (output, name), pieces in plan.results.items():
+        shapes = graph.shapes[graph.outputs[output]], graph.shapes[graph.inputs[name]]
+        blocks[output, name] = StructuredJacobian.from_slots(*shapes, dtype, pieces, slots)
+    return [flat.read(values, atom) for atom in program.outputs], blocks
+
+
+def emit_by_mode(
+    plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
+) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
+    """Like `emit`, by `jax.jacfwd` or `jax.jacrev` as the plan's method says."""
+    graph = plan.graph
+    names = graph.inputs
+
+    def function(*varied: Any) -> tuple[list[Any], list[Any]]:
+        values = list(inputs)
+        for name, value in zip(names, varied, strict=True):
+            values[name] = value
+        outputs = flat.evaluate(graph.program, constants, values)
+        return outputs[: len(graph.outputs)], outputs
+
+    transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
+    jacobian = transform(function, argnums=tuple(range(len(names))), has_aux=True)
+    found, outputs = jacobian(*(inputs[name] for name in names))
+    blocks = {
+        (at_output, at_input): StructuredJacobian.fromdense(array, jnp.shape(outputs[at_output]))
+        for at_output, row in enumerate(found)
+        for at_input, array in enumerate(row)
+    }
+    return outputs, blocks

@@ -1,0 +1,136 @@
+"""The computational graph between the differentiated inputs and the outputs of a program.
+
+A vertex is a variable that an equation computes and that has a tangent space; its number is its
+place in the program (see `Program`), counted from the first computed variable. An edge u -> v
+holds the block dv/du. Only what lies between an input and an output is kept.
+"""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from jax_cce.algebra.blocks import Block, OperatorPiece
+from jax_cce.algebra.recorder import Recorder
+from jax_cce.graph.complex_regions import fuse_complex_regions
+from jax_cce.jax_internals import Literal
+from jax_cce.program.flat import Program
+from jax_cce.rules.accumulation import place
+from jax_cce.rules.derivatives import local_jacobian
+from jax_cce.rules.local import LocalJacobian
+
+__all__ = [
+    "Graph",
+    "build",
+]
+
+
+@dataclass(frozen=True)
+class Graph:
+    """A program with the blocks of its local Jacobians.
+
+    Attributes:
+        program: the program; equations of a complex region are fused into one.
+        inputs: the variables that are differentiated.
+        outputs: the program's differentiated outputs, variable numbers or literals.
+        shapes: shape of each variable on an edge.
+        successors: for each variable u the block of every edge u -> v.
+        vertices: the eliminable variables, ascending.
+        sites: the local Jacobian of each equation; None where nothing is differentiated.
+        tape: holds the slots of the local coefficients.
+    """
+
+    program: Program
+    inputs: tuple[int, ...]
+    outputs: tuple[Any, ...]
+    shapes: dict[int, tuple[int, ...]]
+    successors: dict[int, dict[int, Block]]
+    vertices: tuple[int, ...]
+    sites: tuple[LocalJacobian | None, ...]
+    tape: Recorder
+
+    @property
+    def only_rows(self) -> bool:
+        """Whether a block has a meaning on whole rows of the Jacobian only: reverse order."""
+        return any(
+            isinstance(piece, OperatorPiece) and piece.operator.only_rows
+            for to in self.successors.values()
+            for block in to.values()
+            for piece in block
+        )
+
+    @property
+    def num_edges(self) -> int:
+        """The number of edges."""
+        return sum(map(len, self.successors.values()))
+
+
+def build(
+    program: Program,
+    inputs: Sequence[int],
+    outputs: Sequence[Any],
+    *,
+    holomorphic: bool = False,
+    sparse: bool = False,
+) -> Graph:
+    """Builds the graph of the Jacobian of `outputs` with respect to `inputs`.
+
+    Args:
+        program: a traced program.
+        inputs: variable numbers to differentiate with respect to.
+        outputs: variable numbers or literals to differentiate.
+        holomorphic: whether complex coefficients may stand for derivatives.
+        sparse: whether the Jacobian is wanted as terms, so that no structural zero may be lost.
+    """
+    program = fuse_complex_regions(program, holomorphic, inputs)
+    tape = Recorder(sparse=sparse)
+    avals = program.avals
+    edges: dict[int, dict[int, Block]] = {name: {} for name in inputs}
+    sites: list[LocalJacobian | None] = []
+    for site, equation in enumerate(program.equations):
+        active = tuple(not isinstance(k, Literal) and k in edges for k in equation.inputs)
+        if not any(active):
+            sites.append(None)
+            continue
+        local = local_jacobian(equation, active, sparse=sparse)
+        sites.append(local)
+        for (operand, output), terms in local.edges.items():
+            source, target = equation.inputs[operand], equation.outputs[output]
+            block: Block
+            if isinstance(terms, tuple):
+                block = place(tape, terms, site, (operand, output))
+            else:
+                block = (OperatorPiece(terms, site, operand, output),)
+            shape = avals[target].shape
+            known = edges[source].get(target, ())
+            total = tape.add(known, block, shape, avals[source].shape)
+            if total:
+                edges[source][target] = total
+                edges.setdefault(target, {})
+            else:
+                edges[source].pop(target, None)
+
+    predecessors: dict[int, list[int]] = {name: [] for name in edges}
+    for name, to in edges.items():
+        for target in to:
+            predecessors[target].append(name)
+    pending = [name for name in outputs if not isinstance(name, Literal) and name in edges]
+    reaches = set(pending)
+    while pending:
+        found = [name for name in predecessors[pending.pop()] if name not in reaches]
+        reaches.update(found)
+        pending += found
+    successors = {
+        name: {target: block for target, block in to.items() if target in reaches}
+        for name, to in edges.items()
+        if name in reaches
+    }
+    return Graph(
+        program,
+        tuple(inputs),
+        tuple(outputs),
+        {name: tuple(avals[name].shape) for name in successors},
+        successors,
+        tuple(sorted(n for n, to in successors.items() if to and n >= program.first_computed)),
+        tuple(sites),
+        tape,
+    )

@@ -1,0 +1,152 @@
+"""Equations on complex values that no complex coefficient describes, fused into one."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+from jax import numpy as jnp
+
+from jax_cce.jax_internals import Literal
+from jax_cce.program import flat
+from jax_cce.program.flat import Equation, Program
+
+__all__ = [
+    "fuse_complex_regions",
+]
+
+# On complex values these are linear over the reals only, so no complex coefficient describes them.
+_NOT_HOLOMORPHIC = {"real", "imag", "conj", "abs", "complex", "sign", "custom_jvp_call"}
+_NOT_HOLOMORPHIC |= {
+    "custom_vjp_call",
+    "cholesky",
+    "qr",
+    "eigh",
+    "eig",
+    "svd",
+    "householder_product",
+}
+
+
+class _Region:
+    """A fused part of a program, in the place of a primitive."""
+
+    multiple_results = True
+    name = "complex region"
+
+    def __init__(self, program: Program, reverse_only: bool) -> None:
+        self._program = program
+        self.reverse_only = reverse_only
+
+    def get_bind_params(self, params: Any) -> dict[str, Any]:
+        return {}
+
+    def bind(self, *operands: Any) -> Sequence[Any]:
+        return flat.evaluate(self._program, (), operands)
+
+
+def _is_complex(equation: Equation) -> bool:
+    return _has_complex((*equation.in_avals, *equation.out_avals))
+
+
+def _has_complex(avals: Sequence[Any]) -> bool:
+    return any(jnp.issubdtype(aval.dtype, np.complexfloating) for aval in avals)
+
+
+def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[int]) -> Program:
+    """Fuses the equations on complex values into one, where they are not complex-linear.
+
+    JAX's linearisation of the fused equation is exact for real inputs and outputs, and for a
+    function that is holomorphic as a whole. Where an input is complex and an output real, the
+    Jacobian is by definition what the pullback gives.
+    """
+    pullback = not holomorphic and any(_has_complex([program.avals[k]]) for k in inputs)
+    selected = [_is_complex(equation) for equation in program.equations]
+    if not any(selected):
+        return program
+    if pullback:
+        selected = [True] * len(selected)
+    elif holomorphic:
+        if not any(
+            chosen and not _NOT_HOLOMORPHIC.isdisjoint(flat.primitive_names([equation]))
+            for chosen, equation in zip(selected, program.equations, strict=True)
+        ):
+            return program
+        selected = [True] * len(selected)
+    # Everything between two selected equations joins them, so that no path leaves and returns.
+    after = _marked(program.equations, selected)
+    before = _marked_backwards(program.equations, selected)
+    inside = [a and b for a, b in zip(after, before, strict=True)]
+    region = [e for e, chosen in zip(program.equations, inside, strict=True) if chosen]
+    ahead = [e for e, a in zip(program.equations, after, strict=True) if not a]
+    behind = [e for e, a, i in zip(program.equations, after, inside, strict=True) if a and not i]
+
+    made = {name for equation in region for name in equation.outputs}
+    taken = [k for e in region for k in e.inputs if not isinstance(k, Literal) and k not in made]
+    operands = list(dict.fromkeys(taken))
+    used = {k for e in behind for k in e.inputs if not isinstance(k, Literal)}
+    used.update(k for k in program.outputs if not isinstance(k, Literal))
+    results = sorted(made & used)
+
+    number = {name: index for index, name in enumerate([*operands, *sorted(made)])}
+
+    def rename(atoms: Sequence[Any]) -> tuple[Any, ...]:
+        return tuple(k if isinstance(k, Literal) else number[k] for k in atoms)
+
+    body = Program(
+        [program.avals[name] for name in number],
+        len(operands),
+        0,
+        [
+            Equation(
+                e.primitive,
+                e.params,
+                rename(e.inputs),
+                rename(e.outputs),
+                e.in_avals,
+                e.out_avals,
+                e.origin,
+            )
+            for e in region
+        ],
+        rename(results),
+    )
+    fused = Equation(
+        _Region(body, pullback),
+        {},
+        tuple(operands),
+        tuple(results),
+        tuple(program.avals[name] for name in operands),
+        tuple(program.avals[name] for name in results),
+        region[0].origin,
+    )
+    return Program(
+        program.avals,
+        program.num_inputs,
+        program.num_constants,
+        [*ahead, fused, *behind],
+        program.outputs,
+    )
+
+
+def _marked(equations: Sequence[Equation], selected: Sequence[bool]) -> list[bool]:
+    """For each equation whether it is selected or depends on a selected one."""
+    names: set[Any] = set()
+    result = []
+    for equation, chosen in zip(equations, selected, strict=True):
+        hit = chosen or any(not isinstance(k, Literal) and k in names for k in equation.inputs)
+        if hit:
+            names.update(equation.outputs)
+        result.append(hit)
+    return result
+
+
+def _marked_backwards(equations: Sequence[Equation], selected: Sequence[bool]) -> list[bool]:
+    """For each equation whether it is selected or a selected one depends on it."""
+    names: set[Any] = set()
+    result = []
+    for equation, chosen in zip(reversed(equations), reversed(selected), strict=True):
+        hit = chosen or not names.isdisjoint(equation.outputs)
+        if hit:
+            names.update(k for k in equation.inputs if not isinstance(k, Literal))
+        result.append(hit)
+    return result[::-1]

@@ -1,0 +1,234 @@
+"""From a Python function to a flat program; the one module that touches JAX's internals.
+
+`trace` runs the function abstractly, inlines every call whose derivative is that of its body
+(jit, checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
+constants, then the outputs of the equations in order. custom_jvp, custom_vjp and control flow stay
+single equations, because their derivative is not that of a body run once.
+
+`program_key` identifies a program up to the names of variables and the values of constants.
+"""
+
+import math
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+from jax._src import source_info_util
+from jax._src.dtypes import ExtendedDType
+from jax._src.interpreters.batching import BatchTracer
+from jax._src.interpreters.partial_eval import DynamicJaxprTracer
+from jax._src.lax.lax import _convert_element_type
+from jax._src.state.discharge import discharge_state
+from jax.extend import core as jex_core
+from jax.sharding import NamedSharding, PartitionSpec
+
+__all__ = [
+    "COLLECTIVES",
+    "INLINED",
+    "JAXPRS",
+    "NEED_AXES",
+    "Literal",
+    "abstract",
+    "batch_size",
+    "bind",
+    "convert",
+    "device_kind",
+    "is_differentiable",
+    "is_dtype",
+    "is_jaxpr",
+    "is_staged",
+    "is_tracer",
+    "jax_version",
+    "opened",
+    "replicated",
+    "scan_counts",
+    "sharded_like",
+    "size",
+    "source_line",
+    "varying_like",
+    "without_references",
+    "zeros",
+]
+
+
+def device_kind() -> str:
+    """The kind of device that a computation runs on unless it is told otherwise."""
+    device = jax.config.values.get("jax_default_device") or jax.local_devices()[0]
+    return getattr(device, "device_kind", str(device))
+
+
+Literal = jex_core.Literal
+
+JAXPRS = (jex_core.Jaxpr, jex_core.ClosedJaxpr)
+
+# Inside shard_map, what a pullback of these returns depends on all devices' cotangents.
+COLLECTIVES = {
+    "all_gather",
+    "all_gather_invariant",
+    "all_to_all",
+    "pbroadcast",
+    "ppermute",
+    "psum",
+    "psum_invariant",
+    "pvary",
+    "reduce_scatter",
+}
+
+# Equations that have a meaning under a named axis only.
+NEED_AXES = COLLECTIVES | {"axis_index", "pmax", "pmin", "pcast"}
+
+# Calls that mean their body, and the parameter that holds it.
+INLINED = {
+    "jit": "jaxpr",
+    "pjit": "jaxpr",
+    "closed_call": "call_jaxpr",
+    "core_call": "call_jaxpr",
+    "core_closed_call": "call_jaxpr",
+    "checkpoint": "jaxpr",
+    "remat": "jaxpr",
+    "remat2": "jaxpr",
+}
+
+
+def jax_version() -> str:
+    """The version of JAX, for records of what was found with it."""
+    return jax.__version__
+
+
+def is_differentiable(aval: Any) -> bool:
+    """Whether a variable of this abstract value has a tangent space."""
+    return jax.numpy.issubdtype(aval.dtype, np.inexact)
+
+
+def is_tracer(x: Any) -> bool:
+    """Whether a value is abstract in some way."""
+    return isinstance(x, jax.core.Tracer)
+
+
+def is_staged(x: Any) -> bool:
+    """Whether a value only stands for one in a program under construction, as under jit."""
+    return isinstance(x, DynamicJaxprTracer)
+
+
+def batch_size(leaves: Iterable[Any]) -> int | None:
+    """The number of points that `jax.vmap` stacks, over all its levels; None outside of it."""
+    sizes: dict[Any, int] = {}
+    for x in leaves:
+        while isinstance(x, BatchTracer):
+            if isinstance(x.batch_dim, int):
+                sizes[x._trace.tag] = np.shape(x.val)[x.batch_dim]
+            x = x.val
+    return math.prod(sizes.values()) if sizes else None
+
+
+def abstract(aval: Any) -> jax.ShapeDtypeStruct:
+    """An argument to trace with that has this abstract value, sharding and manual axes included."""
+    sharding = aval.sharding
+    return jax.ShapeDtypeStruct(
+        aval.shape,
+        aval.dtype,
+        weak_type=aval.weak_type,
+        sharding=None if sharding.mesh.empty else sharding,
+        manual_axis_type=aval.manual_axis_type,
+    )
+
+
+def zeros(aval: Any) -> Any:
+    """Zeros of an abstract value, manual axes included."""
+    result = lax.full(aval.shape, 0, aval.dtype)
+    return varying_like(sharded_like(result, aval), aval)
+
+
+def varying_like(x: Any, aval: Any) -> Any:
+    """`x` varying over the manual axes of `aval`, as shard_map's type check asks for."""
+    missing = tuple(aval.manual_axis_type.varying - jax.typeof(x).manual_axis_type.varying)
+    return lax.pcast(x, missing, to="varying") if missing else x
+
+
+def replicated(x: Any) -> Any:
+    """`x` without the explicit sharding that its type may carry.
+
+    The algebra on coefficients pairs axes of different variables, for which JAX's typing of
+    explicit shardings has no rule; automatic sharding is left to the compiler as it is.
+    """
+    return _resharded(x, (None,) * x.ndim)
+
+
+def sharded_like(x: Any, aval: Any) -> Any:
+    """`x`, whose last axes are those of `aval`, with the explicit sharding of `aval` on them."""
+    spec = tuple(aval.sharding.spec)
+    return _resharded(x, (None,) * (x.ndim - len(spec)) + spec, aval.sharding.mesh)
+
+
+def _resharded(x: Any, spec: tuple[Any, ...], mesh: Any = None) -> Any:
+    current = jax.typeof(x).sharding
+    if tuple(current.spec) == spec:
+        return x
+    return jax.sharding.reshard(x, NamedSharding(mesh or current.mesh, PartitionSpec(*spec)))
+
+
+def source_line(equation: Any) -> str:
+    """Where the user wrote the equation: "file:line (function)", or "" if unknown."""
+    try:
+        return source_info_util.summarize(equation.origin.source_info)
+    except (AttributeError, ValueError):
+        return ""
+
+
+def convert(x: Any, dtype: Any, weak_type: bool) -> Any:
+    """`x` as an array of the given dtype and weak type."""
+    return _convert_element_type(x, dtype, weak_type)
+
+
+def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
+    """Applies the equation's primitive under the context in which it was traced."""
+    origin = equation.origin
+    params = equation.primitive.get_bind_params(equation.params)
+    stack = source_info_util.current_name_stack() + origin.source_info.name_stack
+    with (
+        source_info_util.user_context(origin.source_info.traceback, name_stack=stack),
+        origin.ctx.manager,
+    ):
+        results = equation.primitive.bind(*operands, **params)
+    return results if equation.primitive.multiple_results else (results,)
+
+
+def without_references(closed: Any) -> Any:
+    """A closed jaxpr in which reads and writes of mutable references have become values."""
+    if any(eqn.primitive.name == "new_ref" for eqn in closed.eqns):
+        return discharge_state(closed)
+    return closed
+
+
+def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
+    """A jaxpr and its constants, from a closed or an open one; JAX 0.12 has one type for both."""
+    if isinstance(jaxpr, jex_core.ClosedJaxpr):
+        return jaxpr.jaxpr, jaxpr.consts
+    return jaxpr, ()
+
+
+def scan_counts(equation: Any) -> tuple[int, int]:
+    """The number of constants and of carried values among a scan's operands."""
+    params = equation.params
+    if "num_carry" in params:
+        return params["num_consts"], params["num_carry"]
+    # JAX 0.12 keeps the structure of the operands instead.
+    consts, carry, _ = params["ft_in"].unpack()
+    return len(consts), len(carry)
+
+
+def size(aval: Any) -> int:
+    """The number of elements of an abstract value."""
+    return math.prod(aval.shape)
+
+
+def is_jaxpr(value: Any) -> bool:
+    """Whether a value is a jaxpr, open or closed."""
+    return isinstance(value, JAXPRS)
+
+
+def is_dtype(value: Any) -> bool:
+    """Whether a value is a dtype, NumPy's or one that JAX adds, as for random keys."""
+    return isinstance(value, (np.dtype, ExtendedDType))

@@ -1,0 +1,181 @@
+"""Elimination orders: the two classical modes, minimal Markowitz, and orders given by the user."""
+
+import operator
+import random
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from typing import Any
+
+from jax_cce.graph.building import Graph
+from jax_cce.graph.elimination import Elimination
+from jax_cce.orders.greedy import SCORES, greedy
+from jax_cce.orders.skeleton import Skeleton, skeleton
+
+__all__ = [
+    "DEFAULT_WORK",
+    "ORDERS",
+    "check",
+    "eliminate",
+]
+
+# Looking at a product takes about a microsecond.
+DEFAULT_WORK = 20_000
+_MOST_ORDERS = 6
+
+
+def forward(graph: Graph) -> Elimination:
+    """Vertices in the order of the program: forward mode."""
+    return given(graph, graph.vertices)
+
+
+def reverse(graph: Graph) -> Elimination:
+    """Vertices against the order of the program: reverse mode."""
+    return given(graph, graph.vertices[::-1])
+
+
+def markowitz(graph: Graph) -> Elimination:
+    """Greedy: next comes the vertex of least Markowitz degree, the first one at a tie.
+
+    The Markowitz degree of a scalar vertex is (predecessors x successors), what eliminating it
+    multiplies. An array vertex stands for as many scalar vertices as it has entries, so its
+    degree is the cost of eliminating it divided by its size.
+
+    Source: Griewank & Reese (1991); Lohoff & Neftci (2024), section 2, for the tie-break.
+    """
+    return given(graph, greedy(skeleton(graph, "multiplications"))[0])
+
+
+def given(graph: Graph, order: Iterable[int]) -> Elimination:
+    """Eliminates in the given order, which must be a permutation of the graph's vertices."""
+    state = Elimination(graph)
+    for vertex in order:
+        state.eliminate(vertex)
+    return state
+
+
+def auto(graph: Graph, work: int = DEFAULT_WORK) -> Elimination:
+    """The cheapest, by operations executed, of forward, reverse and what greedy searches find.
+
+    The searches stop by the amount of work and not by the clock, so that every process that plans
+    the same function comes to the same order.
+
+    Args:
+        graph: the graph.
+        work: how many products of blocks the searches may look at. Forward, reverse and minimal
+            Markowitz are tried in any case.
+    """
+    vertices = graph.vertices
+    if len(vertices) < 2:
+        return forward(graph)
+    counted = skeleton(graph, "flops")
+    found = {
+        order: counted.evaluate(order)
+        for order in (
+            vertices,
+            vertices[::-1],
+            greedy(counted.priced("multiplications"))[0],
+        )
+    }
+    classical = min(found, key=found.__getitem__)
+    for order, cost in _searched(counted, work):
+        found.setdefault(order, cost)
+    best = min(found, key=found.__getitem__)
+    state = given(graph, best)
+    if best != classical:
+        # A tape shares steps that the skeleton counts twice.
+        state = min((state, given(graph, classical)), key=_flops)
+    return state
+
+
+def _searched(graph: Skeleton, work: int) -> Iterator[tuple[tuple[int, ...], int]]:
+    """Greedy orders by every score, ties broken either way and then at random."""
+    draw = random.Random(0)
+    per_order = 2 * sum(map(len, graph.successors.values()))
+    most = min(work // max(per_order, 1), _MOST_ORDERS)
+    ways = [(score, tie) for tie in ("first", "last") for score in SCORES]
+    ways += [(score, "random") for _ in range(most) for score in SCORES]
+    for score, tie in ways[:most]:
+        state = graph.copy()
+        order, cost = greedy(state, score, tie, uniform=draw.random)  # type: ignore[arg-type]
+        yield order, cost + state.remainder()
+
+
+def _flops(state: Elimination) -> int:
+    state.jacobian()
+    return state.tape.cost.flops
+
+
+ORDERS: dict[str, Callable[[Graph], Elimination]] = {
+    "auto": auto,
+    "forward": forward,
+    "markowitz": markowitz,
+    "reverse": reverse,
+}
+
+
+def check(order: Any) -> str | tuple[int, ...]:
+    """The order as a name or a tuple of integers.
+
+    Raises:
+        ValueError: for an unknown name.
+        TypeError: for anything else that is no sequence of integers.
+    """
+    if isinstance(order, str):
+        if order not in ORDERS:
+            names = ", ".join(map(repr, ORDERS))
+            raise ValueError(
+                f"order must be one of {names}, or a sequence of vertices, but got {order!r}."
+            )
+        return order
+    try:
+        return tuple(operator.index(vertex) for vertex in order)
+    except TypeError as error:
+        raise TypeError(
+            "order must be a string or a sequence of integers (vertex numbers, as in "
+            f"jax_cce.plan(fun)(*args).order), but got {order!r}."
+        ) from error
+
+
+def eliminate(graph: Graph, order: str | Sequence[int], work: int = DEFAULT_WORK) -> Elimination:
+    """Eliminates all vertices in a checked order.
+
+    Args:
+        graph: the graph.
+        order: a name, or vertices numbered from the first variable that an equation computes.
+        work: how many products of blocks "auto" may look at while it searches.
+
+    Raises:
+        ValueError: where the sequence is no permutation of the graph's vertices.
+    """
+    first = graph.program.first_computed
+    if graph.only_rows:
+        backwards = tuple(vertex - first for vertex in reversed(graph.vertices))
+        if order not in ("auto", "reverse", backwards):
+            raise ValueError(
+                "The function has a custom_vjp whose pullback is not known to be linear in the "
+                "cotangent (such as gradient clipping), or a collective inside shard_map, so its "
+                "Jacobian is defined by reverse mode only: order must be 'auto' or 'reverse', but "
+                f"got {order!r}."
+            )
+        return reverse(graph)
+    if order == "auto":
+        return auto(graph, work)
+    if isinstance(order, str):
+        return ORDERS[order](graph)
+    expected, received = {vertex - first for vertex in graph.vertices}, set(order)
+    if len(order) != len(received) or expected != received:
+        repeated = sorted({vertex for vertex in received if list(order).count(vertex) > 1})
+        raise ValueError(
+            "order must be a permutation of the vertices of this function's graph, of which "
+            f"there are {len(expected)}: missing {_listed(expected - received)}, foreign "
+            f"{_listed(received - expected)}, repeated {_listed(repeated)}. "
+            "jax_cce.plan(fun)(*args).vertices lists the vertices for these argument shapes."
+        )
+    return given(graph, (vertex + first for vertex in order))
+
+
+def _listed(vertices: Iterable[int], most: int = 20) -> str:
+    ordered = sorted(vertices)
+    if not ordered:
+        return "none"
+    shown = ", ".join(map(str, ordered[:most]))
+    return shown if len(ordered) <= most else f"{shown}, ... ({len(ordered)} in all)"

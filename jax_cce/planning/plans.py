@@ -1,0 +1,135 @@
+"""A plan: the order, the recorded steps and their cost, made from shapes alone."""
+
+import collections
+import dataclasses
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+from jax_cce.algebra import costs
+from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
+from jax_cce.algebra.costs import Cost
+from jax_cce.algebra.steps import Step, needed
+from jax_cce.graph.building import Graph
+from jax_cce.orders import named
+
+__all__ = [
+    "Plan",
+    "make",
+]
+
+
+@dataclass(frozen=True, eq=False)
+class Plan:
+    """How a Jacobian will be computed.
+
+    A vertex is a variable of the traced program (calls inlined, dead code dropped) that lies
+    between a differentiated input and an output and is not itself a mere output; its number is
+    its place among all variables that the program's equations compute, from 0.
+
+    Attributes:
+        order: the vertices in the order of their elimination.
+        vertices: the vertices in ascending order.
+        num_edges: number of local Jacobian blocks in the graph.
+        steps: the computations in order; `str(step)` is readable.
+        operators: names of the primitives whose local Jacobian is a linear operator, which is
+            applied to columns or rows because it has no structured form.
+        method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode was measured to be
+            faster on this device, and runs instead of the steps.
+        source: where the order comes from: "given", "searched", or the layer of the registry
+            that it was found in: "memory", "user", "shared", "shipped".
+        entries: whether small arrays are taken apart entry by entry.
+    """
+
+    order: tuple[int, ...]
+    vertices: tuple[int, ...]
+    num_edges: int
+    steps: tuple[Step, ...] = field(repr=False)
+    operators: tuple[str, ...]
+    graph: Graph = field(repr=False)
+    results: Mapping[tuple[int, int], tuple[Piece, ...]] = field(repr=False)
+    _cost: Cost = field(repr=False)
+    method: str = "elimination"
+    source: str = "given"
+    entries: bool = False
+
+    def of(self, **facts: Any) -> "Plan":
+        """The same plan with other facts about where it comes from."""
+        return dataclasses.replace(self, **facts)
+
+    @property
+    def num_vertices(self) -> int:
+        """The number of vertices."""
+        return len(self.vertices)
+
+    def cost(self, name: str = "multiplications") -> int:
+        """The cost of the plan in a named measure.
+
+        Args:
+            name: "multiplications", the count of the published tables (Lohoff & Neftci 2024;
+                one per product of two coefficients, factors of one included, layout equations
+                free); "nonunit_multiplications", the same without products by a factor known to
+                be 1 or -1; "flops", the additions and multiplications that are executed, where
+                static factors of one cost nothing; "bytes", what the steps read and write, at
+                eight bytes a number; or "runtime_model", an estimate in picoseconds from bytes
+                and flops. None counts the computation of the local partials.
+
+        Raises:
+            ValueError: for an unknown name.
+        """
+        return costs.measure(name, self._cost)
+
+    def __str__(self) -> str:
+        """The plan as text: a summary, then one line for each step."""
+        kinds = collections.Counter(step.kind for step in self.steps)
+        lines = [
+            f"Plan: {self.num_vertices} vertices, {self.num_edges} edges, "
+            f"{self.cost('multiplications')} multiplications, {self.cost('flops')} flops",
+            f"  order ({self.source}): "
+            f"{' '.join(map(str, self.order)) or '(nothing to eliminate)'}",
+            f"  steps: {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}",
+        ]
+        if self.method != "elimination":
+            lines.append(f"  runs as jax.{self.method}, which was measured to be faster here")
+        if self.operators:
+            lines.append(f"  on operator edges: {', '.join(self.operators)}")
+        return "\n".join([*lines, *(f"  {step}" for step in self.steps)])
+
+
+def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_WORK) -> Plan:
+    """Eliminates all vertices of a graph and records how.
+
+    Args:
+        graph: the graph.
+        order: a checked order.
+        work: how many products of blocks "auto" may look at while it searches.
+
+    Raises:
+        ValueError: where the order is no permutation of the graph's vertices.
+    """
+    state = named.eliminate(graph, order, work)
+    results = state.jacobian()
+    wanted = [slot for block in results.values() for piece in block for slot in slots_of(piece)]
+    steps = tuple(needed(state.tape.steps, wanted))
+    first = graph.program.first_computed
+    return Plan(
+        tuple(vertex - first for vertex in state.order),
+        tuple(vertex - first for vertex in graph.vertices),
+        graph.num_edges,
+        steps,
+        _operators(graph),
+        graph,
+        results,
+        Cost(
+            state.tape.cost.multiplications,
+            state.tape.cost.nonunit,
+            sum(step.flops for step in steps),
+            sum(step.moved for step in steps),
+        ),
+    )
+
+
+def _operators(graph: Graph) -> tuple[str, ...]:
+    pieces = (piece for to in graph.successors.values() for block in to.values() for piece in block)
+    names = (piece.operator.name for piece in pieces if isinstance(piece, OperatorPiece))
+    return tuple(sorted(set(names)))

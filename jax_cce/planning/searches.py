@@ -1,0 +1,24 @@
+"""The package of order searches, which is found by its entry point and never imported by name."""
+
+import functools
+import importlib.metadata
+from typing import Any
+
+__all__ = [
+    "search_package",
+]
+
+
+@functools.cache
+def search_package() -> Any:
+    """The package of order searches, found by its entry point.
+
+    Raises:
+        ImportError: where it is not installed.
+    """
+    for point in importlib.metadata.entry_points(group="jax_cce.search"):
+        return point.load()
+    raise ImportError(
+        "The order searches of jax_cce were not found: they come with the distribution "
+        "jax-cross-country. Install it anew: pip install --force-reinstall jax-cross-country."
+    )

@@ -1,0 +1,146 @@
+"""What is known about a program's values before it runs: constants, and what follows from them.
+
+Index arrays and masks decide which entries of a Jacobian exist, and zeros in small matrices which
+products are needed. `known_constants` says what may be used of the constants, `fold` propagates
+it and notes at each equation which of its operands are known.
+"""
+
+import dataclasses
+import hashlib
+from collections.abc import Hashable, Mapping, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from jax_cce import jax_internals
+from jax_cce.jax_internals import Literal
+from jax_cce.program import flat
+from jax_cce.program.flat import Program
+
+__all__ = [
+    "SMALL",
+    "fold",
+    "key",
+    "known_constants",
+]
+
+# Arrays of at most so many entries may be taken apart (see `entries`).
+SMALL = 16
+# Integer and boolean values that are computed while planning.
+_MOST_ENTRIES = 1 << 22
+_MOST_ENTRIES_DENSE = 64
+
+
+def known_constants(
+    program: Program, constants: Sequence[Any], *, sparse: bool
+) -> dict[int, np.ndarray]:
+    """The constants whose values may decide structure, by variable number.
+
+    Small floating-point arrays tell which entries are 0, 1 or -1; any other entry is NaN, so that
+    a program does not depend on values that change from call to call. Where the Jacobian is wanted
+    in a sparse format, integers and masks are known too, and large matrices that are mostly zero.
+
+    Args:
+        program: a traced program.
+        constants: the values of its constants.
+        sparse: whether structural zeros matter.
+    """
+    known = {}
+    for offset, value in enumerate(constants):
+        name = program.num_inputs + offset
+        aval = program.avals[name]
+        if jax_internals.is_tracer(value) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+            continue
+        size = jax_internals.size(aval)
+        if jnp.issubdtype(aval.dtype, np.inexact):
+            if 1 < size <= SMALL:
+                array = np.asarray(value)
+                pattern = np.where(np.isin(array, (0, 1, -1)), array, np.nan)
+                if not np.isnan(pattern).all():
+                    known[name] = pattern
+            elif sparse and SMALL < size <= _MOST_ENTRIES:
+                array = np.asarray(value)
+                zero = array == 0
+                if 2 * np.count_nonzero(zero) >= size:
+                    known[name] = np.where(zero, 0.0, np.nan)
+        elif sparse and size <= _MOST_ENTRIES:
+            known[name] = np.asarray(value)
+    return known
+
+
+def key(known: Mapping[int, np.ndarray]) -> Hashable:
+    """Identifies what is known of a program's constants."""
+    return tuple((name, value.dtype.str, _digest(value)) for name, value in sorted(known.items()))
+
+
+def _digest(value: np.ndarray) -> Hashable:
+    if jnp.issubdtype(value.dtype, np.inexact):
+        # NaN, 0, 1 and -1 as integers.
+        value = np.where(np.isnan(value), 2, np.real(value))
+    content = value.astype(np.int64).tobytes()
+    return value.shape, hashlib.blake2b(content, digest_size=16).digest()
+
+
+def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> Program:
+    """The program with `known` operands noted at each equation.
+
+    Args:
+        program: a traced program.
+        known: values of some of its constants.
+        sparse: whether large integer and boolean values are computed, too.
+    """
+    values = dict(known)
+    limit = _MOST_ENTRIES if sparse else _MOST_ENTRIES_DENSE
+    equations = []
+    for equation in program.equations:
+        operands = {
+            position: values[atom]
+            for position, atom in enumerate(equation.inputs)
+            if not isinstance(atom, Literal) and atom in values
+        }
+        if operands:
+            equation = dataclasses.replace(equation, known=operands)
+        equations.append(equation)
+        if _is_foldable(equation, limit):
+            results = _evaluate(equation)
+            values.update(zip(equation.outputs, results, strict=True))
+    return dataclasses.replace(program, equations=equations)
+
+
+def _is_foldable(equation: Any, limit: int) -> bool:
+    if equation.name in jax_internals.NEED_AXES:
+        return False
+    for position, atom in enumerate(equation.inputs):
+        if isinstance(atom, Literal):
+            if jnp.issubdtype(equation.in_avals[position].dtype, jax.dtypes.extended):
+                return False
+            continue
+        value = equation.known.get(position)
+        if value is None:
+            return False
+        if jnp.issubdtype(value.dtype, np.inexact) and np.isnan(value).any():
+            return False
+    for aval in equation.out_avals:
+        if jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+            return False
+        inexact = jnp.issubdtype(aval.dtype, np.inexact)
+        if jax_internals.size(aval) > (SMALL if inexact else limit):
+            return False
+    return not equation.primitive.multiple_results and not any(
+        True for _ in flat.inner_equations(equation)
+    )
+
+
+def _evaluate(equation: Any) -> list[np.ndarray]:
+    # Whatever is being traced around us, this is evaluated now.
+    with jax.core.eval_context():
+        operands = [
+            jnp.asarray(
+                atom.val if isinstance(atom, Literal) else equation.known[position],
+                equation.in_avals[position].dtype,
+            )
+            for position, atom in enumerate(equation.inputs)
+        ]
+        return [np.asarray(result) for result in jax_internals.bind(equation, operands)]

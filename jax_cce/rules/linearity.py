@@ -1,0 +1,110 @@
+"""Which equations are linear in which operands."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from jax_cce.jax_internals import Literal
+from jax_cce.program.flat import Equation, Program
+
+__all__ = [
+    "are_linear",
+    "is_linear",
+    "split_by_dependence",
+]
+
+
+# Linear in all operands together, and linear in one operand while the others are fixed.
+_LINEAR = {
+    "add",
+    "add_any",
+    "broadcast_in_dim",
+    "complex",
+    "concatenate",
+    "conj",
+    "convert_element_type",
+    "copy",
+    "cumsum",
+    "custom_lin",
+    "fence",
+    "fft",
+    "imag",
+    "name",
+    "neg",
+    "optimization_barrier",
+    "real",
+    "reduce_precision",
+    "reduce_sum",
+    "reduce_window_sum",
+    "reshape",
+    "rev",
+    "slice",
+    "split",
+    "squeeze",
+    "stack",
+    "sub",
+    "tile",
+    "transpose",
+    "unstack",
+}
+_LINEAR_IN_ONE = {"conv_general_dilated", "dot_general", "mul"}
+_LINEAR_BUT_INDICES = {
+    "div": (0,),
+    "dynamic_slice": (0,),
+    "dynamic_update_slice": (0, 1),
+    "gather": (0,),
+    "pad": (0, 1),
+    "scatter-add": (0, 2),
+    "select_n": range(1, 64),
+    "triangular_solve": (1,),
+}
+
+
+def split_by_dependence(
+    program: Program, first: int
+) -> tuple[list[Equation], list[Equation], list[bool]]:
+    """The equations that do not and those that do depend on inputs from number `first` on."""
+    tainted = [first <= k < program.num_inputs for k in range(len(program.avals))]
+    known: list[Equation] = []
+    dependent: list[Equation] = []
+    for equation in program.equations:
+        depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
+        for variable in equation.outputs:
+            tainted[variable] = depends
+        (dependent if depends else known).append(equation)
+    return known, dependent, tainted
+
+
+def is_linear(program: Program) -> bool:
+    """Whether a program is known to be linear in all its inputs."""
+    _, dependent, tainted = split_by_dependence(program, 0)
+    return are_linear(dependent, tainted)
+
+
+def are_linear(equations: Sequence[Equation], tainted: Sequence[bool]) -> bool:
+    """Whether equations are known to be linear in the tainted variables.
+
+    Gradient clipping under custom_vjp is the usual case that is not.
+    """
+    for equation in equations:
+        varied = [
+            k
+            for k, atom in enumerate(equation.inputs)
+            if not isinstance(atom, Literal) and tainted[atom]
+        ]
+        name = equation.name
+        fixed = len(varied) < len(equation.inputs)
+        if name in ("add", "sub") and fixed:
+            return False  # affine: a constant is added
+        if name in ("concatenate", "stack", "pad", "dynamic_update_slice") and fixed:
+            zero = all(
+                isinstance(atom, Literal) and not np.any(atom.val)
+                for k, atom in enumerate(equation.inputs)
+                if k not in varied and k in _LINEAR_BUT_INDICES.get(name, range(64))
+            )
+            if not zero:
+                return False
+        allowed = name in _LINEAR or (name in _LINEAR_IN_ONE and len(varied) == 1)
+        if not allowed and not set(varied) <= set(_LINEAR_BUT_INDICES.get(name, ())):
+            return False
+    return True

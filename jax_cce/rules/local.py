@@ -1,0 +1,121 @@
+"""What a rule returns: the local Jacobian of one equation, in terms."""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from jax import lax
+
+from jax_cce.algebra import terms
+from jax_cce.algebra.blocks import Operator
+from jax_cce.algebra.terms import Affine, Term
+from jax_cce.program.flat import Equation
+
+__all__ = [
+    "AT_ZERO",
+    "LocalJacobian",
+    "LocalTerm",
+    "Primals",
+    "Rule",
+    "along",
+    "local_term",
+]
+
+
+@dataclass(slots=True)
+class Primals:
+    """One equation at run time: the values that coefficients are computed from.
+
+    Attributes:
+        equation: the equation.
+        ins: its operands.
+        outs: its results.
+        residuals: what the rule's `evaluate` kept beside the results, if the rule has one.
+        memo: for rules that compute several coefficients together.
+    """
+
+    equation: Equation
+    ins: Sequence[Any]
+    outs: Sequence[Any]
+    residuals: Sequence[Any] = ()
+    memo: dict[Any, Any] = field(default_factory=dict)
+
+
+class LocalTerm(NamedTuple):
+    """One term of a local Jacobian.
+
+    Attributes:
+        term: its static structure, canonical.
+        scale: a static factor.
+        value: computes the coefficient array, shape `term.coefficient_shape`; None where the
+            coefficient is the scale alone.
+        tables: computes the index arrays, each with the axes of its lookup; `term.lookups` that
+            are known at run time only have positions in this tuple as their tables.
+    """
+
+    term: Term
+    scale: complex = 1
+    value: Callable[[Primals], Any] | None = None
+    tables: tuple[Callable[[Primals], Any], ...] = ()
+
+
+@dataclass(frozen=True)
+class LocalJacobian:
+    """The local Jacobian of one equation.
+
+    Attributes:
+        edges: for (operand, output) the terms of the block, or the `Operator` that it is part
+            of. A pair that is missing is structurally zero.
+        evaluate: computes (results, residuals) from the operands, in place of the primitive;
+            for rules whose coefficients share work with the results.
+    """
+
+    edges: Mapping[tuple[int, int], tuple[LocalTerm, ...] | Operator]
+    evaluate: Callable[[Sequence[Any]], tuple[Sequence[Any], Sequence[Any]]] | None = None
+
+
+AT_ZERO = Affine(0, ())
+
+Rule = Callable[[Equation, tuple[bool, ...]], LocalJacobian]
+
+
+def along(loop: int, offset: int = 0, stride: int = 1) -> Affine:
+    """The position offset + stride * loop."""
+    return Affine(offset, ((loop, stride),))
+
+
+def local_term(
+    term: Term,
+    scale: complex = 1,
+    value: Callable[[Primals], Any] | None = None,
+    tables: tuple[Callable[[Primals], Any], ...] = (),
+) -> tuple[LocalTerm, ...]:
+    """A block of one term, given with loops and coefficient axes in any order.
+
+    Args:
+        term: the term; `term.axes` name the loop of each axis of what `value` returns.
+        scale: a static factor.
+        value: the coefficient; may return a scalar, which is broadcast.
+        tables: the index arrays, as for `LocalTerm`.
+
+    Returns:
+        The block, () where the term is an empty sum or the scale is zero.
+    """
+    placed = terms.canonical(term)
+    if placed is None or scale == 0:
+        return ()
+    result, order = placed
+    if value is None:
+        return (LocalTerm(result, scale, None, tables),)
+    shape = result.coefficient_shape
+    given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] > 1)
+
+    def coefficient(site: Primals) -> Any:
+        array = value(site)
+        if array.ndim == 0:
+            return array if not shape else lax.broadcast(array, shape)
+        if array.shape != given:
+            array = lax.reshape(array, given)
+        return array if order == tuple(sorted(order)) else lax.transpose(array, order)
+
+    return (LocalTerm(result, scale, coefficient, tables),)

@@ -1,0 +1,277 @@
+"""Positions that come from index arrays: affine maps, static tables or lookups."""
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.terms import Affine, Lookup, Term
+from jax_cce.jax_internals import Literal
+from jax_cce.program.flat import Equation
+from jax_cce.rules.local import LocalTerm, Primals, along, local_term
+
+__all__ = [
+    "Positions",
+    "Window",
+    "boxes_outside",
+    "clipped",
+    "known",
+    "outside_terms",
+    "restricted",
+    "sum_of",
+]
+
+_DROPS = (lax.GatherScatterMode.FILL_OR_DROP,)
+
+
+def known(equation: Equation, operand: int) -> np.ndarray | None:
+    """The value of an operand where it is known while planning, without unknown entries."""
+    atom = equation.inputs[operand]
+    if isinstance(atom, Literal):
+        return np.asarray(atom.val)
+    value = equation.known.get(operand)
+    if value is None or (jnp.issubdtype(value.dtype, np.inexact) and np.isnan(value).any()):
+        return None
+    return value
+
+
+def restricted(mask: np.ndarray) -> list[Term]:
+    """The identity on the entries at which a static mask holds."""
+    rank = mask.ndim
+    loops = [along(axis) for axis in range(rank)]
+    if mask.all():
+        return [Term(mask.shape, tuple(loops), tuple(loops), None, layout=True)]
+    box = [
+        np.flatnonzero(mask.any(axis=tuple(k for k in range(rank) if k != a))) for a in range(rank)
+    ]
+    if not all(map(len, box)):
+        return []
+    low = [int(at[0]) for at in box]
+    sizes = tuple(int(at[-1]) - start + 1 for at, start in zip(box, low, strict=True))
+    window = tuple(along(axis, start) for axis, start in enumerate(low))
+    inside = mask[tuple(slice(s, s + n) for s, n in zip(low, sizes, strict=True))]
+    if inside.all():
+        return [Term(sizes, window, window, None, layout=True)]
+    # Axes along which the mask does not change keep their own loop.
+    coupled = [k for k in range(rank) if not (inside == np.take(inside, [0], k)).all()]
+    flat = inside[tuple(slice(None) if k in coupled else 0 for k in range(rank))]
+    at = np.nonzero(flat)
+    maps: list[Affine] = []
+    lookups: list[Lookup] = []
+    others = [k for k in range(rank) if k not in coupled]
+    for axis in range(rank):
+        if axis in coupled:
+            values = at[coupled.index(axis)] + low[axis]
+            maps.append(Affine(0, ((-1 - len(lookups), 1),)))
+            lookups.append(Lookup((0,), mask.shape[axis], Table(values)))
+        else:
+            maps.append(along(1 + others.index(axis), low[axis]))
+    extents = (len(at[0]), *(sizes[axis] for axis in others))
+    return [Term(extents, tuple(maps), tuple(maps), None, layout=True, lookups=tuple(lookups))]
+
+
+class Positions:
+    """Builds maps that may read index arrays, for one term."""
+
+    def __init__(self) -> None:
+        self.lookups: list[Lookup] = []
+        self.tables: list[Callable[[Primals], Any]] = []
+
+    def add(
+        self,
+        values: np.ndarray | None,
+        compute: Callable[[Primals], Any],
+        axes: Sequence[int],
+        size: int,
+    ) -> Affine:
+        """The position read from an index array over some loops, in [0, size).
+
+        Args:
+            values: the array if it is static.
+            compute: computes it at run time.
+            axes: the loop of each of its axes.
+            size: exclusive bound of its values.
+        """
+        if values is not None and (affine := _as_affine(values, axes)) is not None:
+            return affine
+        if values is not None:
+            table: Any = Table(values)
+        else:
+            table = len(self.tables)
+            self.tables.append(compute)
+        self.lookups.append(Lookup(tuple(axes), size, table))
+        return Affine(0, ((-len(self.lookups), 1),))
+
+
+def _as_affine(values: np.ndarray, axes: Sequence[int]) -> Affine | None:
+    """Static positions as an affine map, if they are one."""
+    if not values.size:
+        return Affine(0, ())
+    first = int(values.reshape(-1)[0])
+    strides = []
+    expected = np.full(values.shape, first, np.int64)
+    for position, axis in enumerate(axes):
+        if values.shape[position] > 1:
+            second = int(np.take(values, 1, position).reshape(-1)[0])
+            shape = [-1 if k == position else 1 for k in range(values.ndim)]
+            expected += (second - first) * np.arange(values.shape[position]).reshape(shape)
+            if second != first:
+                strides.append((axis, second - first))
+    if not np.array_equal(expected, values):
+        return None
+    return Affine(first, tuple(sorted(strides)))
+
+
+def sum_of(one: Affine, other: Affine) -> Affine:
+    """The sum of two maps."""
+    return Affine(one.offset + other.offset, tuple(sorted((*one.strides, *other.strides))))
+
+
+class Window:
+    """The positions in an array that a gather reads or a scatter writes.
+
+    Attributes:
+        maps: for each axis of the array the position, by loops over the window's array (the
+            gather's result, the scatter's updates).
+        mask: whether windows that reach outside are dropped, and what says so at run time.
+        inside: the same where the indices are known: for each batch point.
+        batch: the loops of the batch axes.
+    """
+
+    def __init__(
+        self,
+        shape: Sequence[int],
+        window: Sequence[int],
+        loops: Sequence[int | None],
+        batching: Sequence[tuple[int, int]],
+        mapped: Sequence[int],
+        batch: Sequence[int],
+        indices: int,
+        equation: Equation,
+    ) -> None:
+        """Positions of windows.
+
+        Args:
+            shape: the array's shape.
+            window: extent of the window along each axis of the array.
+            loops: the loop along each axis of the window, None where it has none.
+            batching: pairs (axis of the array, batch axis of the indices).
+            mapped: the axis of the array that each component of an index belongs to.
+            batch: the loop of each batch axis of the indices.
+            indices: operand number of the indices.
+            equation: the gather or scatter.
+        """
+        drops = equation.params["mode"] in _DROPS
+        values = known(equation, indices)
+        positions = Positions()
+        self.batch = list(batch)
+        maps = [Affine(0, ()) if k is None else along(k) for k in loops]
+        for axis, at in batching:
+            maps[axis] = along(batch[at])
+        self.inside: np.ndarray | None = None
+        limits = [shape[axis] - window[axis] for axis in mapped]
+        if values is not None and drops:
+            ok = [(values[..., j] >= 0) & (values[..., j] <= m) for j, m in enumerate(limits)]
+            inside = np.logical_and.reduce(ok) if ok else np.ones(values.shape[:-1], bool)
+            self.inside = None if inside.all() else inside
+        for component, axis in enumerate(mapped):
+            limit = limits[component]
+            static = None if values is None else np.clip(values[..., component], 0, limit)
+
+            def start(site: Primals, component: int = component, limit: int = limit) -> Any:
+                array = lax.index_in_dim(site.ins[indices], component, axis=-1, keepdims=False)
+                return clipped(array, limit)
+
+            maps[axis] = sum_of(maps[axis], positions.add(static, start, batch, limit + 1))
+        self.maps = tuple(maps)
+        self.lookups, self.tables = tuple(positions.lookups), tuple(positions.tables)
+        self.mask: Callable[[Primals], Any] | None = None
+        if drops and values is None and mapped:
+
+            def mask(site: Primals) -> Any:
+                array = site.ins[indices]
+                bound = jnp.asarray(limits, array.dtype)
+                return jnp.all((array >= 0) & (array <= bound), axis=-1)
+
+            self.mask = mask
+
+    def local(
+        self, sizes: Sequence[int], own: Sequence[Affine], *, writes: bool
+    ) -> tuple[LocalTerm, ...]:
+        """The block between the array and the windows, whose own maps are given."""
+        ends = (self.maps, tuple(own)) if writes else (tuple(own), self.maps)
+        axes = None if self.mask is None else tuple(self.batch)
+        term = Term(tuple(sizes), *ends, axes, layout=True, lookups=self.lookups)
+        if self.inside is None:
+            return local_term(term, 1, self.mask, self.tables)
+        return tuple(
+            piece for kept in _kept(term, self.batch, self.inside) for piece in local_term(kept)
+        )
+
+
+def _kept(term: Term, batch: Sequence[int], inside: np.ndarray) -> list[Term]:
+    """A static term on those points of its batch loops that a mask keeps."""
+    points = np.nonzero(inside)
+    count = len(points[0])
+    rest = [loop for loop in range(len(term.sizes)) if loop not in batch]
+    number = {loop: 1 + index for index, loop in enumerate(rest)}
+    lookups: list[Lookup] = []
+    moved: dict[int, Affine] = {}
+    for axis, loop in enumerate(batch):
+        moved[loop] = Affine(0, ((-1 - len(lookups), 1),))
+        lookups.append(Lookup((0,), term.sizes[loop], Table(points[axis])))
+    for index, lookup in enumerate(term.lookups):
+        assert isinstance(lookup.table, Table)
+        values = np.broadcast_to(lookup.table.values, inside.shape)[points]
+        moved[-1 - index] = Affine(0, ((-1 - len(lookups), 1),))
+        lookups.append(Lookup((0,), lookup.size, Table(values)))
+
+    def rename(affine: Affine) -> Affine:
+        strides: dict[int, int] = {}
+        for variable, stride in affine.strides:
+            name = moved[variable].strides[0][0] if variable in moved else number[variable]
+            strides[name] = strides.get(name, 0) + stride
+        return Affine(affine.offset, tuple(sorted(strides.items())))
+
+    sizes = (count, *(term.sizes[loop] for loop in rest))
+    out, inn = tuple(map(rename, term.out)), tuple(map(rename, term.inn))
+    return [Term(sizes, out, inn, None, term.layout, tuple(lookups))]
+
+
+def clipped(array: Any, limit: int) -> Any:
+    """Run-time indices kept within [0, limit]."""
+    # A bound that the dtype cannot hold never binds.
+    limit = min(limit, np.iinfo(array.dtype).max)
+    low, high = (lax.full_like(array, bound, shape=()) for bound in (0, limit))
+    return lax.convert_element_type(lax.clamp(low, array, high), np.int32)
+
+
+def outside_terms(covered: np.ndarray) -> list[Term]:
+    """The identity outside of the covered entries, as boxes where these are a box."""
+    rank = covered.ndim
+    if not covered.any():
+        return restricted(~covered)
+    ends = []
+    for axis in range(rank):
+        at = np.flatnonzero(covered.any(axis=tuple(k for k in range(rank) if k != axis)))
+        ends.append((int(at[0]), int(at[-1]) + 1))
+    if not covered[tuple(slice(*end) for end in ends)].all():
+        return restricted(~covered)
+    return boxes_outside(covered.shape, ends)
+
+
+def boxes_outside(shape: Sequence[int], ends: Sequence[tuple[int, int]]) -> list[Term]:
+    """The identity outside of a box, as at most two boxes for each axis."""
+    terms, inner = [], [(0, size) for size in shape]
+    for axis, (low, high) in enumerate(ends):
+        for part in ((0, low), (high, shape[axis])):
+            if part[0] < part[1]:
+                box = [*inner[:axis], part, *inner[axis + 1 :]]
+                maps = tuple(along(k, start) for k, (start, _) in enumerate(box))
+                sizes = tuple(stop - start for start, stop in box)
+                terms.append(Term(sizes, maps, maps, None, layout=True))
+        inner[axis] = (low, high)
+    return terms

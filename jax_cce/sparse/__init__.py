@@ -1,0 +1,1 @@
+"""Sparse results: sorted coordinates and structured Jacobians."""

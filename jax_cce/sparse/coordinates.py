@@ -1,0 +1,313 @@
+"""From the terms of a Jacobian block to sorted coordinates.
+
+Terms whose rows are boxes are interleaved without any index array: the rows are cut into *cells* in
+which the same terms are present, every row of a cell holds the same *runs* of adjacent columns, and
+the sorted entries are nested concatenations of cells. What does not fit that form is enumerated:
+in NumPy while planning where the positions are static, by a sort at run time where they are not.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Sequence
+from functools import partial
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental.sparse import BCOO
+
+from jax_cce import jax_internals
+from jax_cce.algebra import coefficients, index_arrays, placement
+from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.placement import Placed
+from jax_cce.algebra.terms import Term, linear
+from jax_cce.sparse.cells import Cell, Irregular, cells_of, cut_rows, leaves, row_strides, width_of
+from jax_cce.sparse.interleaving import cell_index, cell_values, concatenated
+
+__all__ = [
+    "Assembly",
+    "Coordinates",
+    "assembly",
+]
+# Index arrays beyond this size are computed in a traced program, not baked into it.
+_LARGE_CONSTANT = 1 << 20
+
+
+class Assembly:
+    """How the sorted, unique entries of one block come from the coefficients of its terms.
+
+    Attributes:
+        shape: out_shape + in_shape.
+        nse: number of entries.
+    """
+
+    def __init__(
+        self, terms: tuple[Term, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+    ) -> None:
+        self.shape = (*out_shape, *in_shape)
+        self._terms, self._out_shape, self._in_shape = terms, out_shape, in_shape
+        full = math.prod(self.shape)
+        self.is_static = all(
+            isinstance(lookup.table, Table) for term in terms for lookup in term.lookups
+        )
+        self._distinct = len(terms) == 1 and _is_injective(terms[0])
+        self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
+        self._rows: tuple[int, ...] = ()
+        self._cells: Any = None
+        if self._dense or not terms:
+            self.nse = full if terms else 0
+            return
+        if not self.is_static:
+            self.nse = sum(math.prod(term.sizes) for term in terms)
+            return
+        try:
+            self._rows, placed = cut_rows(terms, out_shape, in_shape)
+            self._cells = cells_of(self._rows, placed)
+            self.nse = sum(
+                math.prod(high - low for low, high in zip(c.low, c.high, strict=True)) * width_of(c)
+                for c in leaves(self._cells)
+            )
+        except Irregular:
+            self._cells = None
+            self.nse = len(self._enumerated[0])
+
+    @functools.cached_property
+    def _enumerated(self) -> tuple[np.ndarray, np.ndarray]:
+        """Sorted unique linear positions, and the place of every entry of every term in them."""
+        positions = [_positions(t, self._out_shape, self._in_shape) for t in self._terms]
+        joined = np.concatenate(positions) if positions else np.zeros(0, np.int64)
+        unique, inverse = np.unique(joined, return_inverse=True)
+        return unique, inverse.astype(np.int32 if len(unique) < 2**31 else np.int64)
+
+    @functools.cached_property
+    def pattern(self) -> np.ndarray:
+        """The positions of the entries, shape (nse, number of axes), sorted.
+
+        Raises:
+            ValueError: where positions depend on data.
+        """
+        if not self.is_static and not self._dense:
+            raise ValueError(
+                "The pattern of this Jacobian depends on data: its function sorts, or reads or "
+                "writes at traced indices. to_bcoo().indices holds the positions at this point."
+            )
+        if self._dense or not self._terms:
+            linear_positions = np.arange(self.nse)
+        elif self._cells is None:
+            linear_positions = self._enumerated[0]
+        else:
+            rows, columns = np.moveaxis(self._gathered(partial(cell_index, xp=np), np), -1, 0)
+            dtype = np.int32
+            parts = [*np.unravel_index(rows, self._out_shape or (1,))][: len(self._out_shape)]
+            parts += [*np.unravel_index(columns, self._in_shape or (1,))][: len(self._in_shape)]
+            return np.stack(parts, -1).astype(dtype) if parts else np.zeros((self.nse, 0), dtype)
+        if not self.shape:
+            return np.zeros((self.nse, 0), np.int32)
+        return np.stack(np.unravel_index(linear_positions, self.shape), -1).astype(np.int32)
+
+    def indices(self, *, traced: bool) -> Any:
+        """The pattern as an array for BCOO.
+
+        Args:
+            traced: whether the result enters a traced program; large patterns are then computed
+                there.
+        """
+        rank = len(self.shape)
+        if not traced or self.nse * rank * 4 <= _LARGE_CONSTANT:
+            return self.pattern
+        if self._dense:
+            axes = [
+                lax.reshape(lax.broadcasted_iota(np.int32, self.shape, axis), (self.nse, 1))
+                for axis in range(rank)
+            ]
+            return lax.concatenate(axes, 1)
+        if self._cells is None:
+            return self.pattern
+        pairs = self._gathered(partial(cell_index, xp=jnp), jnp)
+        if len(self._out_shape) == len(self._in_shape) == 1:
+            return pairs
+        rows = _unravel(lax.slice_in_dim(pairs, 0, 1, axis=1), self._out_shape)
+        columns = _unravel(lax.slice_in_dim(pairs, 1, 2, axis=1), self._in_shape)
+        return lax.concatenate([*rows, *columns], 1)
+
+    def entries(self, items: Sequence[Placed]) -> tuple[Any, Any]:
+        """The entries in sorted order, and their indices where those depend on data, else None.
+
+        Args:
+            items: each term with its coefficient, scaled.
+        """
+        dtype = jnp.result_type(*(item.array.dtype for item in items))
+        items = [item._replace(array=lax.convert_element_type(item.array, dtype)) for item in items]
+        if self._dense:
+            return lax.reshape(placement.dense_sum(items, self.shape), (self.nse,)), None
+        arrays = [item.array for item in items]
+        if not self.is_static:
+            return self._sorted(items)
+        if self._cells is not None:
+            return self._gathered(lambda cell, _: cell_values(cell, arrays), jnp), None
+        return self._scattered(arrays), None
+
+    def _sorted(self, items: Sequence[Placed]) -> tuple[Any, Any]:
+        """Entries at positions that are known at run time: sorted, those at one place added up."""
+        rank = len(self.shape)
+        keys: list[list[Any]] = [[] for _ in self.shape]
+        values = []
+        for item, term in zip(items, self._terms, strict=True):
+            loops = tuple(range(len(term.sizes)))
+            extents = dict(enumerate(term.sizes)) | {
+                -1 - k: lookup.size for k, lookup in enumerate(term.lookups)
+            }
+            for axis, affine in enumerate(item.maps):
+                position = index_arrays.evaluate(
+                    affine.offset, affine.strides, loops, extents, item.symbols, jnp
+                )
+                keys[axis].append(jnp.ravel(position).astype(np.int32))
+            array = coefficients.align(item.array, item.axes, loops, term.sizes)
+            values.append(jnp.ravel(array))
+        columns = [jnp.concatenate(parts) for parts in keys]
+        *columns, data = lax.sort((*columns, jnp.concatenate(values)), num_keys=rank)
+        if self._distinct:
+            return data, jnp.stack(columns, -1)
+        first = functools.reduce(
+            jnp.logical_or, [jnp.diff(column, prepend=-1) != 0 for column in columns]
+        )
+        place = jnp.cumsum(first) - 1
+        data = jnp.zeros_like(data).at[place].add(data)
+        # Places that are left over at the end lie outside the matrix, which BCOO ignores.
+        indices = [
+            jnp.full(column.shape, size, column.dtype).at[place].set(column)
+            for column, size in zip(columns, self.shape, strict=True)
+        ]
+        return data, jnp.stack(indices, -1)
+
+    def _scattered(self, arrays: Sequence[Any]) -> Any:
+        unique, inverse = self._enumerated
+        full = [
+            lax.reshape(
+                coefficients.align(
+                    array, term.axes or (), tuple(range(len(term.sizes))), term.sizes
+                )
+                if term.sizes
+                else array,
+                (math.prod(term.sizes),),
+            )
+            for array, term in zip(arrays, self._terms, strict=True)
+        ]
+        joined = lax.concatenate(full, 0) if len(full) > 1 else full[0]
+        if len(unique) == len(inverse):
+            order = np.argsort(inverse)
+            if np.array_equal(order, np.arange(len(order))):
+                return joined
+            return joined.at[order].get(mode="promise_in_bounds", unique_indices=True)
+        zeros = lax.full((len(unique),), 0, joined.dtype)
+        return zeros.at[inverse].add(joined, mode="promise_in_bounds")
+
+    def _gathered(self, leaf: Callable[[Cell, tuple[int, ...]], Any], xp: Any) -> Any:
+        """Concatenates what `leaf` gives for each cell, in sorted order.
+
+        `leaf` receives a cell and the linear strides of the row axes. It returns an array of shape
+        (rows of the cell along each axis, entries of a row, ...).
+        """
+
+        def build(node: Any, axis: int) -> Any:
+            if isinstance(node, Cell):
+                return leaf(node, row_strides(self._rows))
+            parts = []
+            for child in node:
+                part = build(child, axis + 1)
+                parts.append(xp.reshape(part, (*part.shape[:axis], -1, *part.shape[axis + 2 :])))
+            if len(parts) == 1:
+                return parts[0]
+            return concatenated(parts, axis) if xp is jnp else np.concatenate(parts, axis)
+
+        cells = self._cells
+        assert cells is not None
+        return build(cells, 0)
+
+
+@functools.lru_cache(maxsize=1024)
+def assembly(
+    terms: tuple[Term, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+) -> Assembly:
+    """The assembly of a block; memoised."""
+    return Assembly(terms, out_shape, in_shape)
+
+
+def _is_box(term: Term) -> bool:
+    """Whether distinct loop points have distinct positions that fill a box."""
+    maps = term.out + term.inn
+    loops = [loop for affine in maps for loop, _ in affine.strides]
+    return (
+        not term.lookups
+        and len(loops) == len(set(loops))
+        and all(coefficients.digits(affine.strides, term.sizes) is not None for affine in maps)
+    )
+
+
+def _is_injective(term: Term) -> bool:
+    """Whether distinct loop points surely have distinct positions."""
+    plain = [affine for affine in term.out + term.inn if all(k >= 0 for k, _ in affine.strides)]
+    seen = {
+        loop
+        for affine in plain
+        if coefficients.digits(affine.strides, term.sizes) is not None
+        for loop, _ in affine.strides
+    }
+    return len(seen) == len(term.sizes)
+
+
+def _positions(term: Term, out_shape: Sequence[int], in_shape: Sequence[int]) -> np.ndarray:
+    """The linear position of every loop point in the flattened block."""
+    offset, strides = linear(term.out + term.inn, (*out_shape, *in_shape))
+    symbols = {
+        -1 - k: (lookup.axes, lookup.table.values)  # type: ignore[attr-defined]
+        for k, lookup in enumerate(term.lookups)
+    }
+    sizes = dict(enumerate(term.sizes))
+    loops = range(len(term.sizes))
+    return index_arrays.evaluate(offset, list(strides.items()), loops, sizes, symbols).reshape(-1)
+
+
+def _unravel(position: Any, shape: Sequence[int]) -> list[Any]:
+    parts = []
+    for stride, size in zip(row_strides(shape), shape, strict=True):
+        part = position if stride == 1 else lax.div(position, lax.full_like(position, stride))
+        parts.append(part if stride * size >= math.prod(shape) else _rem(part, size))
+    return parts
+
+
+def _rem(x: Any, size: int) -> Any:
+    return lax.rem(x, lax.full_like(x, size))
+
+
+@jax.tree_util.register_pytree_node_class
+class Coordinates:
+    """Sorted entries on their way to a BCOO matrix.
+
+    Between a compiled program and its caller only the data are passed: the static indices stay
+    outside the program, so that they are neither constants nor results of it.
+    """
+
+    def __init__(self, entries: Assembly, data: Any, indices: Any) -> None:
+        """Entries of an assembly; `indices` where they depend on data, else None."""
+        self._entries, self.data, self._indices = entries, data, indices
+
+    def tree_flatten(self) -> tuple[Any, Any]:
+        """The data; a static pattern stays static."""
+        return (self.data, self._indices), self._entries
+
+    @classmethod
+    def tree_unflatten(cls, entries: Assembly, children: Any) -> "Coordinates":
+        """The inverse of `tree_flatten`."""
+        return cls(entries, *children)
+
+    def to_bcoo(self) -> BCOO:
+        """The matrix; its indices are NumPy, or computed in the program if they are large."""
+        indices = self._indices
+        if indices is None:
+            indices = self._entries.indices(traced=jax_internals.is_tracer(self.data))
+        static = {"shape": self._entries.shape, "indices_sorted": True, "unique_indices": True}
+        # The constructor would copy NumPy indices to the device at every call.
+        return BCOO.tree_unflatten(static, (self.data, indices))

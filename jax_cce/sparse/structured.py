@@ -1,0 +1,485 @@
+"""The Jacobian as a sum of terms: a pytree that multiplies, transposes and converts itself."""
+
+import functools
+import math
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.experimental.sparse import BCOO
+
+from jax_cce.algebra import placement
+from jax_cce.algebra.blocks import Piece, renumbered, slots_of
+from jax_cce.algebra.coefficients import scaled
+from jax_cce.algebra.placement import Placed, placed
+from jax_cce.algebra.recorder import Recorder
+from jax_cce.algebra.steps import run
+from jax_cce.algebra.terms import (
+    Affine,
+    Term,
+    Unrepresentable,
+    canonical,
+    dense,
+    linear,
+    placing,
+    reshape,
+    transpose,
+)
+from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly
+
+__all__ = [
+    "Bands",
+    "StructuredJacobian",
+]
+
+
+class Bands(NamedTuple):
+    """The diagonals of a banded matrix, in the convention of `scipy.sparse.dia_array`.
+
+    Attributes:
+        offsets: column minus row of each diagonal, ascending.
+        data: shape (len(offsets), columns); data[k, j] is the entry of diagonal k in column j.
+    """
+
+    offsets: tuple[int, ...]
+    data: Any
+
+
+@jax.tree_util.register_pytree_with_keys_class
+class StructuredJacobian:
+    """The Jacobian of one output with respect to one input, as a sum of structured terms.
+
+    Only the distinct coefficients are stored: a tridiagonal Jacobian is three arrays (fewer, where
+    a diagonal is constant). It is a pytree, so it passes through `jax.jit`, `jax.vmap` and
+    `jax.grad`; after `jax.vmap` every method must be called under `jax.vmap` as well.
+
+    Attributes:
+        out_shape: shape of the output.
+        in_shape: shape of the input.
+        dtype: dtype of the entries, that of the input.
+    """
+
+    # NumPy must leave `array @ jacobian` to __rmatmul__.
+    __array_priority__ = 200
+
+    def __init__(
+        self,
+        out_shape: Sequence[int],
+        in_shape: Sequence[int],
+        dtype: Any,
+        pieces: Sequence[Piece],
+        arrays: Sequence[Any],
+    ) -> None:
+        """Wraps pieces whose slots are positions in `arrays`; used by `jax_cce.jacobian`."""
+        self.out_shape, self.in_shape = tuple(out_shape), tuple(in_shape)
+        self.dtype = np.dtype(dtype)
+        self._pieces, self._arrays = tuple(pieces), tuple(arrays)
+
+    @classmethod
+    def from_slots(
+        cls,
+        out_shape: Sequence[int],
+        in_shape: Sequence[int],
+        dtype: Any,
+        pieces: Sequence[Piece],
+        slots: Mapping[int, Any],
+    ) -> "StructuredJacobian":
+        """Keeps the arrays that some pieces of a tape read."""
+        used = sorted({slot for piece in pieces for slot in slots_of(piece)})
+        number = {slot: index for index, slot in enumerate(used)}
+        renamed = [renumbered(piece, number) for piece in pieces]
+        return cls(out_shape, in_shape, dtype, renamed, [slots[slot] for slot in used])
+
+    @classmethod
+    def fromdense(cls, array: Any, out_shape: Sequence[int]) -> "StructuredJacobian":
+        """A dense array of shape out_shape + in_shape, all of its entries stored."""
+        shape = array.shape
+        split = len(out_shape)
+        term = dense(shape[:split], shape[split:])
+        pieces = () if term is None else (Piece(term, 1, 0),)
+        arrays = () if term is None else (lax.reshape(array, term.coefficient_shape),)
+        return cls(shape[:split], shape[split:], array.dtype, pieces, arrays)
+
+    def tree_flatten_with_keys(self) -> tuple[Any, Any]:
+        """The coefficient arrays; everything else is static."""
+        keys = map(jax.tree_util.SequenceKey, range(len(self._arrays)))
+        static = self.out_shape, self.in_shape, self.dtype, self._pieces
+        return tuple(zip(keys, self._arrays, strict=True)), static
+
+    @classmethod
+    def tree_unflatten(cls, static: Any, arrays: Any) -> "StructuredJacobian":
+        """The inverse of `tree_flatten_with_keys`."""
+        out_shape, in_shape, dtype, pieces = static
+        return cls(out_shape, in_shape, dtype, pieces, arrays)
+
+    def __repr__(self) -> str:
+        """Shapes, dtype and number of terms."""
+        return (
+            f"StructuredJacobian({list(self.out_shape)} x {list(self.in_shape)}, {self.dtype}, "
+            f"{len(self._pieces)} terms)"
+        )
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """out_shape + in_shape."""
+        return self.out_shape + self.in_shape
+
+    @property
+    def ndim(self) -> int:
+        """The number of axes."""
+        return len(self.shape)
+
+    @property
+    def nnz(self) -> int:
+        """The number of stored positions: what `to_bcoo` has as `nse`."""
+        return self._assembly.nse
+
+    @property
+    def pattern(self) -> np.ndarray:
+        """The positions that may hold a nonzero, shape (nnz, ndim), in row-major order.
+
+        Raises:
+            ValueError: where positions depend on data.
+        """
+        return self._assembly.pattern
+
+    def todense(self) -> Any:
+        """The dense array of shape `shape`."""
+        if not self._pieces:
+            return lax.full(self.shape, 0, self.dtype)
+        return _cast(placement.dense_sum(self._placed(), self.shape), self.dtype)
+
+    def to_bcoo(self) -> BCOO:
+        """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
+        return self.coordinates().to_bcoo()
+
+    def coordinates(self) -> "Coordinates":
+        """The sorted entries, with the pattern left implicit where it is static."""
+        items = self._placed()
+        if not items:
+            return Coordinates(self._assembly, lax.full((0,), 0, self.dtype), None)
+        data, indices = self._assembly.entries(items)
+        return Coordinates(self._assembly, _cast(data, self.dtype), indices)
+
+    def astype(self, dtype: Any) -> "StructuredJacobian":
+        """The same Jacobian in another dtype; imaginary parts are dropped for a real one."""
+        # Masks and index arrays stay what they are.
+        arrays = [
+            _cast(a, dtype) if jnp.issubdtype(a.dtype, np.inexact) else a for a in self._arrays
+        ]
+        return StructuredJacobian(self.out_shape, self.in_shape, dtype, self._pieces, arrays)
+
+    def to_scipy(self) -> Any:
+        """A `scipy.sparse.csr_array` of shape (size of the output, size of the input).
+
+        Raises:
+            ImportError: where SciPy is not installed.
+        """
+        from scipy.sparse import coo_array  # takes a while to import
+
+        rows, columns = (math.prod(shape) for shape in (self.out_shape, self.in_shape))
+        bcoo = self.to_bcoo()
+        indices = tuple(np.asarray(bcoo.indices).T)
+        keep = np.all(np.asarray(bcoo.indices) < np.array(self.shape), axis=1)
+        split = len(self.out_shape)
+
+        def flat(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
+            parts = tuple(part[keep] for part in parts)
+            return np.ravel_multi_index(parts, shape) if shape else np.zeros(keep.sum(), int)
+
+        at = flat(indices[:split], self.out_shape), flat(indices[split:], self.in_shape)
+        return coo_array((np.asarray(bcoo.data)[keep], at), (rows, columns)).tocsr()
+
+    def __matmul__(self, vector: Any) -> Any:
+        """J @ v for v of shape in_shape, or in_shape + (k,): as the flattened matrix would."""
+        vector, tail = self._operand(vector, self.in_shape, after=True)
+        return self._product(vector, tail, left=False)
+
+    def __rmatmul__(self, vector: Any) -> Any:
+        """U @ J for u of shape out_shape, or (k,) + out_shape."""
+        vector, tail = self._operand(vector, self.out_shape, after=False)
+        return self._product(vector, tail, left=True)
+
+    @property
+    def T(self) -> "StructuredJacobian":
+        """The transposed Jacobian, of shape in_shape + out_shape."""
+        arrays = list(self._arrays)
+        pieces = self._transposed(arrays)
+        slots = dict(enumerate(arrays))
+        return self.from_slots(self.in_shape, self.out_shape, self.dtype, pieces, slots)
+
+    def _transposed(self, arrays: list[Any]) -> list[Piece]:
+        """The transposed pieces; coefficients with their axes in another order are appended."""
+        pieces = []
+        for piece in self._pieces:
+            term, order = transpose(piece.term)
+            slot = piece.slot
+            if slot is not None and list(order) != sorted(order):
+                arrays.append(lax.transpose(arrays[slot], order))
+                slot = len(arrays) - 1
+            pieces.append(Piece(term, piece.scale, slot))
+        return pieces
+
+    def symmetric_part(self) -> "StructuredJacobian":
+        """(J + J.T) / 2, where a term and its transposed one share their coefficient.
+
+        For a Jacobian that is symmetric up to rounding, such as that of a gradient: it is then
+        symmetric exactly, and half of its coefficients need not be computed.
+        """
+        arrays = list(self._arrays)
+        pool = list(zip(self._pieces, self._transposed(arrays), strict=True))
+        pieces: list[Piece] = []
+        while pool:
+            piece, mirrored = pool.pop(0)
+            if piece == mirrored:
+                pieces.append(piece)
+                continue
+            same = [k for k, (other, _) in enumerate(pool) if other.term == mirrored.term]
+            if same:
+                del pool[same[0]]
+                pieces += [piece, mirrored]
+            else:
+                pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
+        slots = dict(enumerate(arrays))
+        return self.from_slots(self.out_shape, self.in_shape, self.dtype, pieces, slots)
+
+    def coefficients(self, *, differentiable: bool) -> list[Any]:
+        """The coefficient arrays that have a tangent space, or the masks and index arrays."""
+        return [
+            array
+            for array in self._arrays
+            if jnp.issubdtype(array.dtype, np.inexact) == differentiable
+        ]
+
+    def placed_over(
+        self, jacobians: Sequence["StructuredJacobian"], fixed: Sequence[Any]
+    ) -> "StructuredJacobian":
+        """The Jacobian of this Jacobian's entries, from those of its coefficients.
+
+        Args:
+            jacobians: that of each differentiable coefficient, all with respect to one input.
+            fixed: the values of the masks and index arrays.
+        """
+        moving = iter(jacobians)
+        still = iter(fixed)
+        in_shape = jacobians[0].in_shape
+        slots: dict[int, Any] = {}
+        parts: dict[int, StructuredJacobian] = {}
+        for slot, array in enumerate(self._arrays):
+            if jnp.issubdtype(array.dtype, np.inexact):
+                parts[slot] = next(moving)
+            else:
+                slots[slot] = next(still)
+        first = len(self._arrays)
+        tape = Recorder(sparse=True, reserved=first + sum(len(p._arrays) for p in parts.values()))
+        total: Any = ()
+        for slot, part in parts.items():
+            number = {k: first + k for k in range(len(part._arrays))}
+            slots.update((first + k, array) for k, array in enumerate(part._arrays))
+            first += len(part._arrays)
+            earlier = tuple(renumbered(piece, number) for piece in part._pieces)
+            for piece in self._pieces:
+                if piece.slot == slot and earlier:
+                    later = (Piece(placing(piece.term), piece.scale, None),)
+                    shapes = self.shape, part.out_shape, in_shape
+                    # Axes of size one are not among a coefficient's.
+                    total = tape.add(
+                        total, tape.compose(later, earlier, shapes), self.shape, in_shape
+                    )
+        slots = run(tape.steps, self.dtype, slots=slots)
+        return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
+
+    def diagonal(self) -> Any:
+        """The diagonal of the flattened matrix, of shape (size of the input,).
+
+        Raises:
+            ValueError: where input and output differ in size.
+        """
+        size = math.prod(self.in_shape)
+        if math.prod(self.out_shape) != size:
+            raise ValueError(
+                "diagonal requires as many outputs as inputs, but got the Jacobian of an output "
+                f"of shape {self.out_shape} with respect to an input of shape {self.in_shape}."
+            )
+        try:
+            pick = _diagonal_term(self.out_shape, self.in_shape)
+        except Unrepresentable:
+            return self._diagonal_from_entries(size)
+
+        def build(tape: Recorder) -> Any:
+            total: Any = ()
+            for piece in self._pieces:
+                shape = piece.term.coefficient_shape
+                entries = dense(shape, ())
+                assert entries is not None
+                placed = Piece(placing(piece.term), piece.scale, None)
+                axes = None if piece.slot is None else entries.axes
+                ones = Piece(entries._replace(axes=axes), 1, piece.slot)
+                moved = tape.compose((placed,), (ones,), (self.shape, shape, ()))
+                picked = tape.compose((Piece(pick, 1, None),), moved, ((size,), self.shape, ()))
+                total = tape.add(total, picked, (size,), ())
+            return total
+
+        return self._evaluate(build, self._arrays, (size,), ())
+
+    @property
+    def bands(self) -> Bands | None:
+        """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
+        columns = math.prod(self.in_shape)
+        found: dict[int, list[Placed]] = {}
+        for (term, _, _), item in zip(self._pieces, self._placed(), strict=True):
+            row, rows = linear(term.out, self.out_shape)
+            column, strides = linear(term.inn, self.in_shape)
+            if rows != strides or len(rows) < len(term.sizes) or term.lookups:
+                return None
+            at = Affine(column, tuple(sorted(strides.items())))
+            found.setdefault(column - row, []).append(item._replace(maps=(at,)))
+        offsets = tuple(sorted(found))
+        rows_ = [placement.dense_sum(found[offset], (columns,)) for offset in offsets]
+        data = jnp.stack(rows_) if rows_ else jnp.zeros((0, columns), self.dtype)
+        return Bands(offsets, data)
+
+    @property
+    def blocks(self) -> Any:
+        """The blocks of the flattened matrix, shape (blocks, rows, columns), all of one size.
+
+        None where the matrix is not block diagonal with at least two equal blocks; the smallest
+        such blocks are taken.
+        """
+        rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
+        common = math.gcd(rows, columns)
+        for count in range(common, 1, -1):
+            if common % count:
+                continue
+            shape = count, rows // count, columns // count
+            maps = [self._in_blocks(piece.term, shape) for piece in self._pieces]
+            if all(m is not None for m in maps):
+                items = [
+                    item._replace(maps=at)
+                    for item, at in zip(self._placed(), maps, strict=True)
+                    if at is not None
+                ]
+                return (
+                    placement.dense_sum(items, shape) if items else lax.full(shape, 0, self.dtype)
+                )
+        return None
+
+    def _in_blocks(self, term: Term, shape: tuple[int, int, int]) -> tuple[Affine, ...] | None:
+        """The position (block, row, column) of a term's entries; None where one is outside."""
+        if term.lookups:
+            return None
+        ends = (term.out, self.out_shape, shape[1]), (term.inn, self.in_shape, shape[2])
+        quotients, rests = [], []
+        for maps, extents, size in ends:
+            offset, strides = linear(maps, extents)
+            high = {k: s // size for k, s in strides.items() if s % size == 0}
+            low = {k: s for k, s in strides.items() if s % size}
+            quotients.append((offset // size, {k: s for k, s in high.items() if s}))
+            rests.append(Affine(offset % size, tuple(sorted(low.items()))))
+            reach = [s * (term.sizes[k] - 1) for k, s in low.items()]
+            if offset % size + sum(s for s in reach if s < 0) < 0:
+                return None
+            if offset % size + sum(s for s in reach if s > 0) >= size:
+                return None
+        if quotients[0] != quotients[1]:
+            return None
+        first, slopes = quotients[0]
+        return Affine(first, tuple(sorted(slopes.items()))), *rests
+
+    @functools.cached_property
+    def _assembly(self) -> Assembly:
+        terms = tuple(piece.term for piece in self._pieces)
+        return assembly(terms, self.out_shape, self.in_shape)
+
+    def _placed(self) -> list[Placed]:
+        """The coefficient of each piece, scale included, and where it goes."""
+        slots = dict(enumerate(self._arrays))
+        return [
+            placed(
+                piece.term,
+                lax.full((), piece.scale, self.dtype)
+                if piece.slot is None
+                else scaled(self._arrays[piece.slot], piece.scale, self.dtype),
+                slots,
+            )
+            for piece in self._pieces
+        ]
+
+    def _diagonal_from_entries(self, size: int) -> Any:
+        rank = len(self.out_shape)
+        pattern, data = self.pattern, self.coordinates().data
+        row = np.ravel_multi_index(tuple(pattern.T[:rank]), self.out_shape)
+        column = np.ravel_multi_index(tuple(pattern.T[rank:]), self.in_shape)
+        at = np.flatnonzero(row == column)
+        return jnp.zeros(size, self.dtype).at[row[at]].set(data[at], unique_indices=True)
+
+    def _operand(self, vector: Any, shape: tuple[int, ...], *, after: bool) -> tuple[Any, Any]:
+        """A checked operand and the shape of what it has beside the contracted axes."""
+        vector = jnp.asarray(vector)
+        rank = len(shape)
+        own = vector.shape[:rank] if after else vector.shape[max(0, vector.ndim - rank) :]
+        extra = vector.ndim - rank
+        if own != shape or extra not in (0, 1):
+            wanted = f"{shape} + (k,)" if after else f"(k,) + {shape}"
+            side = "J @ v" if after else "u @ J"
+            raise ValueError(
+                f"{side} requires an operand of shape {shape} or {wanted} for a Jacobian of shape "
+                f"{self.out_shape} + {self.in_shape}, but got shape {vector.shape}."
+            )
+        tail = vector.shape[rank:] if after else vector.shape[:extra]
+        return vector, tail
+
+    def _product(self, vector: Any, tail: tuple[int, ...], *, left: bool) -> Any:
+        out_shape, in_shape = self.out_shape, self.in_shape
+        shapes = (tail, out_shape) if left else (in_shape, tail)
+        term = dense(*shapes)
+        result = (tail, in_shape) if left else (out_shape, tail)
+        if term is None:
+            dtype = jnp.promote_types(self.dtype, vector.dtype)
+            return lax.full((*result[0], *result[1]), 0, dtype)
+        piece = Piece(term, 1, len(self._arrays))
+        arrays = *self._arrays, lax.reshape(vector, term.coefficient_shape)
+
+        def build(tape: Recorder) -> Any:
+            if left:
+                return tape.compose((piece,), self._pieces, (tail, out_shape, in_shape))
+            return tape.compose(self._pieces, (piece,), (out_shape, in_shape, tail))
+
+        return self._evaluate(build, arrays, *result)
+
+    def _evaluate(self, build: Any, arrays: Any, out_shape: Any, in_shape: Any) -> Any:
+        """The dense array of the block that `build` records on a tape."""
+        tape = Recorder(reserved=len(arrays))
+        pieces = build(tape)
+        dtype = jnp.result_type(self.dtype, *(array.dtype for array in arrays))
+        shape = (*out_shape, *in_shape)
+        if not pieces:
+            return lax.full(shape, 0, dtype)
+        (piece,) = tape.densify(pieces, out_shape, in_shape)
+        slots = run(tape.steps, dtype, slots=dict(enumerate(arrays)))
+        if piece.slot is None:
+            return lax.full(shape, piece.scale, dtype)
+        result = scaled(slots[piece.slot], piece.scale, dtype)
+        return lax.convert_element_type(lax.reshape(result, shape), dtype)
+
+
+def _cast(array: Any, dtype: Any) -> Any:
+    if jnp.issubdtype(array.dtype, np.complexfloating) and not jnp.issubdtype(
+        dtype, np.complexfloating
+    ):
+        array = lax.real(array)
+    return lax.convert_element_type(array, dtype)
+
+
+@functools.lru_cache(maxsize=256)
+def _diagonal_term(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term:
+    """Picks the diagonal of the flattened block: (size,) <- out_shape + in_shape."""
+    same = reshape(out_shape, in_shape)
+    if same is None:
+        raise Unrepresentable("an empty block")
+    offset, strides = linear(same.out, out_shape)
+    flat = Affine(offset, tuple(sorted(strides.items())))
+    return canonical(Term(same.sizes, (flat,), same.out + same.inn, None))[0]  # type: ignore[index]

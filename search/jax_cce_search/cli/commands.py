@@ -1,0 +1,126 @@
+"""The commands optimize, explain and train-policy."""
+
+import argparse
+import dataclasses
+import json
+import sys
+from typing import Any
+
+import jax
+
+from jax_cce import registry
+from jax_cce_search.cli.answers import OK, WRONG_USAGE, Answer, CommandError
+from jax_cce_search.cli.registry_commands import SHORT_KEY
+from jax_cce_search.cli.targets import called_function
+from jax_cce_search.explaining.explain import explain
+from jax_cce_search.optimizing.optimize import optimize
+from jax_cce_search.optimizing.optimized import Optimized
+
+__all__ = [
+    "document_of",
+    "run_explain",
+    "run_optimize",
+    "run_train_policy",
+]
+
+
+# The commands.
+
+
+def run_optimize(options: argparse.Namespace) -> Answer:
+    with called_function(options) as (fun, how):
+        found = optimize(
+            fun,
+            **how,
+            cost=options.cost,
+            strategy=options.strategy,
+            budget=options.budget,
+            evaluations=options.evaluations,
+            seed=options.seed,
+            batch_size=options.batch_size,
+        )(*options.args)
+        if options.plot:
+            found.plot_search(options.plot)
+    entry = found.entry
+    answer = registry.default().found(
+        entry.key, entry.cost, device=entry.device, batch=entry.batch, vertices=entry.order
+    )
+    layer = answer[1] if answer else "memory"
+    if layer == "memory":
+        kept = "kept in this process only: set JAX_CCE_REGISTRY to a writable directory"
+    else:
+        kept = f"stored in the registry ({layer}) as {entry.key[:SHORT_KEY]}"
+    document = document_of(found) | {"layer": layer}
+    return Answer(document, f"{found}\n  {kept}")
+
+
+def document_of(found: Optimized) -> dict[str, Any]:
+    return {
+        "name": found.name,
+        "entry": dataclasses.asdict(found.entry),
+        "value": found.value,
+        "bound": found.bound,
+        "gap": found.gap,
+        "status": found.status,
+        "reference": dict(found.reference),
+        "times": dict(found.times),
+        "failures": dict(found.failures),
+        "improvements": [
+            {name: value for name, value in each._asdict().items() if name != "order"}
+            for each in found.improvements
+        ],
+        "seconds": found.seconds,
+        "evaluations": found.evaluations,
+        "interrupted": found.interrupted,
+    }
+
+
+def run_explain(options: argparse.Namespace) -> Answer:
+    with called_function(options) as (fun, how):
+        explanation = explain(fun, **how, order=options.order)(*options.args)
+        if options.draw:
+            explanation.draw(options.draw)
+
+    def pretty() -> Any:
+        from rich.markdown import Markdown
+
+        return Markdown(explanation.markdown())
+
+    if options.markdown:
+        return Answer(explanation.to_dict(), explanation.markdown())
+    return Answer(explanation.to_dict(), str(explanation), OK, pretty)
+
+
+def run_train_policy(options: argparse.Namespace) -> Answer:
+    from jax_cce_search.alphazero import configuration, trainer
+
+    told = options.coordinator, options.processes, options.process
+    if any(one is not None for one in told) and None in told:
+        raise CommandError(
+            WRONG_USAGE, "--coordinator, --processes and --process belong together: give all three."
+        )
+    try:
+        settings = configuration.load(options.config)
+    except (FileNotFoundError, ValueError) as error:
+        raise CommandError(WRONG_USAGE, str(error)) from error
+    jax.config.update("jax_num_cpu_devices", settings.devices)
+    if options.coordinator is not None:
+        jax.distributed.initialize(options.coordinator, options.processes, options.process)
+
+    def tell(metrics: trainer.Metrics) -> None:
+        if not sys.stderr.isatty() and jax.process_index() == 0:
+            print(json.dumps(metrics), file=sys.stderr, flush=True)
+
+    run = trainer.train(
+        settings, options.out, resume=options.resume, seconds=options.seconds, callback=tell
+    )
+    found = run.validate()
+    document = {"directory": str(run.directory), "iterations": run.iteration, **found}
+    text = f"{run.directory}/policy: {run.iteration} iterations in {run.seconds:.0f} s.\n"
+    if found:
+        text += (
+            f"Alone it costs {found['validation_to_markowitz']:.3f} of minimal Markowitz on graphs "
+            f"that it did not learn from, and less on {100 * found['validation_better']:.0f} %.\n"
+        )
+    text += f"Use it: JAX_CCE_POLICY={run.directory}/policy"
+    return Answer(document, text)

@@ -1,0 +1,248 @@
+"""The command line, `jax-cce`: optimise and explain functions, and look after the registry."""
+
+import argparse
+import contextlib
+import importlib.util
+import os
+import platform
+import sys
+import traceback
+import warnings
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+from jax_cce import jax_internals, registry
+from jax_cce.algebra import costs
+from jax_cce_search.cli.answers import INTERRUPTED, PROBLEMS, CommandError, say
+from jax_cce_search.cli.arguments import (
+    ARGS_HELP,
+    arguments_option,
+    budget_option,
+    integers_option,
+    order_option,
+)
+from jax_cce_search.cli.commands import run_explain, run_optimize, run_train_policy
+from jax_cce_search.cli.demo import run_demo
+from jax_cce_search.cli.registry_commands import (
+    export_orders,
+    import_orders,
+    list_orders,
+    prune_registry,
+    show_orders,
+    verify_registry,
+)
+from jax_cce_search.cli.targets import named_error
+from jax_cce_search.strategies import STRATEGIES
+
+__all__ = [
+    "main",
+]
+
+_CODES = """\
+exit codes: 0 all is well, 1 the operation found problems, 2 wrong usage, 3 the function failed.
+"""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Runs the command line.
+
+    Args:
+        argv: the arguments, without the name of the program; those of the process by default.
+
+    Returns:
+        The exit code: 0 all is well, 1 the operation found problems, 3 the user's function failed.
+
+    Raises:
+        SystemExit: with code 2 for wrong usage, and with code 0 after --help and --version.
+    """
+    parser = _parser()
+    options = parser.parse_args(argv)
+    try:
+        with _surroundings(options):
+            answer = options.command(options)
+        say(answer, as_json=options.json)
+        return answer.code
+    except BrokenPipeError:
+        # The reader has seen enough; nothing may be written at exit either.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return PROBLEMS
+    except KeyboardInterrupt:
+        print("jax-cce: interrupted", file=sys.stderr)
+        return INTERRUPTED
+    except Exception as error:
+        if options.traceback:
+            traceback.print_exc()
+        code = getattr(error, "code", PROBLEMS) if isinstance(error, CommandError) else PROBLEMS
+        message = str(error) if isinstance(error, CommandError) else named_error(error)
+        print(f"jax-cce: {message}", file=sys.stderr)
+        return code
+
+
+@contextlib.contextmanager
+def _surroundings(options: argparse.Namespace) -> Iterator[None]:
+    """What a command finds around it: the registry, warnings as lines, and a free stdout."""
+
+    def shown(message: Warning | str, *_: Any) -> None:
+        print(f"jax-cce: warning: {message}", file=sys.stderr)
+
+    old = os.environ.get("JAX_CCE_REGISTRY")
+    with contextlib.ExitStack() as stack:
+        stack.enter_context(warnings.catch_warnings())
+        warnings.simplefilter("always", registry.RegistryWarning)
+        warnings.showwarning = shown  # type: ignore[assignment]
+        if options.json:
+            # What the user's module prints must not come before the document.
+            stack.enter_context(contextlib.redirect_stdout(sys.stderr))
+        if getattr(options, "registry", None) is not None:
+            os.environ["JAX_CCE_REGISTRY"] = options.registry
+        try:
+            yield
+        finally:
+            if old is None:
+                os.environ.pop("JAX_CCE_REGISTRY", None)
+            else:
+                os.environ["JAX_CCE_REGISTRY"] = old
+
+
+def _parser() -> argparse.ArgumentParser:
+    raw = argparse.RawDescriptionHelpFormatter
+    parser = argparse.ArgumentParser(
+        prog="jax-cce",
+        description="Elimination orders for exact Jacobians in JAX.",
+        epilog=_CODES,
+        formatter_class=raw,
+    )
+    parser.add_argument("--version", action="version", version=_version())
+    common = argparse.ArgumentParser(add_help=False)
+    common.add_argument("--json", action="store_true", help="print one JSON document")
+    common.add_argument("--traceback", action="store_true", help="show where an error came from")
+    stored = argparse.ArgumentParser(add_help=False)
+    stored.add_argument(
+        "--registry",
+        metavar="PATH",
+        help="directory or URL in place of JAX_CCE_REGISTRY; 'off' for none",
+    )
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(name: str, command: Any, help: str, *parents: Any, to: Any = commands) -> Any:
+        made = to.add_parser(
+            name,
+            help=help,
+            description=help[0].upper() + help[1:] + ".",
+            parents=[common, *parents],
+            formatter_class=raw,
+            epilog=ARGS_HELP + "\n" + _CODES if "called" in parents_of(parents) else _CODES,
+        )
+        made.set_defaults(command=command)
+        return made
+
+    called = _called_parser()
+
+    def parents_of(parents: Sequence[Any]) -> list[str]:
+        return ["called" for parent in parents if parent is called]
+
+    made = add(
+        "optimize",
+        run_optimize,
+        "search for the best order of a function and store it",
+        called,
+        stored,
+    )
+    made.add_argument(
+        "--cost", default="runtime", choices=["runtime", *costs.COSTS], help="default: %(default)s"
+    )
+    made.add_argument(
+        "--strategy", default="portfolio", choices=[*STRATEGIES], help="default: %(default)s"
+    )
+    made.add_argument(
+        "--budget",
+        type=budget_option,
+        default=30.0,
+        metavar="SECONDS",
+        help="seconds to search, or 'none' for no limit; default: %(default)s",
+    )
+    made.add_argument("--evaluations", type=int, metavar="N", help="orders to look at, at most")
+    made.add_argument("--seed", type=int, default=0, metavar="N")
+    made.add_argument(
+        "--batch-size", type=int, metavar="N", help="time under jax.vmap over so many points"
+    )
+    made.add_argument("--plot", metavar="PATH", help="draw the best cost over time into a file")
+
+    made = add("explain", run_explain, "report how a Jacobian is computed, and why", called, stored)
+    made.add_argument(
+        "--order", type=order_option, default="auto", help="a name, or vertices as in 2,0,1"
+    )
+    made.add_argument("--markdown", action="store_true", help="print the report in Markdown")
+    made.add_argument("--draw", metavar="PATH", help="draw the graph into a file")
+
+    made = add("train-policy", run_train_policy, "train a policy for the strategy 'alphazero'")
+    made.add_argument(
+        "--config", required=True, metavar="FILE", help="a TOML file, or the name of a shipped one"
+    )
+    made.add_argument("--out", required=True, metavar="DIRECTORY", help="where its files go")
+    made.add_argument("--resume", action="store_true", help="go on from the checkpoint there")
+    made.add_argument("--seconds", type=float, metavar="S", help="stop after an iteration by then")
+    made.add_argument(
+        "--coordinator", metavar="HOST:PORT", help="train on several processes, which meet there"
+    )
+    made.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    made.add_argument("--process", type=int, metavar="I", help="which of them this one is, from 0")
+
+    group = commands.add_parser("registry", help="look after the stored orders")
+    sub = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    made = add("list", list_orders, "list the stored orders", stored, to=sub)
+    made.add_argument("--cost", help="only those for this cost")
+    made = add("show", show_orders, "show all that is stored for one function", stored, to=sub)
+    made.add_argument("key", metavar="KEY", help="a key, or a unique beginning of one")
+    add("verify", verify_registry, "check every file of the registry", stored, to=sub)
+    made = add("export", export_orders, "write the stored orders into one file", stored, to=sub)
+    made.add_argument("path", metavar="PATH")
+    made.add_argument("--key", help="only those of the function with this key")
+    made.add_argument("--cost", help="only those for this cost")
+    made = add("import", import_orders, "store the orders of an exported file", stored, to=sub)
+    made.add_argument("path", metavar="PATH")
+    made = add("prune", prune_registry, "remove superseded and damaged files", stored, to=sub)
+    made.add_argument(
+        "--older-than-days", type=float, metavar="N", help="remove entries that are older, too"
+    )
+    made.add_argument("--keep-superseded", action="store_true")
+    made.add_argument("--keep-damaged", action="store_true")
+    made.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+    add("demo", run_demo, "show that an order is found once and used by a second process")
+    return parser
+
+
+def _called_parser() -> argparse.ArgumentParser:
+    """The options that say what is differentiated."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "target", metavar="MODULE:FUNCTION", help="or path/to/file.py:function; attributes by dots"
+    )
+    parser.add_argument(
+        "--args",
+        type=arguments_option,
+        action="extend",
+        default=[],
+        metavar="ARGS",
+        help="arguments of the function, see below",
+    )
+    parser.add_argument(
+        "--argnums", type=integers_option, default=0, metavar="N[,N]", help="default: %(default)s"
+    )
+    parser.add_argument("--format", default="dense", choices=["dense", "bcoo", "structured"])
+    parser.add_argument("--x64", action="store_true", help="switch on JAX's 64-bit types")
+    parser.add_argument("--has-aux", action="store_true", help="as for jax_cce.jacobian")
+    parser.add_argument("--holomorphic", action="store_true", help="as for jax_cce.jacobian")
+    parser.add_argument("--allow-int", action="store_true", help="as for jax_cce.jacobian")
+    return parser
+
+
+def _version() -> str:
+    version = importlib.metadata.version("jax-cross-country")
+    return (
+        f"jax-cce {version} (jax {jax_internals.jax_version()}, Python {platform.python_version()})"
+    )
+
+
+if __name__ == "__main__":
+    sys.exit(main())

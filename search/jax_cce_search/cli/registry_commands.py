@@ -1,0 +1,127 @@
+"""The commands that look after the registry."""
+
+import argparse
+import dataclasses
+from typing import Any
+
+from jax_cce import registry
+from jax_cce.registry import StoredOrder
+from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError
+from jax_cce_search.cli.targets import counted, few
+from jax_cce_search.explaining.reports import aligned
+
+__all__ = [
+    "SHORT_KEY",
+    "export_orders",
+    "import_orders",
+    "list_orders",
+    "prune_registry",
+    "show_orders",
+    "verify_registry",
+]
+SHORT_KEY = 12
+
+
+def list_orders(options: argparse.Namespace) -> Answer:
+    entries = registry.list(cost=options.cost)
+    header = ("key", "name", "cost", "value", "bound", "strategy", "device", "created")
+    rows = [
+        (
+            entry.key[:SHORT_KEY],
+            entry.name,
+            entry.cost,
+            _amount(entry, entry.value),
+            "" if entry.bound is None else _amount(entry, entry.bound),
+            entry.strategy,
+            entry.device or "",
+            entry.created[:19].replace("T", " "),
+        )
+        for entry in entries
+    ]
+
+    def pretty() -> Any:
+        from rich import box
+        from rich.table import Table
+        from rich.text import Text
+
+        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+        columns = zip(header, zip(*rows, strict=True), strict=True)
+        shown = {name: cells for name, cells in columns if any(cells)}
+        if "created" in shown:
+            shown["created"] = tuple(cell[: len("2026-01-01")] for cell in shown["created"])
+        for name in shown:
+            # On a narrow terminal the rest is shortened; half a key or cost would be of no use.
+            whole = name in ("key", "value", "bound", "created")
+            justify: Any = "right" if name in ("value", "bound") else "left"
+            table.add_column(name, no_wrap=whole, overflow="ellipsis", justify=justify)
+        for row in zip(*shown.values(), strict=True):
+            table.add_row(*map(Text, row))
+        return table
+
+    text = "\n".join(aligned(header, rows)) if rows else "The registry holds no orders."
+    document = {"entries": [dataclasses.asdict(entry) for entry in entries]}
+    return Answer(document, text, OK, pretty if rows else None)
+
+
+def _amount(entry: StoredOrder, amount: float) -> str:
+    return f"{amount:.3g} s" if entry.cost == "runtime" else f"{amount:,.0f}"
+
+
+def show_orders(options: argparse.Namespace) -> Answer:
+    entries = [entry for entry in registry.list() if entry.key.startswith(options.key.lower())]
+    keys = sorted({entry.key for entry in entries})
+    if not keys:
+        raise CommandError(
+            PROBLEMS,
+            f"no key in the registry begins with {options.key!r}. "
+            "`jax-cce registry list` shows what there is.",
+        )
+    if len(keys) > 1:
+        raise CommandError(
+            PROBLEMS,
+            f"{len(keys)} keys begin with {options.key!r}: "
+            f"{few([key[:SHORT_KEY] for key in keys])}. Give more digits.",
+        )
+    parts = []
+    for entry in entries:
+        facts = dataclasses.asdict(entry)
+        facts["order"] = " ".join(map(str, entry.order)) or "(nothing to eliminate)"
+        for name in ("times", "versions"):
+            facts[name] = ", ".join(f"{key} {value}" for key, value in facts[name].items())
+        lines = [f"{name}: {value}" for name, value in facts.items() if value not in (None, "")]
+        parts.append("\n".join(lines))
+    document = {"entries": [dataclasses.asdict(entry) for entry in entries]}
+    return Answer(document, "\n\n".join(parts))
+
+
+def verify_registry(options: argparse.Namespace) -> Answer:
+    problems = registry.verify()
+    found = f"{counted(len(problems), 'problem')} found."
+    text = "\n".join([*problems, found if problems else "All files are sound."])
+    return Answer({"problems": problems}, text, PROBLEMS if problems else OK)
+
+
+def export_orders(options: argparse.Namespace) -> Answer:
+    count = registry.export(options.path, key=options.key, cost=options.cost)
+    return Answer(
+        {"path": options.path, "exported": count},
+        f"{counted(count, 'entry', 'entries')} written to {options.path}.",
+    )
+
+
+def import_orders(options: argparse.Namespace) -> Answer:
+    count = registry.import_(options.path)
+    document = {"path": options.path, "stored": count}
+    return Answer(document, f"{counted(count, 'entry', 'entries')} stored, new or better.")
+
+
+def prune_registry(options: argparse.Namespace) -> Answer:
+    removed = registry.prune(
+        older_than_days=options.older_than_days,
+        superseded=not options.keep_superseded,
+        damaged=not options.keep_damaged,
+        dry_run=options.dry_run,
+    )
+    done = "would be removed" if options.dry_run else "removed"
+    document = {"removed": removed, "dry_run": options.dry_run}
+    return Answer(document, "\n".join([*removed, f"{counted(len(removed), 'file')} {done}."]))

@@ -1,0 +1,1 @@
+"""Explaining: how a Jacobian is computed, what it costs and why."""

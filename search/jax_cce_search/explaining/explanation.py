@@ -1,0 +1,269 @@
+"""`explain`: how the Jacobian of a function is computed, what it costs and why, as a report."""
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+from jax_cce.planning.plans import Plan
+from jax_cce.registry import StoredOrder
+from jax_cce_search.explaining.reports import Section
+from jax_cce_search.game.problem import Problem
+from jax_cce_search.pictures import drawing
+from jax_cce_search.pictures.curves import plot_search
+from jax_cce_search.searching import Budget, Search
+from jax_cce_search.strategies import NEED_MATRIX, STRATEGIES
+
+__all__ = [
+    "IN_USE",
+    "MEASURES",
+    "Edge",
+    "Eliminated",
+    "Explanation",
+]
+
+IN_USE = "in use"
+
+MEASURES = ("multiplications", "nonunit_multiplications", "flops", "bytes")
+# A longer list of edges is cut in what is printed; the attributes hold all of them.
+_MOST_PRINTED = 20
+
+
+class Eliminated(NamedTuple):
+    """What the elimination of one vertex costs.
+
+    Attributes:
+        vertex: its number, as in `Plan.order`.
+        flops: additions and multiplications that are executed for it.
+        multiplications: products of two coefficients, in the published convention.
+        primitive: the primitive that computes the vertex.
+        shape: the vertex's shape.
+        line: where the user wrote that, "file:line (function)"; "" where that is unknown.
+    """
+
+    vertex: int
+    flops: int
+    multiplications: int
+    primitive: str
+    shape: tuple[int, ...]
+    line: str
+
+
+class Edge(NamedTuple):
+    """An edge of the graph that is worth a look.
+
+    Attributes:
+        source: the variable differentiated by: "x0" for the first input, "v3" for vertex 3.
+        target: the variable that is differentiated.
+        shape: of the local Jacobian, target.shape + source.shape.
+        primitive: the primitive that computes the target.
+        line: where the user wrote that, "file:line (function)"; "" where that is unknown.
+    """
+
+    source: str
+    target: str
+    shape: tuple[int, ...]
+    primitive: str
+    line: str
+
+
+@dataclass(frozen=True, eq=False)
+class Explanation:
+    """How a Jacobian is computed, what it costs and why.
+
+    `str` makes a plain report of it, `markdown` one in Markdown, and notebooks show it in HTML.
+
+    Attributes:
+        plan: the plan that is carried out.
+        name: the function's name.
+        key: the function's key in the registry.
+        num_vertices: the number of vertices.
+        num_edges: the number of edges, each a local Jacobian.
+        structures: for each structure of local Jacobians the number of edges that have it, the
+            most frequent first (see `structure_name`).
+        costs: for forward, reverse and minimal Markowitz order, and under "in use" for the plan,
+            the cost in each measure of `Plan.cost`. A function that is defined in reverse order
+            only has no others.
+        bound: how many multiplications every order takes at least; None where that is unknown.
+        source: where the order comes from (see `Plan.source`).
+        entry: what the registry holds, where the order comes from there.
+        dearest: the ten eliminations that execute the most operations, the dearest first.
+        assembly: operations executed after the last elimination, to form the returned blocks.
+        operators: edges whose local Jacobian has no structured form, and is applied to columns
+            or rows instead.
+        dense: edges whose local Jacobian is held as one dense matrix of several rows and columns.
+    """
+
+    plan: Plan = field(repr=False)
+    name: str
+    key: str
+    num_vertices: int
+    num_edges: int
+    structures: Mapping[str, int]
+    costs: Mapping[str, Mapping[str, int]]
+    bound: int | None
+    source: str
+    entry: StoredOrder | None = field(repr=False)
+    dearest: tuple[Eliminated, ...] = field(repr=False)
+    assembly: int = field(repr=False)
+    operators: tuple[Edge, ...] = field(repr=False)
+    dense: tuple[Edge, ...] = field(repr=False)
+
+    def __str__(self) -> str:
+        """The report as plain text."""
+        return "\n\n".join(part.text() for part in _parts(self)) + "\n"
+
+    def markdown(self) -> str:
+        """The report in Markdown."""
+        return "\n\n".join(part.markdown() for part in _parts(self)) + "\n"
+
+    def _repr_html_(self) -> str:
+        return "\n".join(part.html() for part in _parts(self))
+
+    def to_dict(self) -> dict[str, Any]:
+        """The report as dictionaries, lists, text and numbers, as JSON has them."""
+        plan, entry = self.plan, self.entry
+        return {
+            "name": self.name,
+            "key": self.key,
+            "num_vertices": self.num_vertices,
+            "num_edges": self.num_edges,
+            "order": list(plan.order),
+            "source": self.source,
+            "method": plan.method,
+            "entries": plan.entries,
+            "structures": dict(self.structures),
+            "costs": {name: dict(costs) for name, costs in self.costs.items()},
+            "bound": self.bound,
+            "entry": None if entry is None else dataclasses.asdict(entry),
+            "dearest": [each._asdict() | {"shape": list(each.shape)} for each in self.dearest],
+            "assembly": self.assembly,
+            "operators": [each._asdict() | {"shape": list(each.shape)} for each in self.operators],
+            "dense": [each._asdict() | {"shape": list(each.shape)} for each in self.dense],
+        }
+
+    def draw(self, path: Any = None) -> Any:
+        """Draws the graph; see `jax_cce_search.pictures.drawing.draw`."""
+
+        return drawing.draw(self.name, self.plan, path)
+
+    def plot_search(
+        self, path: Any = None, *, cost: str = "multiplications", seconds: float = 5.0
+    ) -> Any:
+        """Lets every strategy search for an order, and draws the best cost over time of each.
+
+        Args:
+            path: where to save the picture; see `jax_cce_search.pictures.curves.plot_search`.
+            cost: a measure of `jax_cce.Plan.cost`.
+            seconds: how long each strategy may search.
+        """
+
+        curves = {}
+        for name, strategy in STRATEGIES.items():
+            problem = Problem.of(self.plan.graph, cost)
+            search = Search(problem, Budget(seconds), strategy=name)
+            if problem.is_compilable or name not in NEED_MATRIX:
+                strategy(search)
+            curves[name] = search.improvements
+        return plot_search(curves, path)
+
+
+def _parts(e: Explanation) -> list[Section]:
+    parts = [
+        Section(
+            f"Jacobian of {e.name}",
+            (
+                f"graph: {e.num_vertices:,} vertices, {e.num_edges:,} edges"
+                + (", small arrays taken apart" if e.plan.entries else ""),
+                "local Jacobians: "
+                + (", ".join(f"{many:,} {kind}" for kind, many in e.structures.items()) or "none"),
+                *_origin(e),
+                f"lower bound: {_bounded(e)}",
+                f"key: {e.key}",
+            ),
+        ),
+        Section(
+            "Cost by order",
+            header=("order", *(measure.replace("_", " ") for measure in MEASURES)),
+            rows=tuple(
+                (name, *(f"{cost[measure]:,}" for measure in MEASURES))
+                for name, cost in e.costs.items()
+            ),
+        ),
+    ]
+    if e.dearest:
+        note = f"{e.assembly:,} flops more assemble the result" if e.assembly else ""
+        parts.append(
+            Section(
+                "Dearest eliminations",
+                (note,) if note else (),
+                ("vertex", "flops", "multiplications", "primitive", "shape", "source"),
+                tuple(
+                    (
+                        f"v{each.vertex}",
+                        f"{each.flops:,}",
+                        f"{each.multiplications:,}",
+                        each.primitive,
+                        str(list(each.shape)),
+                        each.line or "unknown",
+                    )
+                    for each in e.dearest
+                ),
+            )
+        )
+    if e.operators:
+        parts.append(_edges("Operators, applied to columns or rows", e.operators))
+    if e.dense:
+        parts.append(_edges("Dense local Jacobians", e.dense))
+    return parts
+
+
+def _origin(e: Explanation) -> list[str]:
+    plan, entry = e.plan, e.entry
+    lines = []
+    if plan.method != "elimination":
+        lines.append(
+            f"runs as jax.{plan.method}, which was measured to be faster on this device; the "
+            "costs of the order in use are those of the same mode by elimination"
+        )
+    elif plan.graph.only_rows:
+        lines.append("order: reverse, the only one in which this function's Jacobian is defined")
+    if entry is None:
+        lines.append(f"order from: {e.source}")
+    else:
+        where = f"order from: registry ({e.source})"
+        value = f"{entry.value:.3g} s" if entry.cost == "runtime" else f"{entry.value:,.0f}"
+        details = [f"{entry.cost} {value}"]
+        details += [f"found by {entry.strategy}"] if entry.strategy else []
+        details += [f"on {entry.device}"] if entry.device else []
+        details += [f"for batches of {entry.batch}"] if entry.batch else []
+        details += [entry.created[:19].replace("T", " ")] if entry.created else []
+        lines.append(f"{where}: {', '.join(details)}")
+    return lines
+
+
+def _bounded(e: Explanation) -> str:
+    if e.bound is None:
+        return "not known"
+    used = e.costs[IN_USE]["multiplications"]
+    if used <= e.bound:
+        return f"{e.bound:,} multiplications, so the order in use is optimal in this measure"
+    return (
+        f"{e.bound:,} multiplications, so the order in use takes at most "
+        f"{100 * (used / e.bound - 1):.1f} % more than the best"
+    )
+
+
+def _edges(title: str, edges: Sequence[Edge]) -> Section:
+    rows = tuple(
+        (
+            f"{each.source} -> {each.target}",
+            str(list(each.shape)),
+            each.primitive,
+            each.line or "unknown",
+        )
+        for each in edges[:_MOST_PRINTED]
+    )
+    left = len(edges) - len(rows)
+    lines = (f"the first {len(rows)} of {len(edges):,}",) if left else ()
+    return Section(title, lines, ("edge", "shape", "primitive", "source"), rows)

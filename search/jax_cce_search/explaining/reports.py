@@ -1,0 +1,92 @@
+"""Reports as plain text, Markdown and HTML."""
+
+import html
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+__all__ = [
+    "Section",
+    "aligned",
+]
+
+
+@dataclass(frozen=True)
+class Section:
+    """A part of a report: lines of text under a heading, then perhaps a table."""
+
+    title: str
+    lines: tuple[str, ...] = ()
+    header: tuple[str, ...] = ()
+    rows: tuple[tuple[str, ...], ...] = ()
+
+    def text(self) -> str:
+        lines = [self.title, *(f"  {line}" for line in self.lines)]
+        if self.rows:
+            lines += [f"  {line}" for line in aligned(self.header, self.rows)]
+        return "\n".join(lines)
+
+    def markdown(self) -> str:
+        lines = [f"### {_in_markdown(self.title)}"]
+        if self.lines:
+            lines += ["", *(f"- {_in_markdown(line)}" for line in self.lines)]
+        if self.rows:
+            right = _is_numeric(self.rows)
+            lines += ["", _row(self.header), _row("--:" if each else "---" for each in right)]
+            lines += [_row(map(_in_markdown, row)) for row in self.rows]
+        return "\n".join(lines)
+
+    def html(self) -> str:
+        parts = [f"<h4>{html.escape(self.title)}</h4>"]
+        if self.lines:
+            items = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)
+            parts.append(f"<ul>{items}</ul>")
+        if self.rows:
+            head = "".join(f"<th>{html.escape(each)}</th>" for each in self.header)
+            right = [
+                ' style="text-align: right"' if each else "" for each in _is_numeric(self.rows)
+            ]
+            body = "".join(
+                "<tr>"
+                + "".join(
+                    f"<td{style}>{html.escape(each)}</td>"
+                    for style, each in zip(right, row, strict=True)
+                )
+                + "</tr>"
+                for row in self.rows
+            )
+            parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        return "".join(parts)
+
+
+def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
+    """A table as lines of plain text, its columns of numbers flush right."""
+    table = [tuple(header), *rows]
+    widths = [max(map(len, column)) for column in zip(*table, strict=True)]
+    right = _is_numeric(rows)
+    return [
+        "  ".join(
+            cell.rjust(width) if flush else cell.ljust(width)
+            for cell, width, flush in zip(row, widths, right, strict=True)
+        ).rstrip()
+        for row in table
+    ]
+
+
+def _is_numeric(rows: Sequence[Sequence[str]]) -> list[bool]:
+    """For each column whether all its cells are numbers."""
+    return [
+        all(not cell or (cell[0].isdigit() and cell[-1] in "0123456789%s") for cell in column)
+        for column in zip(*rows, strict=True)
+    ]
+
+
+def _row(cells: Any) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
+def _in_markdown(text: str) -> str:
+    # What a function or a file is called must not turn into markup.
+    for sign in "\\`*_{}[]<>|#":
+        text = text.replace(sign, f"\\{sign}")
+    return text

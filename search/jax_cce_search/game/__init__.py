@@ -1,0 +1,1 @@
+"""The game of eliminating vertices, compiled: states, moves, bounds and reductions."""

@@ -1,0 +1,1 @@
+"""Optimizing: searching for the best order of a function, and storing it."""

@@ -1,0 +1,218 @@
+"""`optimize`: the search for the best known order of a function, and what it found."""
+
+import concurrent.futures
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+from jax_cce.algebra import costs
+from jax_cce.graph.building import Graph
+from jax_cce.registry import Registry
+from jax_cce_search.game.problem import Problem
+from jax_cce_search.optimizing.jobs import Job, Request
+from jax_cce_search.optimizing.optimized import Optimized
+from jax_cce_search.progress import shown
+from jax_cce_search.searching import Budget, Improvement, Search
+from jax_cce_search.strategies import named
+
+__all__ = [
+    "find_order",
+    "optimize",
+    "optimize_many",
+]
+
+
+def optimize(
+    fun: Callable[..., Any],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    format: str = "dense",
+    cost: str = "runtime",
+    strategy: str = "portfolio",
+    budget: float | None = 30.0,
+    evaluations: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    entries: bool | None = None,
+    executor: concurrent.futures.Executor | None = None,
+    registry: Registry | None = None,
+    callback: Callable[[Improvement], Any] | None = None,
+    progress: bool | None = None,
+) -> Callable[..., Optimized]:
+    """Searches for the best elimination order of a function and stores it.
+
+    From then on `jax_cce.jacobian(fun)` uses it, in this process and in later ones, for arguments
+    of the same shapes and dtypes.
+
+    Args:
+        fun: as for `jax_cce.jacobian`, and so are the next four and `format`.
+        argnums: see there.
+        has_aux: see there.
+        holomorphic: see there.
+        allow_int: see there.
+        format: see there.
+        cost: "runtime": the best orders by count are compiled and timed on the present device
+            together with `jax.jacfwd` and `jax.jacrev`, and the fastest is stored for this kind of
+            device; if that is one of JAX's modes, it is what runs. Or a measure of
+            `jax_cce.Plan.cost`, which needs shapes only.
+        strategy: "portfolio", or one of "forward", "reverse", "markowitz",
+            "relative_markowitz", "minimum_fill", "beam", "annealing", "windows",
+            "branch_and_bound", "alphazero". The last one plays with a learned policy and then
+            trains it on this function for as long as the budget lasts; the environment variable
+            `JAX_CCE_POLICY` names the file of another policy than the one that comes with the
+            package.
+        budget: seconds to search; None for as long as it takes, where the strategy ends by itself.
+            For "runtime" half of it goes into the search and the other half bounds the timing.
+        evaluations: number of orders to look at, for the same result on every machine.
+        seed: seeds the random numbers.
+        batch_size: time under `jax.vmap` over so many points, for "runtime": the differentiated
+            arguments are repeated along a new leading axis.
+        entries: whether small arrays are taken apart; None for whichever is cheaper.
+        executor: where searches with different seeds run side by side: any
+            `concurrent.futures.Executor` of processes, or that of `dask.distributed` or Ray.
+        registry: where the result is stored; `jax_cce.registry.default()` unless given.
+        callback: called with each `Improvement`; ends the search where it returns True. With an
+            executor it is called when a search comes back.
+        progress: whether to show a line of progress; None for on a terminal, above two seconds.
+
+    Returns:
+        A function with the arguments of `fun` that returns an `Optimized`. An interrupt from the
+        keyboard ends the search, not the function.
+
+    Raises:
+        ValueError: for unknown names, a function defined in reverse order only, and budgets that
+            are negative or without any end.
+
+    Example:
+        >>> import jax, jax.numpy as jnp, jax_cce
+        >>> f = lambda x, y: (jnp.sin(x * y) * x, jnp.exp(x * y) / y)
+        >>> found = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
+        >>> found.value, found.status
+        (6, 'optimal')
+    """
+
+    def optimize_fun(*args: Any, **kwargs: Any) -> Optimized:
+        (found,) = optimize_many(
+            [(fun, args, kwargs)],
+            argnums,
+            has_aux,
+            holomorphic,
+            allow_int,
+            format=format,
+            cost=cost,
+            strategy=strategy,
+            budget=budget,
+            evaluations=evaluations,
+            seed=seed,
+            batch_size=batch_size,
+            entries=entries,
+            executor=executor,
+            registry=registry,
+            callback=callback,
+            progress=progress,
+        )
+        return found
+
+    return optimize_fun
+
+
+def optimize_many(
+    calls: Iterable[tuple[Any, ...]],
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    format: str = "dense",
+    cost: str = "runtime",
+    strategy: str = "portfolio",
+    budget: float | None = 30.0,
+    evaluations: int | None = None,
+    seed: int = 0,
+    batch_size: int | None = None,
+    entries: bool | None = None,
+    executor: concurrent.futures.Executor | None = None,
+    registry: Registry | None = None,
+    callback: Callable[[Improvement], Any] | None = None,
+    progress: bool | None = None,
+) -> list[Optimized]:
+    """`optimize` for a list of functions; with an executor all of them are searched side by side.
+
+    Args:
+        calls: tuples of a function and its positional arguments, (fun, args), or with keyword
+            arguments too, (fun, args, kwargs).
+        argnums: as for `optimize`, and so is all else; `budget` is that of each function.
+        has_aux: see there.
+        holomorphic: see there.
+        allow_int: see there.
+        format: see there.
+        cost: see there.
+        strategy: see there.
+        budget: see there.
+        evaluations: see there.
+        seed: see there.
+        batch_size: see there.
+        entries: see there.
+        executor: see there.
+        registry: see there.
+        callback: see there.
+        progress: see there.
+    """
+    if cost != "runtime":
+        costs.check(cost)
+    named(strategy)
+    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
+        raise ValueError(f"batch_size must be a positive integer, but got {batch_size!r}.")
+    limits = Budget(budget, evaluations)
+    task = Request(
+        {
+            "argnums": argnums,
+            "has_aux": has_aux,
+            "holomorphic": holomorphic,
+            "allow_int": allow_int,
+            "format": format,
+        },
+        cost,
+        strategy,
+        limits,
+        seed,
+        batch_size,
+        entries,
+        registry,
+        callback,
+        progress,
+    )
+    prepared = [Job(task, *call) for call in calls]
+    if executor is None:
+        for job in prepared:
+            job.search()
+    else:
+        pending = [(job, job.submit(executor)) for job in prepared]
+        for job, futures in pending:
+            job.gather(futures)
+    return [job.finish() for job in prepared]
+
+
+def find_order(graph: Graph, cost: str, strategy: str, seconds: float) -> tuple[int, ...]:
+    """The best order of a graph that a strategy finds in so many seconds.
+
+    Args:
+        graph: the graph.
+        cost: a measure (see `jax_cce.Plan.cost`).
+        strategy: the name of a strategy.
+        seconds: the budget; the strategy's first order is returned even if it takes longer.
+
+    Returns:
+        Vertices numbered as in `Plan.order`.
+    """
+    problem = Problem.of(graph, cost)
+    search = Search(problem, Budget(seconds), strategy=strategy)
+    with shown([search], seconds, None):
+        named(strategy)(search)
+    if search.best is None:
+        search.offer(problem.vertices[::-1])
+    assert search.best is not None
+    first = graph.program.first_computed
+    return tuple(vertex - first for vertex in problem.full(search.best))

@@ -1,0 +1,29 @@
+"""Figures on a canvas in memory, and files of them."""
+
+import importlib
+from typing import Any
+
+__all__ = [
+    "new_figure",
+    "saved",
+]
+
+
+def new_figure(size: tuple[float, float]) -> Any:
+    try:
+        figure = importlib.import_module("matplotlib.figure")
+        agg = importlib.import_module("matplotlib.backends.backend_agg")
+    except ImportError as error:
+        raise ImportError(
+            "Pictures need matplotlib, which was not found. Install it: "
+            "pip install jax-cross-country[plot]"
+        ) from error
+    made = figure.Figure(figsize=size, layout="constrained")
+    agg.FigureCanvasAgg(made)
+    return made
+
+
+def saved(figure: Any, path: Any) -> Any:
+    if path is not None:
+        figure.savefig(path, dpi=150)
+    return figure

@@ -1,0 +1,209 @@
+"""One search under way: its budget, its random numbers, and the best order so far.
+
+A strategy is a function of a `Search`. It offers orders as it finds them, counts what it evaluates,
+and returns when `Search.over` says so or when it has nothing left to try. With a seed and a budget
+of evaluations it does the same every time; a budget of seconds is as exact as the clock.
+"""
+
+import time
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from jax_cce_search.game.problem import Problem
+
+__all__ = [
+    "Budget",
+    "Improvement",
+    "Search",
+    "Strategy",
+]
+
+
+_TICK = 0.1
+
+
+class Improvement(NamedTuple):
+    """A best-so-far order, as callbacks get it.
+
+    Attributes:
+        cost: what the order costs.
+        order: the vertices, those included that the reduction eliminated.
+        seconds: since the search began.
+        evaluations: orders evaluated until then.
+        strategy: the name of the strategy that found it.
+    """
+
+    cost: int
+    order: tuple[int, ...]
+    seconds: float
+    evaluations: int
+    strategy: str
+
+
+@dataclass(frozen=True)
+class Budget:
+    """How long a search may take; whatever is used up first ends it.
+
+    Attributes:
+        seconds: wall time; None for no limit.
+        evaluations: number of orders looked at, in full or in part; None for no limit.
+    """
+
+    seconds: float | None = None
+    evaluations: int | None = None
+
+    def __post_init__(self) -> None:
+        for name in ("seconds", "evaluations"):
+            value = getattr(self, name)
+            if value is not None and not value >= 0:
+                raise ValueError(f"{name} must be at least 0, but got {value!r}.")
+
+
+@dataclass
+class Search:
+    """The state of a search.
+
+    Attributes:
+        problem: what is searched.
+        budget: when to stop.
+        seed: seeds `random`.
+        on_improvement: called with each new best; the search ends where it returns True.
+        on_tick: called every now and then.
+        seconds_spent: wall time until the search was last asked whether it is over.
+        strategy: the name of the strategy at work.
+        best: the best order of the problem's vertices so far; None before the first.
+        cost: what it costs.
+        evaluations: orders looked at so far.
+        improvements: all best-so-far orders.
+        bound: what every order costs at least, as far as it is proven.
+    """
+
+    problem: Problem
+    budget: Budget = field(default_factory=Budget)
+    seed: int = 0
+    on_improvement: Callable[[Improvement], Any] | None = None
+    strategy: str = ""
+    on_tick: Callable[["Search"], None] | None = None
+    seconds_spent: float = 0.0
+    best: tuple[int, ...] | None = None
+    cost: int = 1 << 62
+    evaluations: int = 0
+    improvements: list[Improvement] = field(default_factory=list)
+    bound: int = 0
+
+    def __post_init__(self) -> None:
+        self.bound = self.problem.bound
+        self.random = np.random.default_rng(self.seed)
+        self._stopped = False
+        self._ticked = 0.0
+        self.begin()
+
+    def begin(self) -> None:
+        """Starts the clock anew."""
+        self._begin = time.perf_counter()
+
+    @property
+    def seconds(self) -> float:
+        """Wall time since the search began."""
+        return time.perf_counter() - self._begin
+
+    @property
+    def is_optimal(self) -> bool:
+        """Whether the best order is proven to be one."""
+        return self.best is not None and self.cost <= self.bound
+
+    def over(self) -> bool:
+        """Whether the strategy must return: the budget is used up, or nothing can be better."""
+        limit, most = self.budget.seconds, self.budget.evaluations
+        seconds = self.seconds_spent = self.seconds
+        if self.on_tick is not None and seconds > self._ticked + _TICK:
+            self._ticked = seconds
+            self.on_tick(self)
+        return (
+            self._stopped
+            or self.is_optimal
+            or (limit is not None and seconds >= limit)
+            or (most is not None and self.evaluations >= most)
+        )
+
+    def allowed(self, wanted: int) -> int:
+        """How many of so many evaluations the budget still allows."""
+        most = self.budget.evaluations
+        return wanted if most is None else max(0, min(wanted, most - self.evaluations))
+
+    def offer(self, order: Sequence[int], cost: int | None = None) -> bool:
+        """Takes note of an order of the problem's vertices; whether it is the best so far.
+
+        Args:
+            order: the vertices.
+            cost: what it costs, the prefix included; evaluated where it is not given.
+        """
+        if cost is None:
+            cost = self.problem.evaluate(order)
+            self.evaluations += 1
+        if self.best is not None and cost >= self.cost:
+            return False
+        self.best, self.cost = tuple(map(int, order)), int(cost)
+        found = Improvement(
+            self.cost,
+            self.problem.full(self.best),
+            self.seconds,
+            self.evaluations,
+            self.strategy,
+        )
+        self.improvements.append(found)
+        if self.on_improvement is not None and self.on_improvement(found) is True:
+            self._stopped = True
+        return True
+
+    def prove(self, bound: int) -> None:
+        """Takes note of a proven lower bound."""
+        self.bound = max(self.bound, bound)
+
+    def stop(self) -> None:
+        """Ends the search at its next look at `over`."""
+        self._stopped = True
+
+    def part(
+        self,
+        strategy: str,
+        *,
+        seconds: float | None = None,
+        evaluations: int | None = None,
+    ) -> "Part":
+        """A part of this search with a smaller budget of its own, to run another strategy in."""
+        return Part(self, strategy, seconds, evaluations)
+
+
+class Part:
+    """Narrows the budget of a search for as long as it is entered."""
+
+    def __init__(
+        self, search: Search, strategy: str, seconds: float | None, evaluations: int | None
+    ) -> None:
+        self._search, self._strategy = search, strategy
+        self._outer = search.budget, search.strategy
+        self._budget = Budget(
+            _least(search.budget.seconds, None if seconds is None else search.seconds + seconds),
+            _least(
+                search.budget.evaluations,
+                None if evaluations is None else search.evaluations + evaluations,
+            ),
+        )
+
+    def __enter__(self) -> Search:
+        self._search.budget, self._search.strategy = self._budget, self._strategy
+        return self._search
+
+    def __exit__(self, *_: object) -> None:
+        self._search.budget, self._search.strategy = self._outer
+
+
+def _least(*limits: Any) -> Any:
+    return min((limit for limit in limits if limit is not None), default=None)
+
+
+Strategy = Callable[[Search], None]
