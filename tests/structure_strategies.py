@@ -67,7 +67,7 @@ def place(term: Term | None, coefficient: np.ndarray, shape: Shape) -> np.ndarra
     if term is not None:
         flat = np.zeros(term.sizes, int)
         for extent, position in zip(
-            shape, positions_of(term.out + term.inn, term.sizes, term.lookups), strict=True
+            shape, positions_of(term.out_map + term.in_map, term.sizes, term.lookups), strict=True
         ):
             assert ((position >= 0) & (position < extent)).all()
             flat = flat * extent + position

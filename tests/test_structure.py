@@ -29,6 +29,7 @@ from structure_strategies import (
 
 from jax_cce.algebra import blocks, composition, steps, terms
 from jax_cce.algebra.composition import Product
+from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 
@@ -113,8 +114,8 @@ def test_the_canonical_form_does_not_depend_on_the_names_of_loops(data, kind, sh
     axes = block.term.axes
     renamed = block.term._replace(
         sizes=tuple(block.term.sizes[names.index(k)] for k in range(len(names))),
-        out=tuple(map(rename, block.term.out)),
-        inn=tuple(map(rename, block.term.inn)),
+        out_map=tuple(map(rename, block.term.out_map)),
+        in_map=tuple(map(rename, block.term.in_map)),
         axes=axes and tuple(names[axis] for axis in axes),
     )
     term, order = terms.canonical(renamed)
@@ -179,14 +180,14 @@ def test_cost_of_a_product(later, earlier, multiplications: int, flops: int):
     assert (product.multiplications, product.flops) == (multiplications, flops)
 
 
-# The same on arrays, in JAX: sums of several terms are recorded on a tape and then run.
+# The same on arrays, in JAX: sums of several terms are recorded on a recorder and then run.
 
 
 class _Recorder:
-    """A tape with the coefficients that its slots will read."""
+    """A recorder with the coefficients that its slots will read."""
 
     def __init__(self, *, sparse: bool = False, run_time: bool = False) -> None:
-        self.tape = Recorder(sparse=sparse)
+        self.recorder = Recorder(sparse=sparse)
         self._run_time = run_time
         self._coefficients: list[Any] = []
 
@@ -194,11 +195,11 @@ class _Recorder:
         """The term, with its index arrays known at run time only where that is wanted."""
         if not self._run_time:
             return term
-        known = [self.tape.lookup(lookup, lookup.table, None) for lookup in term.lookups]
+        known = [self.recorder.lookup(lookup, lookup.table, None) for lookup in term.lookups]
         return term._replace(lookups=tuple(known))
 
     def record(self, parts: Sequence[tuple[float, NumericBlock]]) -> blocks.Block:
-        """The sum of scaled blocks, as the tape holds it."""
+        """The sum of scaled blocks, as the recorder holds it."""
         result: blocks.Block = ()
         for scale, block in parts:
             if block.term is None:
@@ -207,23 +208,31 @@ class _Recorder:
             if term.axes is None:
                 piece = blocks.Piece(term, scale, None)
             else:
-                piece = self.tape.local(term, scale, len(self._coefficients), None)
+                piece = self.recorder.local(term, scale, len(self._coefficients), None)
                 self._coefficients.append(jnp.asarray(block.coefficient))
-            result = self.tape.add(result, (piece,), block.out_shape, block.in_shape)
+            result = self.recorder.add(result, (piece,), block.out_shape, block.in_shape)
         return result
+
+    def coefficient(self, site: int, key: Any, term: Term) -> Any:
+        return self._coefficients[site]
+
+    def index_array(self, site: Table, key: Any, number: int) -> Any:
+        return jnp.asarray(site.values)
+
+    def primals(self, site: Any) -> Any:
+        raise AssertionError("no operator is applied")
 
     def run(self, block: blocks.Block, out_shape: Shape, in_shape: Shape) -> np.ndarray:
         shape = out_shape + in_shape
         if not block:
             return np.zeros(shape)
-        (piece,) = self.tape.densify(block, out_shape, in_shape)
+        (piece,) = self.recorder.densify(block, out_shape, in_shape)
         if piece.slot is None:
             return np.full(shape, piece.scale)
         slots = steps.run(
-            steps.needed(self.tape.steps, [piece.slot]),
-            local=lambda site, key, term: self._coefficients[site],
-            lookup=lambda table, key, _: jnp.asarray(table.values),
-            dtype=np.float64,
+            steps.needed(self.recorder.steps, [piece.slot]),
+            np.float64,
+            sites=self,
         )
         return piece.scale * np.asarray(slots[piece.slot]).reshape(shape)
 
@@ -255,7 +264,7 @@ def _sums(draw: Any, out_shape: Shape, in_shape: Shape) -> list[tuple[float, Num
 def test_tape_adds(data, out_shape: Shape, in_shape: Shape):
     one, other = data.draw(_sums(out_shape, in_shape)), data.draw(_sums(out_shape, in_shape))
     recorder = _Recorder()
-    total = recorder.tape.add(recorder.record(one), recorder.record(other), out_shape, in_shape)
+    total = recorder.recorder.add(recorder.record(one), recorder.record(other), out_shape, in_shape)
     expected = _sum(one + other, out_shape, in_shape)
     np.testing.assert_array_equal(recorder.run(total, out_shape, in_shape), expected)
 
@@ -264,7 +273,7 @@ def test_tape_adds(data, out_shape: Shape, in_shape: Shape):
 def test_tape_composes_sums(data, out_shape: Shape, middle: Shape, in_shape: Shape):
     later, earlier = data.draw(_sums(out_shape, middle)), data.draw(_sums(middle, in_shape))
     recorder = _Recorder()
-    product = recorder.tape.compose(
+    product = recorder.recorder.compose(
         recorder.record(later), recorder.record(earlier), (out_shape, middle, in_shape)
     )
     expected = np.tensordot(
@@ -278,7 +287,7 @@ def _reaching(block: NumericBlock, out_shape: Shape) -> NumericBlock:
     if block.term is None:
         return block._replace(out_shape=out_shape)
     leading = (Affine(0, ()),) * (len(out_shape) - len(block.out_shape))
-    term = block.term._replace(out=leading + block.term.out)
+    term = block.term._replace(out_map=leading + block.term.out_map)
     return block._replace(term=term, out_shape=out_shape)
 
 
@@ -289,7 +298,7 @@ def _check_product(later_kind: str, earlier_kind: str) -> None:
         later, earlier = data.draw(pairs(later_kind, earlier_kind))
         recorder = _Recorder(sparse=sparse, run_time=run_time)
         ends = later.out_shape, later.in_shape, earlier.in_shape
-        product = recorder.tape.compose(
+        product = recorder.recorder.compose(
             recorder.record([(scale, later)]), recorder.record([(1.0, earlier)]), ends
         )
         found = recorder.run(product, later.out_shape, earlier.in_shape)

@@ -1,12 +1,12 @@
-"""Jacobian blocks as sums of pieces, and the tape that records how to compute them.
+"""Jacobian blocks as sums of pieces.
 
 A block dv/du is a tuple of pieces. A `Piece` is a static term with a static scale and, where the
 coefficient is only known at run time, the number of a *slot* that will hold it. An `OperatorPiece`
 is the linear map of one equation that has no description by terms (a scan, an fft, a triangular
 solve): it can be applied to columns (a JVP) or to rows (a VJP), so it always has an answer.
 
-A `Tape` composes and adds blocks symbolically. It allocates slots and records steps with their
-cost; running the tape on arrays happens later, in `run`.
+A `recorder.Recorder` composes and adds blocks symbolically. It allocates slots and records steps;
+carrying them out on arrays happens later, in `steps.run`.
 """
 
 import math
@@ -22,8 +22,10 @@ __all__ = [
     "Operator",
     "OperatorPiece",
     "Piece",
+    "is_unit",
     "renumbered",
     "slots_of",
+    "split",
     "stored_numbers",
 ]
 
@@ -49,8 +51,8 @@ class Operator:
         vjp: (site, output, cotangent) -> cotangents of all operands; None where JAX has no
             reverse mode for it (while_loop).
         flops: estimated cost of one application.
-        only_rows: whether it has a meaning on whole rows of the Jacobian only: a custom_vjp whose
-            pullback is not linear in the cotangent, or a collective.
+        reverse_only: whether it has a meaning on whole rows of the Jacobian only: a custom_vjp
+            whose pullback is not linear in the cotangent, or a collective.
     """
 
     name: str
@@ -59,7 +61,7 @@ class Operator:
     jvp: Callable[[Any, int, Any], dict[int, Any]] | None
     vjp: Callable[[Any, int, Any], dict[int, Any]] | None
     flops: int
-    only_rows: bool = False
+    reverse_only: bool = False
 
 
 class OperatorPiece(NamedTuple):
@@ -93,3 +95,16 @@ def renumbered(piece: Piece, number: Mapping[int, int]) -> Piece:
 def stored_numbers(piece: Piece) -> int:
     """How many numbers the coefficient is stored as."""
     return 0 if piece.slot is None else math.prod(piece.term.coefficient_shape)
+
+
+def is_unit(piece: Piece) -> bool:
+    """Whether the coefficient is 1 or -1, known while planning."""
+    return piece.slot is None and piece.scale in (1, -1)
+
+
+def split(block: Block) -> tuple[tuple[Piece, ...], tuple[OperatorPiece, ...]]:
+    """The pieces of a block that have terms, and those that are operators."""
+    return (
+        tuple(p for p in block if isinstance(p, Piece)),
+        tuple(p for p in block if isinstance(p, OperatorPiece)),
+    )

@@ -10,7 +10,7 @@ NaN partial contributes zero, as the branch that was not taken should.
 
 import itertools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import jax.numpy as jnp
@@ -34,28 +34,8 @@ __all__ = [
     "multiply",
     "promote",
     "scaled",
-    "symbol_value",
     "symbol_values",
 ]
-
-
-def symbol_values(
-    symbol: Any,
-    product_sizes: Sequence[int],
-    axes_of: Sequence[Any],
-    reads: Any,
-    slots: Any,
-    xp: Any,
-) -> Any:
-    """The values of a symbol, with NumPy where all that it reads is static."""
-    known = {
-        variable: (axes_of[-1 - variable].axes, array_of(table, slots, xp))
-        for variable, table in reads
-    }
-    source = symbol.source
-    table = source.table if isinstance(source, Read) else None
-    array = None if table is None else array_of(table, slots, xp)
-    return symbol_value(symbol, product_sizes, known, array, xp)
 
 
 def array_of(table: Any, slots: Mapping[int, Any], xp: Any) -> Any:
@@ -186,24 +166,35 @@ def flat_index(
     return index_arrays.evaluate(offset, list(strides.items()), loops, extents, symbols, jnp)
 
 
-def symbol_value(
-    symbol: Symbol, sizes: Sequence[int], symbols: Symbols, table: Any, xp: Any = jnp
+def symbol_values(
+    symbol: Symbol,
+    sizes: Sequence[int],
+    symbols: Sequence[Symbol],
+    tables: Iterable[tuple[int, Any]],
+    slots: Mapping[int, Any],
+    xp: Any = jnp,
 ) -> Any:
     """The values of a symbol at all points of the loops that it depends on.
 
     Args:
         symbol: the symbol.
         sizes: sizes of the joint loops.
-        symbols: values of the symbols that it reads.
-        table: the array of its table, if it reads one.
+        symbols: all symbols of the product.
+        tables: for each variable that the symbol reads its values: a static table, or a slot.
+        slots: the arrays in slots.
         xp: NumPy where all of these are static.
     """
+    known = {
+        variable: (symbols[-1 - variable].axes, array_of(table, slots, xp))
+        for variable, table in tables
+    }
     source = symbol.source
-    maps = source.maps if isinstance(source, Read) else (source.position,)
-    extents = {**dict(enumerate(sizes)), **dict.fromkeys(symbols, 1)}
+    extents = {**dict(enumerate(sizes)), **dict.fromkeys(known, 1)}
     positions = [
-        index_arrays.evaluate(m.offset, m.strides, symbol.axes, extents, symbols, xp) for m in maps
+        index_arrays.evaluate(m.offset, m.strides, symbol.axes, extents, known, xp)
+        for m in source.maps
     ]
+    table = array_of(source.table, slots, xp) if isinstance(source, Read) else None
     return sourced(source, positions, table, xp)
 
 

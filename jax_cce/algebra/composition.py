@@ -48,6 +48,16 @@ class Product(NamedTuple):
     multiplications: int
     flops: int
 
+    def is_alias(self, factor: Term) -> bool:
+        """Whether the only coefficient, that of `factor`, is already that of the product."""
+        maps = self.later if self.earlier is None else self.earlier
+        return (
+            len(self.sizes) == len(self.term.sizes)
+            and not self.guards
+            and self.term.coefficient_shape == factor.coefficient_shape
+            and maps == tuple(map(along, self.term.axes or ()))
+        )
+
 
 @functools.lru_cache(maxsize=1 << 16)
 def compose(later: Term, earlier: Term, join: bool = False) -> Product | None:
@@ -68,7 +78,7 @@ def compose(later: Term, earlier: Term, join: bool = False) -> Product | None:
             `later.inn` is the identity, as in a dense term.
     """
     system = System(later, earlier)
-    for one, other in zip(later.inn, earlier.out, strict=True):
+    for one, other in zip(later.in_map, earlier.out_map, strict=True):
         strides = dict(system.shifted(one, 0))
         for variable, stride in system.shifted(other, 1):
             strides[variable] = strides.get(variable, 0) - stride
@@ -81,8 +91,8 @@ def compose(later: Term, earlier: Term, join: bool = False) -> Product | None:
             system.postpone(one.offset - other.offset, strides)
     if join and not system.enumerate_rest():
         return None
-    out = [system.apply(affine, 0) for affine in later.out]
-    inn = [system.apply(affine, 1) for affine in earlier.inn]
+    out = [system.apply(affine, 0) for affine in later.out_map]
+    inn = [system.apply(affine, 1) for affine in earlier.in_map]
     ahead = None if later.axes is None else [system.apply(along(k), 0) for k in later.axes]
     behind = None if earlier.axes is None else [system.apply(along(k), 1) for k in earlier.axes]
 

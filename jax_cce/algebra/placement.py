@@ -49,7 +49,9 @@ class Placed(NamedTuple):
 
 def placed(term: Term, array: Any, slots: Mapping[int, Any]) -> Placed:
     """A coefficient with the maps of its term, and the index arrays that they read."""
-    return Placed(array, term.axes or (), term.sizes, term.out + term.inn, lookups(term, slots))
+    return Placed(
+        array, term.axes or (), term.sizes, term.out_map + term.in_map, lookups(term, slots)
+    )
 
 
 def lookups(term: Term, slots: Mapping[int, Any]) -> Symbols:

@@ -7,15 +7,15 @@ from typing import Any
 
 import numpy as np
 
-from jax_cce.algebra import terms
-from jax_cce.algebra.blocks import Block, OperatorPiece, Piece, stored_numbers
-from jax_cce.algebra.coefficients import symbol_values
+from jax_cce.algebra import steps, terms
+from jax_cce.algebra.blocks import Block, OperatorPiece, Piece, is_unit, split
 from jax_cce.algebra.composition import Product, compose
 from jax_cce.algebra.costs import Cost
 from jax_cce.algebra.index_arrays import Table
-from jax_cce.algebra.steps import Step
+from jax_cce.algebra.merging import merged
+from jax_cce.algebra.steps import Push, Step
 from jax_cce.algebra.symbols import Read
-from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable, loops_of
+from jax_cce.algebra.terms import Affine, Lookup, Term, Union, Unrepresentable, along, loops_of
 
 __all__ = [
     "Recorder",
@@ -27,14 +27,21 @@ _SMALL_BLOCK = 4096
 
 
 class Recorder:
-    """Composes and adds blocks symbolically, recording steps and their cost."""
+    """Composes and adds blocks symbolically, recording steps and their cost.
+
+    Attributes:
+        steps: the steps so far, in the order in which they can be carried out.
+        cost: what they cost.
+        vertex: the vertex that is being eliminated; None for the assembly of results.
+        sparse: whether every structural zero matters, so that sums are never made dense.
+    """
 
     def __init__(self, *, sparse: bool = False, reserved: int = 0) -> None:
-        """An empty tape.
+        """An empty recorder.
 
         Args:
             sparse: whether every structural zero matters, so that sums are never made dense.
-            reserved: number of slots that are filled before the tape runs.
+            reserved: number of slots that are filled before the steps run.
         """
         self.steps: list[Step] = []
         self.cost = Cost()
@@ -43,18 +50,25 @@ class Recorder:
         self._num_slots = reserved
         self._memo: dict[Any, Any] = {}
 
-    def _record(
-        self, kind: str, detail: Any, *, slots: int = 1, flops: int = 0, moved: int = 0
-    ) -> tuple[int, ...]:
+    def _record(self, kind: type[Step], /, *, slots: int = 1, **facts: Any) -> tuple[int, ...]:
+        """Notes a step; returns the slots that it fills."""
         names = tuple(range(self._num_slots, self._num_slots + slots))
         self._num_slots += slots
-        self.steps.append(Step(kind, names, detail, flops, moved, self.vertex))
-        self.cost.flops += flops
-        self.cost.moved += moved
+        step = kind(slots=names, vertex=self.vertex, **facts)
+        self.steps.append(step)
+        self.cost.flops += step.flops
+        self.cost.moved += step.moved
         return names
 
+    def _once(self, key: Any, kind: type[Step], /, **facts: Any) -> int:
+        """The slot of a step that is noted at its first use."""
+        key = kind, key
+        if key not in self._memo:
+            (self._memo[key],) = self._record(kind, **facts)
+        return self._memo[key]
+
     def fork(self) -> "Recorder":
-        """A tape that continues this one, leaving it as it is."""
+        """A recorder that continues this one, leaving it as it is."""
         other = Recorder(sparse=self.sparse)
         other.steps = list(self.steps)
         other.cost = dataclasses.replace(self.cost)
@@ -63,22 +77,22 @@ class Recorder:
         return other
 
     def without_blocks(self) -> "Recorder":
-        """An empty tape that keeps the names of index arrays, and gives out none of them again."""
+        """An empty recorder that keeps the names of index arrays, and gives out none again."""
         other = Recorder(sparse=self.sparse, reserved=self._num_slots)
-        other._memo = {k: v for k, v in self._memo.items() if k[0] in ("symbol", "lookup")}
+        kept = steps.SymbolValues, steps.IndexArray
+        other._memo = {key: slot for key, slot in self._memo.items() if key[0] in kept}
         return other
 
     def local(self, term: Term, scale: complex, site: Any, key: Any) -> Piece:
         """The piece of a local Jacobian whose coefficient the site computes at run time."""
-        moved = math.prod(term.coefficient_shape)
-        return Piece(term, scale, self._record("local", (site, key, term), moved=moved)[0])
+        (slot,) = self._record(steps.Local, site=site, key=key, term=term)
+        return Piece(term, scale, slot)
 
     def lookup(self, lookup: Lookup, site: Any, key: Any) -> Lookup:
         """The lookup in an index array that the site computes at run time."""
-        name = "lookup", site, key, lookup.table
-        if name not in self._memo:
-            self._memo[name] = self._record("lookup", (site, key, lookup.table))
-        return lookup._replace(table=self._memo[name][0])
+        name = site, key, lookup.table
+        slot = self._once(name, steps.IndexArray, site=site, key=key, number=lookup.table)
+        return lookup._replace(table=slot)
 
     def compose(
         self,
@@ -98,8 +112,8 @@ class Recorder:
             if isinstance(one, Piece) and isinstance(other, Piece):
                 return self._compose_terms(one, other, shapes)
         w, v, u = shapes
-        later_terms, later_operators = _split(later)
-        earlier_terms, earlier_operators = _split(earlier)
+        later_terms, later_operators = split(later)
+        earlier_terms, earlier_operators = split(earlier)
         if later_operators and len(earlier_terms) > 1:
             earlier_terms = self.densify(earlier_terms, v, u)
         if earlier_operators and len(later_terms) > 1:
@@ -142,7 +156,7 @@ class Recorder:
         if product is None:
             return ()
         self.cost.multiplications += product.multiplications
-        if not (_is_unit(later) or _is_unit(earlier)):
+        if not (is_unit(later) or is_unit(earlier)):
             self.cost.nonunit += product.multiplications
         symbols = self._symbols(product)
         term = _resolved(product.term, symbols)
@@ -152,46 +166,46 @@ class Recorder:
         slots = [p.slot for p in (later, earlier) if p.slot is not None]
         if not slots and not product.guards:
             return (Piece(term, scale, None),)
-        if len(slots) == 1 and _is_alias(product, later if earlier.slot is None else earlier):
+        if len(slots) == 1 and product.is_alias((later if earlier.slot is None else earlier).term):
             return (Piece(term, scale, slots[0]),)
-        key = "multiply", product, later.slot, earlier.slot, symbols
-        if key not in self._memo:
-            self._memo[key] = self._record(
-                "multiply",
-                (product, later.slot, earlier.slot, symbols),
-                flops=product.flops,
-                moved=stored_numbers(later)
-                + stored_numbers(earlier)
-                + math.prod(term.coefficient_shape),
-            )
-        return (Piece(term, scale, self._memo[key][0]),)
+        slot = self._once(
+            (product, later.slot, earlier.slot, symbols),
+            steps.Multiply,
+            product=product,
+            later=later,
+            earlier=earlier,
+            symbols=symbols,
+        )
+        return (Piece(term, scale, slot),)
 
     def _symbols(self, product: Product) -> tuple[Table | int, ...]:
         """For each symbol of a product a static table, or the slot that will hold its values."""
-        found: list[Table | int] = []
+        resolved: list[Table | int] = []
         for symbol in product.symbols:
-            source = symbol.source
-            maps = source.maps if isinstance(source, Read) else (source.position,)
-            reads = tuple(
-                (variable, found[-1 - variable])
-                for variable in sorted({k for m in maps for k, _ in m.strides if k < 0})
-            )
-            table = source.table if isinstance(source, Read) else None
-            straight = tuple(Affine(0, ((axis, 1),)) for axis in symbol.axes)
+            source, maps = symbol.source, symbol.source.maps
+            straight = tuple(map(along, symbol.axes))
             whole = tuple(product.sizes[axis] for axis in symbol.axes)
             if isinstance(source, Read) and maps == straight and source.shape == whole:
-                found.append(table)  # type: ignore[arg-type]
+                resolved.append(source.table)  # type: ignore[arg-type]
                 continue
-            key = "symbol", symbol, product.sizes, reads
-            if key not in self._memo:
-                if isinstance(table, int) or any(isinstance(t, int) for _, t in reads):
-                    detail = symbol, product.sizes, reads, product.symbols
-                    self._memo[key] = self._record("symbol", detail)[0]
-                else:
-                    values = symbol_values(symbol, product.sizes, product.symbols, reads, {}, np)
-                    self._memo[key] = Table(values)
-            found.append(self._memo[key])
-        return tuple(found)
+            variables = sorted({k for m in maps for k, _ in m.strides if k < 0})
+            tables = tuple((variable, resolved[-1 - variable]) for variable in variables)
+            key = symbol, product.sizes, tables
+            facts: dict[str, Any] = {
+                "symbol": symbol,
+                "sizes": product.sizes,
+                "symbols": product.symbols,
+                "tables": tables,
+            }
+            values = steps.SymbolValues(slots=(), vertex=None, **facts)
+            if values.reads:
+                resolved.append(self._once(key, steps.SymbolValues, **facts))
+            else:
+                name = steps.SymbolValues, key
+                if name not in self._memo:
+                    self._memo[name] = Table(values.values({}, np))
+                resolved.append(self._memo[name])
+        return tuple(resolved)
 
     def add(self, one: Block, other: Block, out_shape: Any, in_shape: Any) -> Block:
         """The sum of two blocks; terms with the same support are added entry by entry."""
@@ -206,7 +220,7 @@ class Recorder:
                 operators.append(piece)
         summed = [p for group in alike.values() for p in self._add_alike(group)]
         if len(summed) > 1 and self.sparse:
-            summed = self._merged(summed)
+            summed = merged(summed, self._joined)
         elif len(summed) > 1:
             entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
             full = math.prod(out_shape) * math.prod(in_shape)
@@ -214,40 +228,9 @@ class Recorder:
                 summed = list(self.densify(tuple(summed), out_shape, in_shape))
         return (*summed, *operators)
 
-    def _merged(self, pieces: list[Piece]) -> list[Piece]:
-        """The same sum, with pieces that overlap on one line joined into one.
-
-        Where a boundary cuts terms to different lengths, a few diagonals would else become a
-        number of terms that grows with every further composition. Two pieces stay apart while
-        they are the only ones of their line and one is a mere number.
-        """
-        lines: dict[Any, list[Piece]] = {}
-        for piece in pieces:
-            lines.setdefault(terms.direction(piece.term), []).append(piece)
-        return [piece for group in lines.values() for piece in self._merged_line(group)]
-
-    def _merged_line(self, pieces: list[Piece]) -> list[Piece]:
-        done: list[Piece] = []
-        pending = list(pieces)
-        while pending:
-            piece = pending.pop(0)
-            for other in pending:
-                box = terms.union(piece.term, other.term)
-                if box is not None and (len(pieces) > 2 or None not in (piece.slot, other.slot)):
-                    pending.remove(other)
-                    pending.insert(0, self._joined(box, (piece, other)))
-                    break
-            else:
-                done.append(piece)
-        return done
-
-    def _joined(self, union: terms.Union, pieces: tuple[Piece, Piece]) -> Piece:
-        key = "merge", union, pieces
-        if key not in self._memo:
-            flops = math.prod(union.term.sizes)
-            moved = flops + sum(map(stored_numbers, pieces))
-            (self._memo[key],) = self._record("merge", (pieces, union), flops=flops, moved=moved)
-        return Piece(union.term, 1, self._memo[key])
+    def _joined(self, union: Union, pieces: tuple[Piece, Piece]) -> Piece:
+        slot = self._once((union, pieces), steps.Merge, union=union, pieces=pieces)
+        return Piece(union.term, 1, slot)
 
     def _add_alike(self, pieces: list[Piece]) -> list[Piece]:
         if len(pieces) == 1:
@@ -269,11 +252,7 @@ class Recorder:
         inside = tuple(
             p._replace(scale=p.scale / common if common != 1 else p.scale) for p in pieces
         )
-        each = math.prod(term.coefficient_shape)
-        flops = each * (len(pieces) - 1 + sum(p.scale not in (1, -1) for p in inside))
-        moved = each + sum(map(stored_numbers, inside))
-        detail = inside, term.coefficient_shape, term
-        (slot,) = self._record("add", detail, flops=flops, moved=moved)
+        (slot,) = self._record(steps.Add, pieces=inside, term=term)
         return [Piece(term, common, slot)]
 
     def densify(self, pieces: Sequence[Piece], out_shape: Any, in_shape: Any) -> tuple[Piece]:
@@ -283,12 +262,7 @@ class Recorder:
         if len(pieces) == 1 and pieces[0].term == term:
             return (pieces[0],)
         shape = (*out_shape, *in_shape)
-        (slot,) = self._record(
-            "dense",
-            (tuple(pieces), shape, term),
-            flops=math.prod(shape) * len(pieces),
-            moved=math.prod(shape) + sum(map(stored_numbers, pieces)),
-        )
+        (slot,) = self._record(steps.Densify, pieces=tuple(pieces), shape=shape, term=term)
         return (Piece(term, 1, slot),)
 
     @staticmethod
@@ -299,7 +273,7 @@ class Recorder:
 
     def explicit(self, block: Block, out_shape: Any, in_shape: Any) -> tuple[Piece, ...]:
         """The block as terms only: its operators are applied to an identity."""
-        pieces, operators = _split(block)
+        pieces, operators = split(block)
         result: Block = pieces
         for operator in operators:
             result = self.add(
@@ -311,128 +285,141 @@ class Recorder:
         rows, columns = math.prod(out_shape), math.prod(in_shape)
         if not rows or not columns:
             return ()
-        forward = piece.operator.jvp and (columns <= rows or not piece.operator.vjp)
+        operator = piece.operator
+        forward = operator.jvp is not None and (columns <= rows or operator.vjp is None)
         # What another operand or output already asked for costs nothing more.
-        if piece.operator.vjp and self._is_pushed("vjp", piece.site, piece.output, out_shape):
+        if operator.vjp and self._is_pushed(steps.PullBack, piece.site, piece.output, out_shape):
             forward = False
-        elif piece.operator.jvp and self._is_pushed("jvp", piece.site, piece.operand, in_shape):
+        elif operator.jvp and self._is_pushed(
+            steps.PushForward, piece.site, piece.operand, in_shape
+        ):
             forward = True
-        if forward:
-            (one,) = self.one(in_shape)
-            return self._push("jvp", piece, one, (in_shape, out_shape))
-        (one,) = self.one(out_shape)
-        return self._push("vjp", piece, one, (out_shape, in_shape))
+        (one,) = self.one(in_shape if forward else out_shape)
+        return self._push(steps.PushForward if forward else steps.PullBack, piece, one)
 
-    def _is_pushed(self, direction: str, site: int, position: int, shape: Any) -> bool:
+    def _is_pushed(self, kind: type[Push], site: int, position: int, shape: Any) -> bool:
         """Whether an operator has been applied to the identity from this side."""
         (one,) = self.one(shape)
-        seed = self._memo.get(("columns", direction, one, tuple(shape)))
-        return seed is not None and (direction, site, position, seed[0]) in self._memo
+        seed = self._memo.get((steps.Columns, (kind, one, tuple(shape))))
+        return seed is not None and (kind, (site, position, seed)) in self._memo
 
     def _apply_to_columns(
         self, piece: OperatorPiece, term: Piece, shapes: Any
     ) -> tuple[Piece, ...]:
         w, v, _ = shapes
-        columns = math.prod(
-            term.term.sizes[k] for k in set(loops_of(term.term.inn, term.term.lookups))
-        )
+        columns = _points(term.term, term.term.in_map)
         if not piece.operator.jvp or (piece.operator.vjp and math.prod(w) < columns):
             return self._compose_blocks(self._explicit(piece, w, v), (term,), shapes)
-        return self._push("jvp", piece, term, (v, w))
+        return self._push(steps.PushForward, piece, term)
 
     def _apply_to_rows(self, term: Piece, piece: OperatorPiece, shapes: Any) -> tuple[Piece, ...]:
         _, v, u = shapes
-        rows = math.prod(
-            term.term.sizes[k] for k in set(loops_of(term.term.out, term.term.lookups))
-        )
+        rows = _points(term.term, term.term.out_map)
         if not piece.operator.vjp or (piece.operator.jvp and math.prod(u) < rows):
             return self._compose_blocks((term,), self._explicit(piece, v, u), shapes)
-        return self._push("vjp", piece, term, (v, u))
+        return self._push(steps.PullBack, piece, term)
 
     def _compose_blocks(self, later: Any, earlier: Any, shapes: Any) -> tuple[Piece, ...]:
         return self.compose(later, earlier, shapes)  # type: ignore[return-value]
 
-    def _push(
-        self,
-        direction: str,
-        piece: OperatorPiece,
-        term: Piece,
-        shapes: tuple[tuple[int, ...], tuple[int, ...]],
-    ) -> tuple[Piece, ...]:
-        """Applies an operator to a term, once for each point of the loops of its far side.
+    def _push(self, kind: type[Push], piece: OperatorPiece, term: Piece) -> tuple[Piece, ...]:
+        """Applies an operator to a term, once for each point of the loops of the term's far side.
 
-        `shapes` are those of the variable between the two and of the operator's far side.
+        A pushforward composes it with a term of the operand, a pullback with one of the output.
         """
-        eliminated, target = shapes
-        seeded, kept = term.term.out, term.term.inn
-        if direction == "vjp":
-            seeded, kept = kept, seeded
-        if not math.prod(target):
-            return ()
         operator, site = piece.operator, piece.site
+        seeded, kept = term.term.out_map, term.term.in_map
+        position, result = piece.operand, piece.output
+        shapes = operator.in_shapes, operator.out_shapes
+        if kind is steps.PullBack:
+            seeded, kept = kept, seeded
+            position, result = result, position
+            shapes = shapes[::-1]
+        near, far = shapes[0][position], shapes[1][result]
+        if not math.prod(far):
+            return ()
         loops = sorted(set(loops_of(kept, term.term.lookups)))
         batch = tuple(term.term.sizes[loop] for loop in loops)
-        columns = math.prod(batch)
         # A linear operator leaves the scale to the result; another must see it.
-        scale, inside = (1, term.scale) if operator.only_rows else (term.scale, 1)
+        scale, inside = (1, term.scale) if operator.reverse_only else (term.scale, 1)
         seeding = term._replace(scale=inside)
-        key = "columns", direction, seeding, tuple(eliminated)
+        seed = self._once(
+            (kind, seeding, near),
+            steps.Columns,
+            pieces=(seeding,),
+            shape=(*batch, *near),
+            maps=(*map(along, loops), *seeded),
+        )
+        # The memo would else hold a slot for each far side.
+        key = kind, (site, position, seed)
         if key not in self._memo:
-            maps = (*(Affine(0, ((loop, 1),)) for loop in loops), *seeded)
-            self._memo[key] = self._record(
-                "columns",
-                ((seeding,), (*batch, *eliminated), maps),
-                flops=columns * math.prod(eliminated),
-                moved=columns * math.prod(eliminated) + stored_numbers(seeding),
-            )
-        (seed,) = self._memo[key]
-        forward = direction == "jvp"
-        position = piece.operand if forward else piece.output
-        results = operator.out_shapes if forward else operator.in_shapes
-        push = direction, site, position, seed
-        if push not in self._memo:
-            flops = columns * operator.flops
+            columns = math.prod(batch)
             slots = self._record(
-                direction,
-                (operator, site, position, seed, columns),
-                slots=len(results),
-                flops=flops,
-                moved=columns * sum(map(math.prod, (eliminated, *results.values()))),
+                kind,
+                slots=len(shapes[1]),
+                site=site,
+                operator=operator,
+                position=position,
+                seed=seed,
+                columns=columns,
             )
-            self.cost.multiplications += flops // 2
-            self.cost.nonunit += flops // 2
-            self._memo[push] = dict(zip(results, slots, strict=True))
-        slot = self._memo[push][piece.output if forward else piece.operand]
-
-        rank = len(batch)
-        fresh = tuple(Affine(0, ((rank + axis, 1),)) for axis in range(len(target)))
-        names = {loop: index for index, loop in enumerate(loops)}
-        stays = tuple(
-            Affine(a.offset, tuple((names.get(k, k), stride) for k, stride in a.strides))
-            for a in kept
-        )
-        read = {k for a in kept for k, _ in a.strides if k < 0}
-        left = tuple(
-            # A lookup on the side of the operator is read no more.
-            lookup._replace(
-                axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ()
-            )
-            for k, lookup in enumerate(term.term.lookups)
-        )
-        out, inn = (fresh, stays) if forward else (stays, fresh)
-        axes = tuple(range(rank + len(target)))
-        raw = Term((*batch, *target), out, inn, axes, lookups=left)
+            products = columns * operator.flops // 2
+            self.cost.multiplications += products
+            self.cost.nonunit += products
+            self._memo[key] = dict(zip(shapes[1], slots, strict=True))
+        slot = self._memo[key][result]
+        raw = _pushed(term.term, loops, kept, far, transposed=kind is steps.PullBack)
         placed = terms.canonical(raw)
         assert placed is not None
-        result, order = placed
+        pushed, order = placed
         if order != tuple(range(len(order))) or 1 in raw.sizes:
-            relabel = "reorder", slot, order
-            if relabel not in self._memo:
-                moved = 2 * math.prod(result.coefficient_shape)
-                detail = slot, order, result.coefficient_shape
-                self._memo[relabel] = self._record("reorder", detail, moved=moved)
-            (slot,) = self._memo[relabel]
-        return (Piece(result, scale, slot),)
+            slot = self._once(
+                (slot, order),
+                steps.Reorder,
+                slot=slot,
+                order=order,
+                shape=pushed.coefficient_shape,
+            )
+        return (Piece(pushed, scale, slot),)
+
+
+def _points(term: Term, maps: Sequence[Affine]) -> int:
+    """How many points the loops have that some maps of a term depend on."""
+    return math.prod(term.sizes[loop] for loop in set(loops_of(maps, term.lookups)))
+
+
+def _pushed(
+    term: Term,
+    loops: Sequence[int],
+    kept: Sequence[Affine],
+    far: Sequence[int],
+    *,
+    transposed: bool,
+) -> Term:
+    """The term of what an operator makes of a term; it is not canonical.
+
+    Args:
+        term: the term that it is applied to.
+        loops: the loops of its far side, which become the first of the result.
+        kept: the maps of the far side.
+        far: the shape that the operator leads to, whose axes become the other loops.
+        transposed: whether the operator is applied from the left.
+    """
+    rank = len(loops)
+    fresh = tuple(along(rank + axis) for axis in range(len(far)))
+    names = {loop: index for index, loop in enumerate(loops)}
+    stays = tuple(
+        Affine(a.offset, tuple((names.get(k, k), stride) for k, stride in a.strides)) for a in kept
+    )
+    read = {k for a in kept for k, _ in a.strides if k < 0}
+    lookups = tuple(
+        # A lookup on the side of the operator is read no more.
+        lookup._replace(axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ())
+        for k, lookup in enumerate(term.lookups)
+    )
+    ends = (stays, fresh) if transposed else (fresh, stays)
+    sizes = (*(term.sizes[loop] for loop in loops), *far)
+    return Term(sizes, *ends, tuple(range(len(sizes))), lookups=lookups)
 
 
 def _resolved(term: Term, symbols: Sequence[Table | int]) -> Term:
@@ -444,27 +431,3 @@ def _resolved(term: Term, symbols: Sequence[Table | int]) -> Term:
         for lookup in term.lookups
     )
     return terms.canonical(term._replace(lookups=lookups))[0]  # type: ignore[index]
-
-
-def _split(block: Block) -> tuple[tuple[Piece, ...], tuple[OperatorPiece, ...]]:
-    return (
-        tuple(p for p in block if isinstance(p, Piece)),
-        tuple(p for p in block if isinstance(p, OperatorPiece)),
-    )
-
-
-def _is_unit(piece: Piece) -> bool:
-    """Whether the coefficient is 1 or -1, known while planning."""
-    return piece.slot is None and piece.scale in (1, -1)
-
-
-def _is_alias(product: Product, piece: Piece) -> bool:
-    """Whether the only dynamic factor is already the coefficient of the product."""
-    axes = product.term.axes
-    maps = product.later if product.earlier is None else product.earlier
-    return (
-        len(product.sizes) == len(product.term.sizes)
-        and not product.guards
-        and product.term.coefficient_shape == piece.term.coefficient_shape
-        and maps == tuple(Affine(0, ((axis, 1),)) for axis in axes or ())
-    )

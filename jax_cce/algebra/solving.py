@@ -206,7 +206,7 @@ class System:
                 for variable, _ in inner.strides:
                     if variable < 0 and variable not in symbols:
                         source = self.source(variable)
-                        read = source.maps if isinstance(source, Read) else (source.position,)
+                        read = source.maps
                         add(read)
                         axes = tuple(sorted(set(self.loops_of(read))))
                         positions = [
@@ -229,7 +229,7 @@ class System:
                     found.append(variable)
                 else:
                     source = self.source(variable)
-                    read = source.maps if isinstance(source, Read) else (source.position,)
+                    read = source.maps
                     found += self.loops_of(read)
         return found
 

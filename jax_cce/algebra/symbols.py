@@ -34,6 +34,11 @@ class Digit(NamedTuple):
     divisor: int
     size: int
 
+    @property
+    def maps(self) -> tuple[Affine, ...]:
+        """The positions that it depends on."""
+        return (self.position,)
+
 
 class Symbol(NamedTuple):
     """An integer that a composition needs and that is no affine function of the joint loops.
@@ -95,11 +100,9 @@ class NamedSymbols:
             size, source = self._sizes[variable], self._source(variable)
             if isinstance(source, Read):
                 source = source._replace(maps=tuple(map(self.rename, source.maps)))
-                maps = source.maps
             else:
                 source = source._replace(position=self.rename(source.position))
-                maps = (source.position,)
-            axes = tuple(sorted(set(loops_of(maps, self.found))))
+            axes = tuple(sorted(set(loops_of(source.maps, self.found))))
             symbol = Symbol(axes, size, source)
             if symbol not in self._known:
                 self._known[symbol] = -1 - len(self.found)

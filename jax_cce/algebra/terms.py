@@ -2,9 +2,9 @@
 
 A Jacobian block dv/du is kept as a sum of *terms*. One term is
 
-    J[o, i] = sum over k of  c[k] * [o = out(k)] * [i = inn(k)]
+    J[o, i] = sum over k of  c[k] * [o = out_map(k)] * [i = in_map(k)]
 
-where k runs over a box of loop axes, `out` and `inn` give for each axis of v and u an affine
+where k runs over a box of loop axes, `out_map` and `in_map` give for each axis of v and u an affine
 function of k, and the coefficient c depends on some of the loop axes (on none of them when it is
 a static number). Identity, diagonal, replicated, dense, permuted, sliced, padded, concatenated,
 reshaped and contracted maps are all of this form; only the numbers in c are known at run time.
@@ -69,7 +69,7 @@ class Lookup(NamedTuple):
     Attributes:
         axes: the loop of each of its axes.
         size: its values lie in [0, size).
-        table: a static table (`tables.Table`), or the slot of an array that is known at run time.
+        table: a static `index_arrays.Table`, or the slot of an array that is known at run time.
     """
 
     axes: tuple[int, ...]
@@ -82,8 +82,8 @@ class Term(NamedTuple):
 
     Attributes:
         sizes: the size of each loop axis; all are at least 2 in canonical form.
-        out: for each axis of the later variable its position as a function of the loops.
-        inn: the same for the earlier variable.
+        out_map: for each axis of the later variable its position as a function of the loops.
+        in_map: the same for the earlier variable.
         axes: the loop axes that the coefficient array has, ascending; None where the coefficient
             is a static number kept beside the term.
         layout: whether the term comes from layout equations only (reshape, slice, convert ...),
@@ -92,8 +92,8 @@ class Term(NamedTuple):
     """
 
     sizes: tuple[int, ...]
-    out: tuple[Affine, ...]
-    inn: tuple[Affine, ...]
+    out_map: tuple[Affine, ...]
+    in_map: tuple[Affine, ...]
     axes: tuple[int, ...] | None
     layout: bool = False
     lookups: tuple[Lookup, ...] = ()
@@ -101,7 +101,7 @@ class Term(NamedTuple):
     @property
     def support(self) -> tuple:
         """What two terms must share for their coefficients to be added."""
-        return self.sizes, self.out, self.inn, self.lookups
+        return self.sizes, self.out_map, self.in_map, self.lookups
 
     @property
     def coefficient_shape(self) -> tuple[int, ...]:
@@ -124,13 +124,13 @@ def loops_of(maps: Sequence[Affine], lookups: Sequence[Any] = ()) -> list[int]:
     ]
 
 
-def along(axis: int) -> Affine:
-    """The map that is one loop itself."""
-    return Affine(0, ((axis, 1),))
+def along(loop: int, offset: int = 0, stride: int = 1) -> Affine:
+    """The position offset + stride * loop."""
+    return Affine(offset, ((loop, stride),))
 
 
 def canonical(term: Term) -> tuple[Term, tuple[int, ...]] | None:
-    """Renames loops by first appearance in (out, inn) and drops those of size 1.
+    """Renames loops by first appearance in (out_map, in_map) and drops those of size 1.
 
     Every loop must appear in a map. Terms with equal support are then equal as tuples.
 
@@ -152,7 +152,7 @@ def renamed(term: Term) -> tuple[Term, dict[int, int]]:
     """The canonical term and the new name of each of its loops."""
     names: dict[int, int] = {}
     lookups: dict[Lookup, int] = {}
-    for affine in term.out + term.inn:
+    for affine in term.out_map + term.in_map:
         for variable, _ in affine.strides:
             axes = (variable,) if variable >= 0 else term.lookups[-1 - variable].axes
             for axis in axes:
@@ -182,8 +182,8 @@ def renamed(term: Term) -> tuple[Term, dict[int, int]]:
     return (
         Term(
             tuple(term.sizes[axis] for axis in names),
-            tuple(map(rename, term.out)),
-            tuple(map(rename, term.inn)),
+            tuple(map(rename, term.out_map)),
+            tuple(map(rename, term.in_map)),
             None if kept is None else tuple(kept),
             term.layout,
             tuple(
@@ -261,9 +261,9 @@ def linear(maps: Sequence[Affine], shape: Sequence[int]) -> tuple[int, dict[int,
 
 
 def placing(term: Term) -> Term:
-    """The linear map from a term's coefficient to the entries of its block, out + inn."""
+    """The linear map from a term's coefficient to the entries of its block, out_map + in_map."""
     inn = tuple(map(along, term.axes or ()))
-    result = canonical(term._replace(out=term.out + term.inn, inn=inn, axes=None))
+    result = canonical(term._replace(out_map=term.out_map + term.in_map, in_map=inn, axes=None))
     assert result is not None
     return result[0]
 
@@ -282,7 +282,7 @@ class Union(NamedTuple):
 
 def direction(term: Term) -> Hashable:
     """What two terms share if they may be shifted copies of each other."""
-    maps = term.out + term.inn
+    maps = term.out_map + term.in_map
     return tuple(affine.strides for affine in maps) if not term.lookups else term
 
 
@@ -297,7 +297,7 @@ def union(one: Term, other: Term) -> Union | None:
         return None
     shift: dict[int, int] = {}
     pending = []
-    for mine, theirs in zip(one.out + one.inn, other.out + other.inn, strict=True):
+    for mine, theirs in zip(one.out_map + one.in_map, other.out_map + other.in_map, strict=True):
         gap = theirs.offset - mine.offset
         if not mine.strides:
             if gap:
@@ -340,8 +340,8 @@ def union(one: Term, other: Term) -> Union | None:
     axes = tuple(range(len(one.sizes)))
     term = Term(
         tuple(b - a for a, b in zip(low, high, strict=True)),
-        tuple(map(moved, one.out)),
-        tuple(map(moved, one.inn)),
+        tuple(map(moved, one.out_map)),
+        tuple(map(moved, one.in_map)),
         axes,
         one.layout and other.layout,
     )
@@ -376,12 +376,16 @@ def split_loop(term: Term, loop: int, digits: int) -> Term:
         )
     sizes = (*term.sizes[:loop], term.sizes[loop] // digits, digits, *term.sizes[loop + 1 :])
     return Term(
-        sizes, tuple(map(shifted, term.out)), tuple(map(shifted, term.inn)), axes, term.layout
+        sizes,
+        tuple(map(shifted, term.out_map)),
+        tuple(map(shifted, term.in_map)),
+        axes,
+        term.layout,
     )
 
 
 def transpose(term: Term) -> tuple[Term, tuple[int, ...]]:
     """The term of the transposed block and the new order of its coefficient's axes."""
-    result = canonical(term._replace(out=term.inn, inn=term.out))
+    result = canonical(term._replace(out_map=term.in_map, in_map=term.out_map))
     assert result is not None
     return result

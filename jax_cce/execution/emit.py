@@ -8,10 +8,9 @@ import jax.numpy as jnp
 
 from jax_cce import jax_internals
 from jax_cce.algebra.steps import run
-from jax_cce.algebra.terms import Term
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat
-from jax_cce.rules.local import Primals
+from jax_cce.rules.local import LocalSites, Primals
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
@@ -38,9 +37,8 @@ def emit(
     program = graph.program
     values: list[Any] = [*inputs, *constants]
     values += [None] * (len(program.avals) - len(values))
-    used = {step.detail[0] for step in plan.steps if step.kind in ("local", "lookup")}
-    used |= {step.detail[1] for step in plan.steps if step.kind in ("jvp", "vjp")}
-    sites: dict[int, Primals] = {}
+    used = {step.site for step in plan.steps}
+    primals: dict[int, Primals] = {}
     for index, equation in enumerate(program.equations):
         ins = [flat.read(values, atom) for atom in equation.inputs]
         local, residuals = graph.sites[index], ()
@@ -49,44 +47,18 @@ def emit(
         else:
             outs = jax_internals.bind(equation, ins)
         if index in used:
-            sites[index] = Primals(equation, ins, outs, residuals)
+            primals[index] = Primals(equation, ins, outs, residuals)
         for name, out in zip(equation.outputs, outs, strict=True):
             values[name] = out
 
-    def local_coefficient(site: int, key: tuple[int, int, int], term: Term) -> Any:
-        operand, output, position = key
+    def edges(site: int) -> Any:
         local = graph.sites[site]
         assert local is not None
-        terms = local.edges[operand, output]
-        assert isinstance(terms, tuple)
-        function = terms[position].value
-        assert function is not None
-        value = function(sites[site])
-        if value.shape != term.coefficient_shape:
-            raise ValueError(
-                f"The rule of primitive '{program.equations[site].name}' returned a coefficient "
-                f"of shape {value.shape} for operand {operand}, but its term has coefficient "
-                f"shape {term.coefficient_shape}."
-            )
-        return jax_internals.replicated(value)
-
-    def local_lookup(site: int, key: tuple[int, int, int], index: int) -> Any:
-        operand, output, position = key
-        local = graph.sites[site]
-        assert local is not None
-        terms = local.edges[operand, output]
-        assert isinstance(terms, tuple)
-        return jax_internals.replicated(terms[position].tables[index](sites[site]))
+        return local.edges
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
-    slots = run(
-        plan.steps,
-        dtype,
-        local=local_coefficient,
-        lookup=local_lookup,
-        site=sites.__getitem__,
-    )
+    slots = run(plan.steps, dtype, sites=LocalSites(edges, primals.__getitem__))
 
     blocks = {}
     for (output, name), pieces in plan.results.items():

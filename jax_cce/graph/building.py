@@ -36,7 +36,7 @@ class Graph:
         successors: for each variable u the block of every edge u -> v.
         vertices: the eliminable variables, ascending.
         sites: the local Jacobian of each equation; None where nothing is differentiated.
-        tape: holds the slots of the local coefficients.
+        recorder: holds the slots of the local coefficients.
     """
 
     program: Program
@@ -46,13 +46,13 @@ class Graph:
     successors: dict[int, dict[int, Block]]
     vertices: tuple[int, ...]
     sites: tuple[LocalJacobian | None, ...]
-    tape: Recorder
+    recorder: Recorder
 
     @property
-    def only_rows(self) -> bool:
+    def reverse_only(self) -> bool:
         """Whether a block has a meaning on whole rows of the Jacobian only: reverse order."""
         return any(
-            isinstance(piece, OperatorPiece) and piece.operator.only_rows
+            isinstance(piece, OperatorPiece) and piece.operator.reverse_only
             for to in self.successors.values()
             for block in to.values()
             for piece in block
@@ -82,7 +82,7 @@ def build(
         sparse: whether the Jacobian is wanted as terms, so that no structural zero may be lost.
     """
     program = fuse_complex_regions(program, holomorphic, inputs)
-    tape = Recorder(sparse=sparse)
+    recorder = Recorder(sparse=sparse)
     avals = program.avals
     edges: dict[int, dict[int, Block]] = {name: {} for name in inputs}
     sites: list[LocalJacobian | None] = []
@@ -97,12 +97,12 @@ def build(
             source, target = equation.inputs[operand], equation.outputs[output]
             block: Block
             if isinstance(terms, tuple):
-                block = place(tape, terms, site, (operand, output))
+                block = place(recorder, terms, site, (operand, output))
             else:
                 block = (OperatorPiece(terms, site, operand, output),)
             shape = avals[target].shape
             known = edges[source].get(target, ())
-            total = tape.add(known, block, shape, avals[source].shape)
+            total = recorder.add(known, block, shape, avals[source].shape)
             if total:
                 edges[source][target] = total
                 edges.setdefault(target, {})
@@ -132,5 +132,5 @@ def build(
         successors,
         tuple(sorted(n for n, to in successors.items() if to and n >= program.first_computed)),
         tuple(sites),
-        tape,
+        recorder,
     )

@@ -17,17 +17,17 @@ __all__ = [
 
 
 class Elimination:
-    """The state of a graph while its vertices are eliminated, and the tape of how.
+    """The state of a graph while its vertices are eliminated, and the recorder of how.
 
     Attributes:
         graph: the graph as it was.
-        tape: the steps so far.
+        recorder: the steps so far.
         order: the vertices eliminated so far.
     """
 
     def __init__(self, graph: Graph) -> None:
         self.graph = graph
-        self.tape: Recorder = graph.tape.fork()
+        self.recorder: Recorder = graph.recorder.fork()
         self.order: list[int] = []
         self._jacobian: dict[tuple[int, int], tuple[Piece, ...]] | None = None
         self._outputs = {name for name in graph.outputs if isinstance(name, int)}
@@ -40,7 +40,7 @@ class Elimination:
     def eliminate(self, vertex: int) -> None:
         """Eliminates a vertex."""
         shapes, middle = self.graph.shapes, self.graph.shapes[vertex]
-        self.tape.vertex = vertex - self.graph.program.first_computed
+        self.recorder.vertex = vertex - self.graph.program.first_computed
         self.order.append(vertex)
         outgoing, self._successors[vertex] = self._successors[vertex], {}
         for target in outgoing:
@@ -49,8 +49,8 @@ class Elimination:
             to = self._successors[source]
             for target, later in outgoing.items():
                 out_shape, in_shape = shapes[target], shapes[source]
-                product = self.tape.compose(later, to[vertex], (out_shape, middle, in_shape))
-                total = self.tape.add(to.get(target, ()), product, out_shape, in_shape)
+                product = self.recorder.compose(later, to[vertex], (out_shape, middle, in_shape))
+                total = self.recorder.add(to.get(target, ()), product, out_shape, in_shape)
                 if total:
                     to[target] = total
                     self._predecessors[target][source] = None
@@ -64,11 +64,11 @@ class Elimination:
     def jacobian(self) -> dict[tuple[int, int], tuple[Piece, ...]]:
         """The blocks (output position, input position) that are not zero, as terms.
 
-        On a tape that is not sparse each is one dense piece.
+        On a recorder that is not sparse each is one dense piece.
         """
         if self._jacobian is not None:
             return self._jacobian
-        self.tape.vertex = None
+        self.recorder.vertex = None
         graph = self.graph
         result = self._jacobian = {}
         for at_output, output in enumerate(graph.outputs):
@@ -81,14 +81,14 @@ class Elimination:
                     continue
                 block = self._block(name, output)
                 if block:
-                    terms = self.tape.explicit(block, out_shape, in_shape)
-                    if terms and not self.tape.sparse:
-                        terms = self.tape.densify(terms, out_shape, in_shape)
+                    terms = self.recorder.explicit(block, out_shape, in_shape)
+                    if terms and not self.recorder.sparse:
+                        terms = self.recorder.densify(terms, out_shape, in_shape)
                     if terms:
                         result[at_output, at_input] = terms
         return result
 
     def _block(self, name: int, output: int) -> Block:
         if name == output:
-            return self.tape.one(self.graph.shapes[name])
+            return self.recorder.one(self.graph.shapes[name])
         return self._successors[name].get(output, ())

@@ -298,8 +298,8 @@ class _Expansion:
             for term, scale, value, computed in terms:
                 if value is not None or computed:
                     return None
-                outs = _positions(term, term.out, aval.shape)
-                ins = _positions(term, term.inn, equation.in_avals[operand].shape)
+                outs = _positions(term, term.out_map, aval.shape)
+                ins = _positions(term, term.in_map, equation.in_avals[operand].shape)
                 for out, inn in zip(outs, ins, strict=True):
                     entry = operand, inn
                     counts[out][entry] = counts[out].get(entry, 0) + scale

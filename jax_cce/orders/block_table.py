@@ -58,7 +58,7 @@ class BlockTable:
     """The block structures of a graph by number, with tables of their products and sums.
 
     Blocks of one kind have the same terms, static factors and shapes, and differ in their
-    coefficients only. Steps that a tape would share between two products are counted twice.
+    coefficients only. Steps that a recorder would share between two products are counted twice.
     """
 
     def __init__(self, *, sparse: bool) -> None:
@@ -100,10 +100,10 @@ class BlockTable:
         if found is None:
             one, out_shape, middle = self._blocks[later]
             other, _, in_shape = self._blocks[earlier]
-            tape = self._tape()
+            recorder = self._tape()
             shapes = out_shape, middle, in_shape
-            block = tape.compose(_named(one, _FIRST), _named(other, _SECOND), shapes)
-            found = self.intern(block, out_shape, in_shape), tape.cost
+            block = recorder.compose(_named(one, _FIRST), _named(other, _SECOND), shapes)
+            found = self.intern(block, out_shape, in_shape), recorder.cost
             self._products[later, earlier] = found
         return found
 
@@ -113,9 +113,9 @@ class BlockTable:
         if found is None:
             first, out_shape, in_shape = self._blocks[one]
             second = _named(self._blocks[other][0], _SECOND)
-            tape = self._tape()
-            block = tape.add(_named(first, _FIRST), second, out_shape, in_shape)
-            found = self.intern(block, out_shape, in_shape), tape.cost
+            recorder = self._tape()
+            block = recorder.add(_named(first, _FIRST), second, out_shape, in_shape)
+            found = self.intern(block, out_shape, in_shape), recorder.cost
             self._totals[one, other] = found
         return found
 
@@ -123,11 +123,11 @@ class BlockTable:
         """What it costs to bring a block of the Jacobian into the form that is returned."""
         if kind not in self._finals:
             block, out_shape, in_shape = self._blocks[kind]
-            tape = self._tape()
-            terms = tape.explicit(_named(block, _FIRST), out_shape, in_shape)
+            recorder = self._tape()
+            terms = recorder.explicit(_named(block, _FIRST), out_shape, in_shape)
             if terms and not self._sparse:
-                tape.densify(terms, out_shape, in_shape)
-            self._finals[kind] = tape.cost
+                recorder.densify(terms, out_shape, in_shape)
+            self._finals[kind] = recorder.cost
         return self._finals[kind]
 
     def __getstate__(self) -> dict[str, Any]:

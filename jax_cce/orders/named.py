@@ -81,7 +81,7 @@ def auto(graph: Graph, work: int = DEFAULT_WORK) -> Elimination:
     best = min(found, key=found.__getitem__)
     state = given(graph, best)
     if best != classical:
-        # A tape shares steps that the skeleton counts twice.
+        # A recorder shares steps that the skeleton counts twice.
         state = min((state, given(graph, classical)), key=_flops)
     return state
 
@@ -101,7 +101,7 @@ def _searched(graph: Skeleton, work: int) -> Iterator[tuple[tuple[int, ...], int
 
 def _flops(state: Elimination) -> int:
     state.jacobian()
-    return state.tape.cost.flops
+    return state.recorder.cost.flops
 
 
 ORDERS: dict[str, Callable[[Graph], Elimination]] = {
@@ -147,7 +147,7 @@ def eliminate(graph: Graph, order: str | Sequence[int], work: int = DEFAULT_WORK
         ValueError: where the sequence is no permutation of the graph's vertices.
     """
     first = graph.program.first_computed
-    if graph.only_rows:
+    if graph.reverse_only:
         backwards = tuple(vertex - first for vertex in reversed(graph.vertices))
         if order not in ("auto", "reverse", backwards):
             raise ValueError(

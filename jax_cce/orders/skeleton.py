@@ -2,7 +2,7 @@
 
 What an elimination costs depends on the static structure of the blocks that it composes and adds,
 and few different structures occur in one graph. `Structures` numbers them and tabulates their
-products and sums, each carried out once by the tape that will carry it out in earnest. On a
+products and sums, each carried out once by the recorder that will carry it out in earnest. On a
 `Skeleton`, a graph whose edges hold such numbers, an order is evaluated without touching a block.
 """
 
@@ -177,7 +177,7 @@ def skeleton(graph: Graph, cost: str) -> Skeleton:
     Raises:
         ValueError: for an unknown measure.
     """
-    kinds = PricedBlocks(BlockTable(sparse=graph.tape.sparse), cost)
+    kinds = PricedBlocks(BlockTable(sparse=graph.recorder.sparse), cost)
     shapes = graph.shapes
     successors = {
         source: {

@@ -115,7 +115,7 @@ def look_up(
     if store.get(digest, device=device_kind(), batch=batch):
         built = graphs(traced, known, holomorphic=holomorphic, sparse=sparse)
         # What is defined in reverse order only must not be computed in another.
-        if not any(each.only_rows for each in built.values()):
+        if not any(each.reverse_only for each in built.values()):
             vertices = {apart: numbered_vertices(each) for apart, each in built.items()}
             found = store.found(digest, device=device_kind(), batch=batch, vertices=vertices)
             answer = found and Stored(*found)
@@ -201,13 +201,13 @@ def _searched(
     seconds = default if wish.budget is None else wish.budget
     made = []
     for apart, each in built.items():
-        if each.only_rows:
+        if each.reverse_only:
             made.append(plans.make(each, "auto").of(source="reverse only", entries=apart))
             continue
         order = search_package().find_order(each, "flops", wish.search, seconds / len(built))
         made.append(plans.make(each, order).of(source=f"{wish.search} search", entries=apart))
     best = min(made, key=lambda each: each.cost("flops"))
-    if not best.graph.only_rows:
+    if not best.graph.reverse_only:
         registry.put(
             StoredOrder(
                 key(traced, known, holomorphic=holomorphic, sparse=sparse),

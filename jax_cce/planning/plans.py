@@ -81,7 +81,7 @@ class Plan:
 
     def __str__(self) -> str:
         """The plan as text: a summary, then one line for each step."""
-        kinds = collections.Counter(step.kind for step in self.steps)
+        kinds = collections.Counter(step.name for step in self.steps)
         lines = [
             f"Plan: {self.num_vertices} vertices, {self.num_edges} edges, "
             f"{self.cost('multiplications')} multiplications, {self.cost('flops')} flops",
@@ -110,7 +110,7 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
     state = named.eliminate(graph, order, work)
     results = state.jacobian()
     wanted = [slot for block in results.values() for piece in block for slot in slots_of(piece)]
-    steps = tuple(needed(state.tape.steps, wanted))
+    steps = tuple(needed(state.recorder.steps, wanted))
     first = graph.program.first_computed
     return Plan(
         tuple(vertex - first for vertex in state.order),
@@ -121,8 +121,8 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
         graph,
         results,
         Cost(
-            state.tape.cost.multiplications,
-            state.tape.cost.nonunit,
+            state.recorder.cost.multiplications,
+            state.recorder.cost.nonunit,
             sum(step.flops for step in steps),
             sum(step.moved for step in steps),
         ),

@@ -14,11 +14,11 @@ from jax_cce.algebra.blocks import Block, Piece, slots_of
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.algebra.steps import needed, run
-from jax_cce.algebra.terms import Term, Unrepresentable, transpose
+from jax_cce.algebra.terms import Unrepresentable, transpose
 from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
 from jax_cce.rules.definers import rules_for
-from jax_cce.rules.local import LocalTerm, Primals
+from jax_cce.rules.local import LocalSites, LocalTerm, Primals
 
 __all__ = [
     "Accumulation",
@@ -31,10 +31,10 @@ Row = dict[int, Block]
 
 
 class Accumulation:
-    """Blocks of variables with respect to seeds, on a tape of their own.
+    """Blocks of variables with respect to seeds, on a recorder of their own.
 
     Attributes:
-        tape: what records the steps.
+        recorder: what records the steps.
         seeds: shape of each seed.
     """
 
@@ -45,13 +45,13 @@ class Accumulation:
             seeds: shape of each seed.
             sparse: whether structural zeros matter.
         """
-        self.tape = Recorder(sparse=sparse)
+        self.recorder = Recorder(sparse=sparse)
         self.seeds = dict(seeds)
         self._locals: dict[Hashable, dict[tuple[int, int], tuple[LocalTerm, ...]]] = {}
 
     def seed(self, name: int) -> Row:
         """The row of a seed itself."""
-        block = self.tape.one(self.seeds[name])
+        block = self.recorder.one(self.seeds[name])
         return {name: block} if block else {}
 
     def equation(self, site: Hashable, equation: Equation, rows: Sequence[Row | None]) -> list[Row]:
@@ -66,7 +66,7 @@ class Accumulation:
             Unrepresentable: where no rule describes the equation by terms.
         """
         active = tuple(row is not None for row in rows)
-        for rule in rules_for(equation, sparse=self.tape.sparse, linear=True):
+        for rule in rules_for(equation, sparse=self.recorder.sparse, linear=True):
             try:
                 local = rule(equation, active)
                 break
@@ -80,7 +80,7 @@ class Accumulation:
         self._locals[site] = edges
         results: list[Row] = [{} for _ in equation.outputs]
         for (operand, output), terms in edges.items():
-            edge = place(self.tape, terms, site, (operand, output))
+            edge = place(self.recorder, terms, site, (operand, output))
             out, middle = equation.out_avals[output].shape, equation.in_avals[operand].shape
             self.extend(results[output], edge, rows[operand] or {}, (out, middle))
         return results
@@ -92,8 +92,8 @@ class Accumulation:
         out, middle = shapes
         for seed, block in row.items():
             shape = self.seeds[seed]
-            product = self.tape.compose(edge, block, (out, middle, shape))
-            total[seed] = self.tape.add(total.get(seed, ()), product, out, shape)
+            product = self.recorder.compose(edge, block, (out, middle, shape))
+            total[seed] = self.recorder.add(total.get(seed, ()), product, out, shape)
 
     def program(
         self,
@@ -125,22 +125,14 @@ class Accumulation:
             transposed: whether the terms are those of the transposed blocks.
         """
         wanted = {slot for block in blocks.values() for p in block for slot in slots_of(p)}  # type: ignore[arg-type]
-        steps = needed(self.tape.steps, wanted)
+        steps = needed(self.recorder.steps, wanted)
         key = object()
 
         def slots(site: Primals) -> dict[int, Any]:
             if key not in site.memo:
                 inner = sites(site)
-
-                def local(name: Hashable, at: tuple[int, int, int], term: Term) -> Any:
-                    value = self._locals[name][at[:2]][at[2]].value
-                    assert value is not None
-                    return value(inner(name))
-
-                def lookup(name: Hashable, at: tuple[int, int, int], table: int) -> Any:
-                    return self._locals[name][at[:2]][at[2]].tables[table](inner(name))
-
-                site.memo[key] = run(steps, dtype, local=local, lookup=lookup, site=inner)
+                values = LocalSites(self._locals.__getitem__, inner)
+                site.memo[key] = run(steps, dtype, sites=values)
             return site.memo[key]
 
         edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
@@ -177,19 +169,19 @@ def _from_slot(
     return value
 
 
-def place(tape: Recorder, terms: Sequence[LocalTerm], site: Any, key: tuple[int, int]) -> Block:
-    """A local Jacobian's terms as pieces on a tape."""
+def place(recorder: Recorder, terms: Sequence[LocalTerm], site: Any, key: tuple[int, int]) -> Block:
+    """A local Jacobian's terms as pieces on a recorder."""
     pieces = []
     for position, (term, scale, value, tables) in enumerate(terms):
         name = (*key, position)
         if tables:
             lookups = tuple(
-                lookup if isinstance(lookup.table, Table) else tape.lookup(lookup, site, name)
+                lookup if isinstance(lookup.table, Table) else recorder.lookup(lookup, site, name)
                 for lookup in term.lookups
             )
             term = term._replace(lookups=lookups)
         if value is None:
             pieces.append(Piece(term, scale, None))
         else:
-            pieces.append(tape.local(term, scale, site, name))
+            pieces.append(recorder.local(term, scale, site, name))
     return tuple(pieces)

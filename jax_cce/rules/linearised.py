@@ -89,7 +89,7 @@ class Linearised:
         self.images = self.program.outputs[len(out_avals) :]
         # JAX's pushforwards are linear; a pullback that the user wrote need not be. That of a
         # collective adds up the cotangents of all devices.
-        self.only_rows = self.reverse and not are_linear(self.linear, self.tainted)
+        self.reverse_only = self.reverse and not are_linear(self.linear, self.tainted)
 
     def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         seeds = (
@@ -196,7 +196,7 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
                 pairs[(image, seed) if parts.reverse else (seed, image)] = operator
     if not pairs:
         return LocalJacobian({}, parts.evaluate)
-    if parts.only_rows:
+    if parts.reverse_only:
         return LocalJacobian(pairs, parts.evaluate)
     first = len(parts.in_avals)
     shapes = [tuple(parts.program.avals[first + at].shape) for at in range(len(seeds))]
@@ -208,7 +208,9 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
         return LocalJacobian(pairs, parts.evaluate)
     size_out = sum(jax_internals.size(parts.out_avals[k]) for k in parts.differentiable)
     size_in = sum(jax_internals.size(parts.in_avals[k]) for k in parts.active)
-    if not parts.sparse and sums.tape.cost.flops > max(1, operator.flops) * min(size_out, size_in):
+    if not parts.sparse and sums.recorder.cost.flops > max(1, operator.flops) * min(
+        size_out, size_in
+    ):
         return LocalJacobian(pairs, parts.evaluate)
     blocks = {
         (image, seed): block
@@ -267,7 +269,7 @@ def _operator(parts: Linearised) -> Operator:
 
     if parts.reverse:
         return Operator(
-            parts.name, in_shapes, out_shapes, None, direct, parts.flops, parts.only_rows
+            parts.name, in_shapes, out_shapes, None, direct, parts.flops, parts.reverse_only
         )
     vjp = transposed if _is_transposable(parts) else None
     return Operator(parts.name, in_shapes, out_shapes, direct, vjp, parts.flops)

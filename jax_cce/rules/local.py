@@ -6,14 +6,16 @@ from typing import Any, NamedTuple
 
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra import terms
 from jax_cce.algebra.blocks import Operator
-from jax_cce.algebra.terms import Affine, Term
+from jax_cce.algebra.terms import Affine, Term, along
 from jax_cce.program.flat import Equation
 
 __all__ = [
     "AT_ZERO",
     "LocalJacobian",
+    "LocalSites",
     "LocalTerm",
     "Primals",
     "Rule",
@@ -79,11 +81,6 @@ AT_ZERO = Affine(0, ())
 Rule = Callable[[Equation, tuple[bool, ...]], LocalJacobian]
 
 
-def along(loop: int, offset: int = 0, stride: int = 1) -> Affine:
-    """The position offset + stride * loop."""
-    return Affine(offset, ((loop, stride),))
-
-
 def local_term(
     term: Term,
     scale: complex = 1,
@@ -119,3 +116,48 @@ def local_term(
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
     return (LocalTerm(result, scale, coefficient, tables),)
+
+
+class LocalSites:
+    """Where steps find the values of equations: their rules compute them from the primals."""
+
+    def __init__(
+        self,
+        edges: Callable[[Any], Mapping[tuple[int, int], tuple[LocalTerm, ...] | Operator]],
+        primals: Callable[[Any], Primals],
+    ) -> None:
+        """Equations by any name, that of their site.
+
+        Args:
+            edges: the edges of a site's local Jacobian.
+            primals: its operands and results.
+        """
+        self._edges = edges
+        self.primals = primals
+
+    def _term(self, site: Any, key: tuple[int, int, int]) -> LocalTerm:
+        operand, output, position = key
+        block = self._edges(site)[operand, output]
+        assert isinstance(block, tuple)
+        return block[position]
+
+    def coefficient(self, site: Any, key: tuple[int, int, int], term: Term) -> Any:
+        """The coefficient array of a term.
+
+        Raises:
+            ValueError: where the rule gives one of another shape.
+        """
+        function, primals = self._term(site, key).value, self.primals(site)
+        assert function is not None
+        value = function(primals)
+        if value.shape != term.coefficient_shape:
+            raise ValueError(
+                f"The rule of primitive '{primals.equation.name}' returned a coefficient of shape "
+                f"{value.shape} for operand {key[0]}, but its term has coefficient shape "
+                f"{term.coefficient_shape}."
+            )
+        return jax_internals.replicated(value)
+
+    def index_array(self, site: Any, key: tuple[int, int, int], number: int) -> Any:
+        """An index array that a term reads."""
+        return jax_internals.replicated(self._term(site, key).tables[number](self.primals(site)))

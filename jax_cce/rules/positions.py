@@ -237,7 +237,7 @@ def _kept(term: Term, batch: Sequence[int], inside: np.ndarray) -> list[Term]:
         return Affine(affine.offset, tuple(sorted(strides.items())))
 
     sizes = (count, *(term.sizes[loop] for loop in rest))
-    out, inn = tuple(map(rename, term.out)), tuple(map(rename, term.inn))
+    out, inn = tuple(map(rename, term.out_map)), tuple(map(rename, term.in_map))
     return [Term(sizes, out, inn, None, term.layout, tuple(lookups))]
 
 

@@ -113,7 +113,7 @@ def _offset(piece: Any, shape: tuple[int, ...]) -> tuple[int, ...] | None:
     if term.lookups or len(term.sizes) != len(shape):
         return None
     offset = []
-    for loop, (out, inn) in enumerate(zip(term.out, term.inn, strict=True)):
+    for loop, (out, inn) in enumerate(zip(term.out_map, term.in_map, strict=True)):
         if out.strides != ((loop, 1),) or inn.strides != ((loop, 1),):
             return None
         offset.append(inn.offset - out.offset)

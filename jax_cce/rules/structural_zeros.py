@@ -88,7 +88,7 @@ def _read_at(term: Term, operand: int) -> tuple[LocalTerm, ...]:
     def value(site: Primals) -> Any:
         x = jnp.asarray(site.ins[operand])
         at = []
-        for affine in term.out:
+        for affine in term.out_map:
             position: Any = affine.offset
             for variable, stride in affine.strides:
                 own = (variable,) if variable >= 0 else term.lookups[-1 - variable].axes

@@ -88,7 +88,7 @@ def cut_rows(
     for axis, size in enumerate(out_shape):
         cuts = {1}
         for term in terms:
-            strides = term.out[axis].strides
+            strides = term.out_map[axis].strides
             cuts.update(abs(stride) for _, stride in strides)
         chain = sorted(cuts)
         if any(upper % lower for lower, upper in itertools.pairwise([*chain, size])):
@@ -100,11 +100,11 @@ def cut_rows(
     for axis, (chain, size) in enumerate(zip(chains, out_shape, strict=True)):
         sizes = [upper // lower for lower, upper in itertools.pairwise([*chain, size])]
         for place, term in zip(places, terms, strict=True):
-            place += _digits(term.out[axis], term.sizes, chain, sizes)[::-1]
+            place += _digits(term.out_map[axis], term.sizes, chain, sizes)[::-1]
         rows += sizes[::-1]
     placed = []
     for index, term in enumerate(terms):
-        base, columns = linear(term.inn, in_shape)
+        base, columns = linear(term.in_map, in_shape)
         loops = [loop for _, step, loop in places[index] if step]
         if len(set(loops)) < len(loops):
             raise Irregular
@@ -117,11 +117,11 @@ def _split_to(term: Term, axis: int, chain: Sequence[int], size: int) -> Term:
     changed = True
     while changed:
         changed = False
-        for loop, stride in term.out[axis].strides:
+        for loop, stride in term.out_map[axis].strides:
             above = next((c for c in [*chain, size] if c > abs(stride)), size)
             digits = above // abs(stride)
             if term.sizes[loop] > digits and above < size:
-                if stride < 0 or term.sizes[loop] % digits or term.out[axis].offset % above:
+                if stride < 0 or term.sizes[loop] % digits or term.out_map[axis].offset % above:
                     raise Irregular
                 term = split_loop(term, loop, digits)
                 changed = True

@@ -237,7 +237,7 @@ def assembly(
 
 def _is_box(term: Term) -> bool:
     """Whether distinct loop points have distinct positions that fill a box."""
-    maps = term.out + term.inn
+    maps = term.out_map + term.in_map
     loops = [loop for affine in maps for loop, _ in affine.strides]
     return (
         not term.lookups
@@ -248,7 +248,9 @@ def _is_box(term: Term) -> bool:
 
 def _is_injective(term: Term) -> bool:
     """Whether distinct loop points surely have distinct positions."""
-    plain = [affine for affine in term.out + term.inn if all(k >= 0 for k, _ in affine.strides)]
+    plain = [
+        affine for affine in term.out_map + term.in_map if all(k >= 0 for k, _ in affine.strides)
+    ]
     seen = {
         loop
         for affine in plain
@@ -260,7 +262,7 @@ def _is_injective(term: Term) -> bool:
 
 def _positions(term: Term, out_shape: Sequence[int], in_shape: Sequence[int]) -> np.ndarray:
     """The linear position of every loop point in the flattened block."""
-    offset, strides = linear(term.out + term.inn, (*out_shape, *in_shape))
+    offset, strides = linear(term.out_map + term.in_map, (*out_shape, *in_shape))
     symbols = {
         -1 - k: (lookup.axes, lookup.table.values)  # type: ignore[attr-defined]
         for k, lookup in enumerate(term.lookups)

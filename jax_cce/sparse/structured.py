@@ -87,7 +87,7 @@ class StructuredJacobian:
         pieces: Sequence[Piece],
         slots: Mapping[int, Any],
     ) -> "StructuredJacobian":
-        """Keeps the arrays that some pieces of a tape read."""
+        """Keeps the arrays that some pieces of a recorder read."""
         used = sorted({slot for piece in pieces for slot in slots_of(piece)})
         number = {slot: index for index, slot in enumerate(used)}
         renamed = [renumbered(piece, number) for piece in pieces]
@@ -274,7 +274,9 @@ class StructuredJacobian:
             else:
                 slots[slot] = next(still)
         first = len(self._arrays)
-        tape = Recorder(sparse=True, reserved=first + sum(len(p._arrays) for p in parts.values()))
+        recorder = Recorder(
+            sparse=True, reserved=first + sum(len(p._arrays) for p in parts.values())
+        )
         total: Any = ()
         for slot, part in parts.items():
             number = {k: first + k for k in range(len(part._arrays))}
@@ -286,10 +288,10 @@ class StructuredJacobian:
                     later = (Piece(placing(piece.term), piece.scale, None),)
                     shapes = self.shape, part.out_shape, in_shape
                     # Axes of size one are not among a coefficient's.
-                    total = tape.add(
-                        total, tape.compose(later, earlier, shapes), self.shape, in_shape
+                    total = recorder.add(
+                        total, recorder.compose(later, earlier, shapes), self.shape, in_shape
                     )
-        slots = run(tape.steps, self.dtype, slots=slots)
+        slots = run(recorder.steps, self.dtype, slots=slots)
         return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
 
     def diagonal(self) -> Any:
@@ -309,7 +311,7 @@ class StructuredJacobian:
         except Unrepresentable:
             return self._diagonal_from_entries(size)
 
-        def build(tape: Recorder) -> Any:
+        def build(recorder: Recorder) -> Any:
             total: Any = ()
             for piece in self._pieces:
                 shape = piece.term.coefficient_shape
@@ -318,9 +320,9 @@ class StructuredJacobian:
                 placed = Piece(placing(piece.term), piece.scale, None)
                 axes = None if piece.slot is None else entries.axes
                 ones = Piece(entries._replace(axes=axes), 1, piece.slot)
-                moved = tape.compose((placed,), (ones,), (self.shape, shape, ()))
-                picked = tape.compose((Piece(pick, 1, None),), moved, ((size,), self.shape, ()))
-                total = tape.add(total, picked, (size,), ())
+                moved = recorder.compose((placed,), (ones,), (self.shape, shape, ()))
+                picked = recorder.compose((Piece(pick, 1, None),), moved, ((size,), self.shape, ()))
+                total = recorder.add(total, picked, (size,), ())
             return total
 
         return self._evaluate(build, self._arrays, (size,), ())
@@ -331,8 +333,8 @@ class StructuredJacobian:
         columns = math.prod(self.in_shape)
         found: dict[int, list[Placed]] = {}
         for (term, _, _), item in zip(self._pieces, self._placed(), strict=True):
-            row, rows = linear(term.out, self.out_shape)
-            column, strides = linear(term.inn, self.in_shape)
+            row, rows = linear(term.out_map, self.out_shape)
+            column, strides = linear(term.in_map, self.in_shape)
             if rows != strides or len(rows) < len(term.sizes) or term.lookups:
                 return None
             at = Affine(column, tuple(sorted(strides.items())))
@@ -371,7 +373,7 @@ class StructuredJacobian:
         """The position (block, row, column) of a term's entries; None where one is outside."""
         if term.lookups:
             return None
-        ends = (term.out, self.out_shape, shape[1]), (term.inn, self.in_shape, shape[2])
+        ends = (term.out_map, self.out_shape, shape[1]), (term.in_map, self.in_shape, shape[2])
         quotients, rests = [], []
         for maps, extents, size in ends:
             offset, strides = linear(maps, extents)
@@ -443,23 +445,23 @@ class StructuredJacobian:
         piece = Piece(term, 1, len(self._arrays))
         arrays = *self._arrays, lax.reshape(vector, term.coefficient_shape)
 
-        def build(tape: Recorder) -> Any:
+        def build(recorder: Recorder) -> Any:
             if left:
-                return tape.compose((piece,), self._pieces, (tail, out_shape, in_shape))
-            return tape.compose(self._pieces, (piece,), (out_shape, in_shape, tail))
+                return recorder.compose((piece,), self._pieces, (tail, out_shape, in_shape))
+            return recorder.compose(self._pieces, (piece,), (out_shape, in_shape, tail))
 
         return self._evaluate(build, arrays, *result)
 
     def _evaluate(self, build: Any, arrays: Any, out_shape: Any, in_shape: Any) -> Any:
-        """The dense array of the block that `build` records on a tape."""
-        tape = Recorder(reserved=len(arrays))
-        pieces = build(tape)
+        """The dense array of the block that `build` records on a recorder."""
+        recorder = Recorder(reserved=len(arrays))
+        pieces = build(recorder)
         dtype = jnp.result_type(self.dtype, *(array.dtype for array in arrays))
         shape = (*out_shape, *in_shape)
         if not pieces:
             return lax.full(shape, 0, dtype)
-        (piece,) = tape.densify(pieces, out_shape, in_shape)
-        slots = run(tape.steps, dtype, slots=dict(enumerate(arrays)))
+        (piece,) = recorder.densify(pieces, out_shape, in_shape)
+        slots = run(recorder.steps, dtype, slots=dict(enumerate(arrays)))
         if piece.slot is None:
             return lax.full(shape, piece.scale, dtype)
         result = scaled(slots[piece.slot], piece.scale, dtype)
@@ -480,6 +482,6 @@ def _diagonal_term(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Ter
     same = reshape(out_shape, in_shape)
     if same is None:
         raise Unrepresentable("an empty block")
-    offset, strides = linear(same.out, out_shape)
+    offset, strides = linear(same.out_map, out_shape)
     flat = Affine(offset, tuple(sorted(strides.items())))
-    return canonical(Term(same.sizes, (flat,), same.out + same.inn, None))[0]  # type: ignore[index]
+    return canonical(Term(same.sizes, (flat,), same.out_map + same.in_map, None))[0]  # type: ignore[index]

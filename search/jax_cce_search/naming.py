@@ -55,7 +55,7 @@ def structure_name(block: Block, out_shape: tuple[int, ...], in_shape: tuple[int
         if is_static:
             return "one" if piece.scale in (1, -1) else "constant"
         return "scalar"
-    out, inn = set(terms.loops_of(term.out)), set(terms.loops_of(term.inn))
+    out, inn = set(terms.loops_of(term.out_map)), set(terms.loops_of(term.in_map))
     if is_static:
         if out == inn:
             if term.layout:

@@ -84,7 +84,7 @@ def explain(
 def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanation:
     graph = plan.graph
     made = {IN_USE: plan}
-    for each in ("reverse",) if graph.only_rows else _REFERENCES:
+    for each in ("reverse",) if graph.reverse_only else _REFERENCES:
         made[each] = plans.make(graph, each)
     costs = {
         each: {measure: made[each].cost(measure) for measure in MEASURES}
@@ -112,7 +112,7 @@ def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanatio
         plan.source,
         _entry(plan, key, None, batch) if plan.source in _LAYERS else None,
         _dearest(plan),
-        sum(step.flops for step in plan.steps if step.vertex is None and step.kind != "local"),
+        sum(step.flops for step in plan.steps if step.vertex is None),
         tuple(edge for edge, kind in edges if kind == "operator"),
         tuple(edge for edge, kind in edges if kind == "dense"),
     )
@@ -130,7 +130,7 @@ def _entry(plan: Plan, key: str, cost: str | None, batch: int | None) -> StoredO
 
 def _bound(plan: Plan, key: str, known: int) -> int | None:
     """The best bound on multiplications, from the graph and from earlier searches."""
-    if plan.graph.only_rows:
+    if plan.graph.reverse_only:
         return None
     bound = Problem.of(plan.graph, "multiplications").bound
     entry = _entry(plan, key, "multiplications", None)
@@ -150,9 +150,9 @@ def _dearest(plan: Plan) -> tuple[Eliminated, ...]:
     equations = computed_by(graph)
     found = []
     for vertex in plan.order:
-        before = state.tape.cost.multiplications
+        before = state.recorder.cost.multiplications
         state.eliminate(vertex + first)
-        products = state.tape.cost.multiplications - before
+        products = state.recorder.cost.multiplications - before
         equation = equations[vertex + first]
         shape, line = graph.shapes[vertex + first], jax_internals.source_line(equation)
         found.append(Eliminated(vertex, flops[vertex], products, equation.name, shape, line))

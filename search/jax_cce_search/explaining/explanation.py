@@ -226,7 +226,7 @@ def _origin(e: Explanation) -> list[str]:
             f"runs as jax.{plan.method}, which was measured to be faster on this device; the "
             "costs of the order in use are those of the same mode by elimination"
         )
-    elif plan.graph.only_rows:
+    elif plan.graph.reverse_only:
         lines.append("order: reverse, the only one in which this function's Jacobian is defined")
     if entry is None:
         lines.append(f"order from: {e.source}")

@@ -86,7 +86,7 @@ class Job:
         self._args, self._kwargs = tuple(args), dict(kwargs or {})
         self._subject = subject(fun, **task.options)(*self._args, **self._kwargs)
         graphs = self._subject.graphs
-        if any(graph.only_rows for graph in graphs.values()):
+        if any(graph.reverse_only for graph in graphs.values()):
             raise ValueError(
                 f"{self._subject.name} has a custom_vjp whose pullback is not known to be linear "
                 "in the cotangent, or a collective inside shard_map, so its Jacobian is defined "
