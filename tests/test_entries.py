@@ -19,7 +19,7 @@ from jax_cce.execution.emit import emit
 from jax_cce.graph import building, scalarising
 from jax_cce.jax_internals import Literal
 from jax_cce.planning import plans
-from jax_cce.program import flat, known_values
+from jax_cce.program import known_values, passes, tracing
 from jax_cce.program.flat import Program
 
 pytestmark = pytest.mark.one_version
@@ -30,7 +30,7 @@ LAYOUT |= {"squeeze", "stack", "unstack"}
 
 def traced(f: Callable[..., Any], args: Sequence[Any], *, hoist: bool = False) -> tuple[Any, Any]:
     """The program of a function, with what is known noted, and its constants."""
-    program, constants = flat.trace(lambda *xs: jax.tree.leaves(f(*xs)), args, hoist=hoist)
+    program, constants = tracing.trace(lambda *xs: jax.tree.leaves(f(*xs)), args, hoist=hoist)
     known = known_values.known_constants(program, constants, sparse=True)
     return known_values.fold(program, known, sparse=True), constants
 
@@ -416,7 +416,7 @@ def test_a_structural_zero_stays_zero_beside_infinities():
 
     zero = jnp.zeros(())
     program, constants = traced(f, (zero,))
-    (value,) = flat.evaluate(scalarising.expand(program), constants, (zero,))
+    (value,) = passes.evaluate(scalarising.expand(program), constants, (zero,))
     np.testing.assert_array_equal(value, [np.nan, 0.0])
     np.testing.assert_array_equal(f(zero), [np.nan, np.nan])
 
@@ -424,7 +424,7 @@ def test_a_structural_zero_stays_zero_beside_infinities():
 def test_while_something_else_is_traced():
     def f(t, p):
         program, constants = traced(lambda t, p: about_z(t) @ jnp.exp(about_x(0.5)) @ p, (t, p))
-        return flat.evaluate(scalarising.expand(program), constants, (t, p))[0]
+        return passes.evaluate(scalarising.expand(program), constants, (t, p))[0]
 
     expected = about_z(0.4) @ jnp.exp(about_x(0.5)) @ P
     np.testing.assert_allclose(jax.jit(f)(0.4, P), expected, rtol=1e-12)

@@ -410,7 +410,7 @@ def test_parameters_of_foreign_types():
 SCRIPT = """
 import jax, jax.numpy as jnp
 from jax import lax
-from jax_cce.program import flat, known_values
+from jax_cce.program import calls, known_values, tracing
 from jax_cce.registry import keys
 
 def f(x):
@@ -418,7 +418,7 @@ def f(x):
     y = lax.scan(lambda c, y: (c * y, jax.nn.softplus(c)), x[0], x)[1]
     return [y[at] * 2.5, jnp.linalg.inv(jnp.outer(y, x)), lax.psum(x, "a")]
 
-program, constants = flat.trace(
+program, constants = tracing.trace(
     jax.vmap(f, axis_name="a"), [jax.ShapeDtypeStruct((2, 3), jnp.float64)]
 )
 known = known_values.known_constants(program, constants, sparse=True)

@@ -14,7 +14,7 @@ from jax_cce.planning import choosing
 from jax_cce.planning.choosing import OrderRequest
 from jax_cce.program import calls, known_values
 from jax_cce.program.calls import Call, Format, Traced
-from jax_cce.program.flat import trace
+from jax_cce.program.tracing import trace
 from jax_cce.rules.linearity import is_linear
 from jax_cce.sparse.coordinates import Coordinates
 from jax_cce.sparse.structured import StructuredJacobian

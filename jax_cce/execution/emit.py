@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax_cce import jax_internals
 from jax_cce.algebra.steps import run
 from jax_cce.planning.plans import Plan
-from jax_cce.program import flat
+from jax_cce.program import flat, passes
+from jax_cce.program.flat import Equation
 from jax_cce.rules.local import LocalSites, Primals
 from jax_cce.sparse.structured import StructuredJacobian
 
@@ -35,21 +36,23 @@ def emit(
     """
     graph = plan.graph
     program = graph.program
-    values: list[Any] = [*inputs, *constants]
-    values += [None] * (len(program.avals) - len(values))
     used = {step.site for step in plan.steps}
     primals: dict[int, Primals] = {}
-    for index, equation in enumerate(program.equations):
-        ins = [flat.read(values, atom) for atom in equation.inputs]
-        local, residuals = graph.sites[index], ()
-        if index in used and local is not None and local.evaluate is not None:
-            outs, residuals = local.evaluate(ins)  # type: ignore[assignment]
-        else:
+
+    def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
+        if site not in used:
+            return jax_internals.bind(equation, ins)
+        local = graph.sites[site]
+        residuals: Sequence[Any] = ()
+        if local is None or local.evaluate is None:
             outs = jax_internals.bind(equation, ins)
-        if index in used:
-            primals[index] = Primals(equation, ins, outs, residuals)
-        for name, out in zip(equation.outputs, outs, strict=True):
-            values[name] = out
+        else:
+            outs, residuals = local.evaluate(ins)
+        primals[site] = Primals(equation, ins, outs, residuals)
+        return outs
+
+    values = passes.values(program, constants, inputs)
+    passes.fill(values, program.equations, evaluated)
 
     def edges(site: int) -> Any:
         local = graph.sites[site]
@@ -78,7 +81,7 @@ def emit_by_mode(
         values = list(inputs)
         for name, value in zip(names, varied, strict=True):
             values[name] = value
-        outputs = flat.evaluate(graph.program, constants, values)
+        outputs = passes.evaluate(graph.program, constants, values)
         return outputs[: len(graph.outputs)], outputs
 
     transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]

@@ -7,7 +7,7 @@ import numpy as np
 from jax import numpy as jnp
 
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat
+from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
 
 __all__ = [
@@ -41,7 +41,7 @@ class _Region:
         return {}
 
     def bind(self, *operands: Any) -> Sequence[Any]:
-        return flat.evaluate(self._program, (), operands)
+        return passes.evaluate(self._program, (), operands)
 
 
 def _is_complex(equation: Equation) -> bool:
@@ -67,49 +67,27 @@ def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[i
         selected = [True] * len(selected)
     elif holomorphic:
         if not any(
-            chosen and not _NOT_HOLOMORPHIC.isdisjoint(flat.primitive_names([equation]))
+            chosen and not _NOT_HOLOMORPHIC.isdisjoint(tracing.primitive_names([equation]))
             for chosen, equation in zip(selected, program.equations, strict=True)
         ):
             return program
         selected = [True] * len(selected)
     # Everything between two selected equations joins them, so that no path leaves and returns.
-    after = _marked(program.equations, selected)
-    before = _marked_backwards(program.equations, selected)
-    inside = [a and b for a, b in zip(after, before, strict=True)]
-    region = [e for e, chosen in zip(program.equations, inside, strict=True) if chosen]
-    ahead = [e for e, a in zip(program.equations, after, strict=True) if not a]
-    behind = [e for e, a, i in zip(program.equations, after, inside, strict=True) if a and not i]
+    equations = program.equations
+    after, _ = passes.dependent(equations, (), selected=selected)
+    before, _ = passes.needed(equations, (), selected=selected)
+    region = [e for e, a, b in zip(equations, after, before, strict=True) if a and b]
+    ahead = [e for e, a in zip(equations, after, strict=True) if not a]
+    behind = [e for e, a, b in zip(equations, after, before, strict=True) if a and not b]
 
-    made = {name for equation in region for name in equation.outputs}
-    taken = [k for e in region for k in e.inputs if not isinstance(k, Literal) and k not in made]
+    computed = {name for equation in region for name in equation.outputs}
+    taken = [name for e in region for name in e.variables if name not in computed]
     operands = list(dict.fromkeys(taken))
-    used = {k for e in behind for k in e.inputs if not isinstance(k, Literal)}
+    used = {name for e in behind for name in e.variables}
     used.update(k for k in program.outputs if not isinstance(k, Literal))
-    results = sorted(made & used)
-
-    number = {name: index for index, name in enumerate([*operands, *sorted(made)])}
-
-    def rename(atoms: Sequence[Any]) -> tuple[Any, ...]:
-        return tuple(k if isinstance(k, Literal) else number[k] for k in atoms)
-
-    body = Program(
-        [program.avals[name] for name in number],
-        len(operands),
-        0,
-        [
-            Equation(
-                e.primitive,
-                e.params,
-                rename(e.inputs),
-                rename(e.outputs),
-                e.in_avals,
-                e.out_avals,
-                e.origin,
-            )
-            for e in region
-        ],
-        rename(results),
-    )
+    results = sorted(computed & used)
+    order = [*operands, *sorted(computed)]
+    body = passes.renumbered(program.avals, order, len(operands), 0, region, results)
     fused = Equation(
         _Region(body, pullback),
         {},
@@ -126,27 +104,3 @@ def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[i
         [*ahead, fused, *behind],
         program.outputs,
     )
-
-
-def _marked(equations: Sequence[Equation], selected: Sequence[bool]) -> list[bool]:
-    """For each equation whether it is selected or depends on a selected one."""
-    names: set[Any] = set()
-    result = []
-    for equation, chosen in zip(equations, selected, strict=True):
-        hit = chosen or any(not isinstance(k, Literal) and k in names for k in equation.inputs)
-        if hit:
-            names.update(equation.outputs)
-        result.append(hit)
-    return result
-
-
-def _marked_backwards(equations: Sequence[Equation], selected: Sequence[bool]) -> list[bool]:
-    """For each equation whether it is selected or a selected one depends on it."""
-    names: set[Any] = set()
-    result = []
-    for equation, chosen in zip(reversed(equations), reversed(selected), strict=True):
-        hit = chosen or not names.isdisjoint(equation.outputs)
-        if hit:
-            names.update(k for k in equation.inputs if not isinstance(k, Literal))
-        result.append(hit)
-    return result[::-1]

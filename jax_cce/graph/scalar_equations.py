@@ -11,7 +11,7 @@ from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat
+from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
 
 __all__ = [
@@ -77,29 +77,13 @@ class ProgramBuilder:
 
     def finished(self, program: Program, outputs: Sequence[Any]) -> Program:
         """What computes the outputs, with the inputs and constants of a given program."""
-        live = {atom for atom in outputs if not is_literal(atom)}
-        kept = []
-        for equation in reversed(self.equations):
-            if not live.isdisjoint(equation.outputs) or getattr(equation.origin, "effects", None):
-                live.update(atom for atom in equation.inputs if not is_literal(atom))
-                kept.append(equation)
-        kept.reverse()
+        effects = [bool(getattr(e.origin, "effects", None)) for e in self.equations]
+        live, _ = passes.needed(self.equations, outputs, selected=effects)
+        kept = [equation for equation, wanted in zip(self.equations, live, strict=True) if wanted]
         order = list(range(program.first_computed))
         order += [name for equation in kept for name in equation.outputs]
-        number = {name: index for index, name in enumerate(order)}
-
-        def renamed(atoms: Iterable[Any]) -> tuple[Any, ...]:
-            return tuple(atom if is_literal(atom) else number[atom] for atom in atoms)
-
-        return dataclasses.replace(
-            program,
-            avals=[self.avals[name] for name in order],
-            equations=[
-                dataclasses.replace(e, inputs=renamed(e.inputs), outputs=renamed(e.outputs))
-                for e in kept
-            ],
-            outputs=renamed(outputs),
-        )
+        sizes = program.num_inputs, program.num_constants
+        return passes.renumbered(self.avals, order, *sizes, kept, outputs)
 
     def scalar(self, equation: Equation, atoms: Sequence[Any]) -> Any:
         """The result of an equation's primitive on scalars, folded where it can be."""
@@ -202,4 +186,4 @@ def _value(equation: Equation, atoms: Sequence[Literal]) -> Literal | None:
 def scalar_operation(name: str, dtype: Any) -> Equation:
     """A scalar equation of a primitive."""
     scalars = [jax.ShapeDtypeStruct((), dtype)] * (1 if name == "neg" else 2)
-    return flat.trace(lambda *xs: [getattr(lax, name)(*xs)], scalars)[0].equations[0]
+    return tracing.trace(lambda *xs: [getattr(lax, name)(*xs)], scalars)[0].equations[0]

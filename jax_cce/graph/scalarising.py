@@ -35,7 +35,7 @@ from jax_cce.graph.scalar_equations import (
     literal_of,
     scalar_operation,
 )
-from jax_cce.program import flat
+from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.derivatives import local_jacobian
 
@@ -367,7 +367,7 @@ def _slices(aval: Any) -> Program:
         starts = np.ndindex(x.shape)
         return [lax.squeeze(lax.slice(x, at, [k + 1 for k in at]), axes) for at in starts]
 
-    return flat.trace(slices, [jax_internals.abstract(aval)])[0]
+    return tracing.trace(slices, [jax_internals.abstract(aval)])[0]
 
 
 @functools.lru_cache(maxsize=1024)
@@ -377,7 +377,7 @@ def _join(shape: tuple[int, ...], avals: tuple[Any, ...]) -> Program:
     def join(*entries: Any) -> list[Any]:
         return [lax.reshape(lax.concatenate([lax.reshape(x, (1,)) for x in entries], 0), shape)]
 
-    return flat.trace(join, list(map(jax_internals.abstract, avals)))[0]
+    return tracing.trace(join, list(map(jax_internals.abstract, avals)))[0]
 
 
 @functools.lru_cache(maxsize=64)
@@ -385,4 +385,4 @@ def _conversion(aval: Any, weak_type: bool) -> Program:
     def convert(x: Any) -> list[Any]:
         return [jax_internals.convert(x, aval.dtype, weak_type)]
 
-    return flat.trace(convert, [jax_internals.abstract(aval)])[0]
+    return tracing.trace(convert, [jax_internals.abstract(aval)])[0]

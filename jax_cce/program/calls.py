@@ -14,7 +14,8 @@ from jax import numpy as jnp
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
 from jax_cce import jax_internals
-from jax_cce.program.flat import Program, trace
+from jax_cce.program.flat import Program
+from jax_cce.program.tracing import trace
 
 __all__ = [
     "Call",

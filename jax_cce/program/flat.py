@@ -1,39 +1,21 @@
-"""A program: what is left of a jaxpr when calls are inlined and variables are numbered.
+"""Flat programs: numbered variables, and the equations that compute them in order.
 
-`trace` runs a function abstractly, inlines every call whose derivative is that of its body (jit,
-checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
-constants, then the outputs of the equations in order. custom_jvp, custom_vjp and control flow stay
-single equations, because their derivative is not that of a body run once.
+A `Program` is what is left of a jaxpr when calls are inlined and variables are numbered: inputs
+first, then constants, then the results of the equations.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
-import jax
 import numpy as np
 
-from jax_cce.jax_internals import (
-    INLINED,
-    JAXPRS,
-    Literal,
-    bind,
-    is_differentiable,
-    opened,
-    without_references,
-)
+from jax_cce.jax_internals import Literal
 
 __all__ = [
     "Equation",
     "Program",
-    "evaluate",
-    "flatten",
-    "flatten_closed",
-    "inner_equations",
-    "is_hoistable",
-    "primitive_names",
     "read",
-    "trace",
 ]
 
 
@@ -67,6 +49,11 @@ class Equation:
         """The primitive's name."""
         return self.primitive.name
 
+    @property
+    def variables(self) -> list[int]:
+        """The operands that are variables."""
+        return [atom for atom in self.inputs if not isinstance(atom, Literal)]
+
 
 @dataclass(frozen=True, slots=True)
 class Program:
@@ -92,168 +79,6 @@ class Program:
         return atom.aval if isinstance(atom, Literal) else self.avals[atom]
 
 
-def trace(
-    fun: Callable[..., Iterable[Any]], leaves: Sequence[Any], *, hoist: bool = False
-) -> tuple[Program, list[Any]]:
-    """Traces `fun(*leaves)`, which returns a list of arrays.
-
-    The function is traced anew each time, so a changed closure is seen.
-
-    Args:
-        fun: a function of arrays; it must be a fresh object, since JAX caches by identity.
-        leaves: arrays, tracers, numbers or `jax.ShapeDtypeStruct`.
-        hoist: whether floating-point literals other than 0, 1 and -1 become constants, so that
-            one compiled program serves all their values.
-
-    Returns:
-        The program and the values of its constants.
-    """
-    closed = without_references(jax.make_jaxpr(fun)(*leaves))
-    return flatten(closed.jaxpr, closed.consts, hoist=hoist)
-
-
-def flatten_closed(closed: Any) -> tuple[Program, list[Any]]:
-    """`flatten` for the closed jaxpr that is a parameter of an equation."""
-    return flatten(*opened(closed))
-
-
-def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[Program, list[Any]]:
-    """Inlines calls, drops dead equations and numbers the variables of a jaxpr."""
-    flat: list[tuple[Any, tuple[Any, ...], list[object]]] = []
-    # Before numbering, a variable is a unique object: the jaxpr's own, or one of these.
-    constants: dict[object, Any] = {}
-    avals: dict[object, Any] = {}
-
-    def constant(value: Any, aval: Any) -> object:
-        name = object()
-        constants[name], avals[name] = value, aval
-        return name
-
-    def walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-        names: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=True))
-        for var, value in zip(jaxpr.constvars, consts, strict=True):
-            names[var] = constant(value, var.aval)
-
-        def read(atom: Any) -> Any:
-            if not isinstance(atom, Literal):
-                return names[atom]
-            if hoist and _is_hoistable(atom):
-                return constant(atom.val, atom.aval)
-            return atom
-
-        for eqn in jaxpr.eqns:
-            operands = tuple(map(read, eqn.invars))
-            body = eqn.params.get(INLINED.get(eqn.primitive.name, ""))
-            if body is None:
-                results: list[Any] = []
-                for var in eqn.outvars:
-                    name = object()
-                    avals[name] = var.aval
-                    results.append(name)
-                flat.append((eqn, operands, results))
-            else:
-                results = walk(*opened(body), operands)
-            names.update(zip(eqn.outvars, results, strict=True))
-        return [read(atom) for atom in jaxpr.outvars]
-
-    inputs = []
-    for var in jaxpr.invars:
-        name = object()
-        avals[name] = var.aval
-        inputs.append(name)
-    outputs = walk(jaxpr, consts, inputs)
-
-    live = {id(name) for name in outputs}
-    kept = []
-    for eqn, operands, results in reversed(flat):
-        if eqn.effects or any(id(name) in live for name in results):
-            live.update(map(id, operands))
-            kept.append((eqn, operands, results))
-    kept.reverse()
-    used = [name for name in constants if id(name) in live]
-
-    order = [*inputs, *used, *(name for _, _, results in kept for name in results)]
-    number = {id(name): index for index, name in enumerate(order)}
-
-    def resolve(name: Any) -> Any:
-        return name if isinstance(name, Literal) else number[id(name)]
-
-    def aval_of(name: Any) -> Any:
-        return name.aval if isinstance(name, Literal) else avals[name]
-
-    program = Program(
-        [avals[name] for name in order],
-        len(inputs),
-        len(used),
-        [
-            Equation(
-                eqn.primitive,
-                eqn.params,
-                tuple(map(resolve, operands)),
-                tuple(map(resolve, results)),
-                tuple(map(aval_of, operands)),
-                tuple(var.aval for var in eqn.outvars),
-                eqn,
-            )
-            for eqn, operands, results in kept
-        ],
-        tuple(map(resolve, outputs)),
-    )
-    return program, [constants[name] for name in used]
-
-
-def _is_hoistable(literal: Any) -> bool:
-    return (
-        is_differentiable(literal.aval)
-        and not np.shape(literal.val)
-        and literal.val not in (0, 1, -1)
-    )
-
-
-def evaluate(program: Program, constants: Sequence[Any], inputs: Sequence[Any]) -> list[Any]:
-    """Runs a program on arrays or tracers and returns its outputs."""
-    values: list[Any] = [*inputs, *constants, *[None] * len(program.avals)]
-    for equation in program.equations:
-        results = bind(equation, [read(values, atom) for atom in equation.inputs])
-        for name, result in zip(equation.outputs, results, strict=True):
-            values[name] = result
-    return [read(values, atom) for atom in program.outputs]
-
-
 def read(values: Sequence[Any], atom: Any) -> Any:
     """The value of a variable number or a literal."""
     return atom.val if isinstance(atom, Literal) else values[atom]
-
-
-def primitive_names(equations: Iterable[Equation]) -> set[str]:
-    """The names of all primitives in some equations, those inside control flow included."""
-    equations = list(equations)
-    names = {equation.name for equation in equations}
-    pending: list[Any] = [equation.params for equation in equations]
-    seen: set[int] = set()
-    while pending:
-        value = pending.pop()
-        if type(value) is dict:
-            pending.extend(value.values())
-        elif type(value) in (tuple, list):
-            pending.extend(value)
-        elif isinstance(value, JAXPRS) and id(value) not in seen:
-            seen.add(id(value))
-            names.update(eqn.primitive.name for eqn in value.eqns)
-            pending.extend(eqn.params for eqn in value.eqns)
-    return names
-
-
-def inner_equations(equation: Equation) -> list[Equation]:
-    """The equations of the jaxprs among an equation's parameters, such as a scan's body."""
-    found = []
-    for value in equation.params.values():
-        for item in value if type(value) is tuple else (value,):
-            if isinstance(item, JAXPRS):
-                found += flatten(*opened(item))[0].equations
-    return found
-
-
-def is_hoistable(literal: Any) -> bool:
-    """Whether `trace(hoist=True)` makes a constant of a literal."""
-    return _is_hoistable(literal)

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 
 from jax_cce.jax_internals import JAXPRS, Literal, opened, scan_counts
-from jax_cce.program.flat import Equation, Program, flatten
+from jax_cce.program.flat import Equation, Program
+from jax_cce.program.tracing import flatten
 
 __all__ = [
     "ById",

@@ -16,7 +16,7 @@ import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat
+from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 
 __all__ = [
@@ -129,7 +129,7 @@ def _is_foldable(equation: Any, limit: int) -> bool:
         if jax_internals.size(aval) > (SMALL if inexact else limit):
             return False
     return not equation.primitive.multiple_results and not any(
-        True for _ in flat.inner_equations(equation)
+        True for _ in tracing.inner_equations(equation)
     )
 
 

@@ -27,7 +27,7 @@ from jax import numpy as jnp
 from jax.extend import core as jex_core
 
 from jax_cce import jax_internals
-from jax_cce.program import flat, identity
+from jax_cce.program import identity, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules import derivatives
 
@@ -170,7 +170,7 @@ class _Writer:
     def _literal(self, literal: Any) -> str:
         value, aval = literal.val, literal.aval
         if self._is_free(aval):
-            if flat.is_hoistable(literal):
+            if tracing.is_hoistable(literal):
                 return self._aval(aval)
             # 0, 1 or -1, possibly as a complex number.
             value = value.real
@@ -209,7 +209,7 @@ class _Writer:
     def _body(self, jaxpr: Any, derived: bool) -> str:
         written = self._written.get((id(jaxpr), derived))
         if written is None:
-            program, _ = flat.flatten_closed(jaxpr)
+            program, _ = tracing.flatten_closed(jaxpr)
             text = self._number(self.program(program, {}, derived=derived))
             written = self._written[id(jaxpr), derived] = jaxpr, text
         return written[1]

@@ -3,9 +3,8 @@
 from collections.abc import Sequence
 from typing import Any
 
-from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat
+from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.accumulation import Row
 from jax_cce.rules.local import Primals
@@ -21,36 +20,23 @@ class Body:
     """A body of control flow: a program, and its equations that do not depend on the seeds."""
 
     def __init__(self, closed: Any) -> None:
-        self.program, self.constants = flat.flatten_closed(closed)
+        self.program, self.constants = tracing.flatten_closed(closed)
 
     def rows(self, inputs: Sequence[Row | None]) -> dict[Any, Row]:
         """The rows of the body's inputs, by variable."""
         return {name: row for name, row in enumerate(inputs) if row is not None}
 
-    def known(self, inputs: Sequence[Any], dependent: set[int]) -> list[Any]:
-        """The values of all variables that depend on no seed."""
-        program = self.program
-        values = [*inputs, *self.constants]
-        values += [None] * (len(program.avals) - len(values))
-        for index, equation in enumerate(program.equations):
-            if index not in dependent:
-                ins = [flat.read(values, atom) for atom in equation.inputs]
-                results = jax_internals.bind(equation, ins)
-                for name, result in zip(equation.outputs, results, strict=True):
-                    values[name] = result
+    def known(self, inputs: Sequence[Any], dependent: Sequence[bool]) -> list[Any]:
+        """The values of all variables that depend on no seed; None for the others."""
+        values = passes.values(self.program, self.constants, inputs)
+        flags = zip(self.program.equations, dependent, strict=True)
+        passes.fill(values, [equation for equation, depends in flags if not depends])
         return values
 
-    def dependent(self, active: Sequence[bool]) -> tuple[set[int], list[bool]]:
-        """The equations that depend on active inputs, and whether each variable does."""
-        program = self.program
-        tainted = [*active, *[False] * (len(program.avals) - len(active))]
-        found = set()
-        for index, equation in enumerate(program.equations):
-            if any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs):
-                found.add(index)
-                for name in equation.outputs:
-                    tainted[name] = True
-        return found, tainted
+    def dependent(self, active: Sequence[bool]) -> tuple[list[bool], set[int]]:
+        """For each equation whether it depends on active inputs, and all variables that do."""
+        seeds = [name for name, wanted in enumerate(active) if wanted]
+        return passes.dependent(self.program.equations, seeds)
 
 
 def row_of(program: Program, atom: Any, rows: dict[Any, Row]) -> Row:

@@ -55,7 +55,7 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         dependent, _ = body.dependent(active[1:])
 
         def sites(
-            site: Primals, body: Body = body, dependent: set[int] = dependent
+            site: Primals, body: Body = body, dependent: list[bool] = dependent
         ) -> Callable[[int], Primals]:
             values = body.known(site.ins[1:], dependent)
             equations = body.program.equations
@@ -137,9 +137,9 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     # Whether a carried value depends on a seed does not change after `length` steps.
     carried = list(active[consts : consts + carry])
     for _ in range(carry + 1):
-        dependent, tainted = body.dependent([*active[:consts], *carried, *active[consts + carry :]])
+        dependent, varied = body.dependent([*active[:consts], *carried, *active[consts + carry :]])
         for k, atom in enumerate(body.program.outputs[:carry]):
-            carried[k] = carried[k] or (not isinstance(atom, Literal) and tainted[atom])
+            carried[k] = carried[k] or (not isinstance(atom, Literal) and atom in varied)
 
     def sites(site: Primals) -> Callable[[Hashable], Primals]:
         values: dict[int, list[Any]] = {}

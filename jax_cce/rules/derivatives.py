@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 from jax_cce import jax_internals
 from jax_cce.algebra.terms import Unrepresentable
-from jax_cce.program import flat
+from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 from jax_cce.program.identity import ById, constant_key, jaxpr_key, program_key
 from jax_cce.rules import (  # noqa: F401
@@ -95,7 +95,7 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
 def _has_collective(equation: Equation) -> bool:
     """Whether devices exchange values, outside any shard_map that the equation contains."""
     return equation.name != "shard_map" and not jax_internals.COLLECTIVES.isdisjoint(
-        flat.primitive_names([equation])
+        tracing.primitive_names([equation])
     )
 
 

@@ -21,10 +21,10 @@ from jax_cce import jax_internals
 from jax_cce.algebra.blocks import Operator
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat
+from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation
-from jax_cce.rules.linearity import are_linear, split_by_dependence
+from jax_cce.rules.linearity import are_linear
 from jax_cce.rules.local import LocalJacobian, Primals
 
 __all__ = [
@@ -81,15 +81,19 @@ class Linearised:
         self.in_avals, self.out_avals = in_avals, out_avals
         self.reverse = reverse
         self._trace(apply)
-        if not reverse and _REVERSE_ONLY in flat.primitive_names(self.program.equations):
+        if not reverse and _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
             self.reverse = True
             self._trace(apply)
-        self.known, self.linear, self.tainted = split_by_dependence(self.program, len(in_avals))
+        seeds = range(len(in_avals), self.program.num_inputs)
+        flags, self._varied = passes.dependent(self.program.equations, seeds)
+        pairs = list(zip(self.program.equations, flags, strict=True))
+        self.known = [equation for equation, depends in pairs if not depends]
+        self.linear = [equation for equation, depends in pairs if depends]
         self.results = self.program.outputs[: len(out_avals)]
         self.images = self.program.outputs[len(out_avals) :]
         # JAX's pushforwards are linear; a pullback that the user wrote need not be. That of a
         # collective adds up the cotangents of all devices.
-        self.reverse_only = self.reverse and not are_linear(self.linear, self.tainted)
+        self.reverse_only = self.reverse and not are_linear(self.linear, self._varied)
 
     def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
         seeds = (
@@ -123,7 +127,7 @@ class Linearised:
             return [*results, *images]
 
         avals = [jax_internals.abstract(aval) for aval in (*self.in_avals, *seeds)]
-        self.program, self.constants = flat.trace(both, avals)
+        self.program, self.constants = tracing.trace(both, avals)
 
     @functools.cached_property
     def local_jacobian(self) -> LocalJacobian:
@@ -137,41 +141,36 @@ class Linearised:
 
     def evaluate(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         """The results, and every value that the linear part can read."""
-        program = self.program
-        seeds = [None] * (program.num_inputs - len(self.in_avals))
-        rest = [None] * (len(program.avals) - program.first_computed)
-        values = [*operands, *seeds, *self.constants, *rest]
-        for equation in self.known:
-            results = jax_internals.bind(equation, [flat.read(values, k) for k in equation.inputs])
-            for name, result in zip(equation.outputs, results, strict=True):
-                values[name] = result
+        seeds = [None] * (self.program.num_inputs - len(self.in_avals))
+        values = passes.values(self.program, self.constants, [*operands, *seeds])
+        passes.fill(values, self.known)
         return [flat.read(values, k) for k in self.results], values
 
     def apply(self, values: Sequence[Any], seeds: Sequence[Any]) -> list[Any]:
         """The linear part; a seed or an image of None is zero."""
         values = list(values)
         values[len(self.in_avals) : self.program.num_inputs] = seeds
-        for equation in self.linear:
-            inputs = [flat.read(values, k) for k in equation.inputs]
-            varied = [not isinstance(k, Literal) and self.tainted[k] for k in equation.inputs]
-            if all(value is None for value, v in zip(inputs, varied, strict=True) if v):
-                continue
-            if equation.name == "add_any" and None in [None if i is None else 0 for i in inputs]:
-                results: Sequence[Any] = [next(i for i in inputs if i is not None)]
-            else:
-                inputs = [
-                    jax_internals.zeros(aval) if value is None else value
-                    for value, aval in zip(inputs, equation.in_avals, strict=True)
-                ]
-                results = jax_internals.bind(equation, inputs)
-            for name, result in zip(equation.outputs, results, strict=True):
-                values[name] = result
+        passes.fill(values, self.linear, self._applied)
         return [flat.read(values, k) for k in self.images]
+
+    def _applied(self, _: int, equation: Equation, operands: list[Any]) -> Sequence[Any]:
+        """The results of a linear equation; an operand or a result of None is zero."""
+        pairs = zip(equation.inputs, operands, strict=True)
+        moving = [x for k, x in pairs if not isinstance(k, Literal) and k in self._varied]
+        if all(x is None for x in moving):
+            return [None] * len(equation.outputs)
+        if equation.name == "add_any" and any(x is None for x in operands):
+            return [next(x for x in operands if x is not None)]
+        filled = [
+            jax_internals.zeros(aval) if x is None else x
+            for x, aval in zip(operands, equation.in_avals, strict=True)
+        ]
+        return jax_internals.bind(equation, filled)
 
     def image_depends(self, position: int) -> bool:
         """Whether an image depends on the seeds at all."""
         image = self.images[position]
-        return not isinstance(image, Literal) and self.tainted[image]
+        return not isinstance(image, Literal) and image in self._varied
 
 
 def _flops(equation: Equation) -> int:
@@ -181,7 +180,7 @@ def _flops(equation: Equation) -> int:
         size = jax_internals.size(equation.out_avals[0])
         for axis in contracted:
             size *= 2 * equation.in_avals[0].shape[axis]
-    body = sum(map(_flops, flat.inner_equations(equation)))
+    body = sum(map(_flops, tracing.inner_equations(equation)))
     return size + body * equation.params.get("length", 1)
 
 
@@ -287,7 +286,7 @@ def _cast(vector: Any, aval: Any) -> Any:
 
 def _is_transposable(parts: Linearised) -> bool:
     """Whether JAX can transpose the linear part; it cannot where a while_loop carries tangents."""
-    if _FORWARD_ONLY not in flat.primitive_names(parts.linear):
+    if _FORWARD_ONLY not in tracing.primitive_names(parts.linear):
         return True
 
     def attempt(*operands: Any) -> list[Any]:

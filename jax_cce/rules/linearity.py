@@ -1,16 +1,16 @@
 """Which equations are linear in which operands."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Set
 
 import numpy as np
 
 from jax_cce.jax_internals import Literal
+from jax_cce.program import passes
 from jax_cce.program.flat import Equation, Program
 
 __all__ = [
     "are_linear",
     "is_linear",
-    "split_by_dependence",
 ]
 
 
@@ -60,51 +60,37 @@ _LINEAR_BUT_INDICES = {
 }
 
 
-def split_by_dependence(
-    program: Program, first: int
-) -> tuple[list[Equation], list[Equation], list[bool]]:
-    """The equations that do not and those that do depend on inputs from number `first` on."""
-    tainted = [first <= k < program.num_inputs for k in range(len(program.avals))]
-    known: list[Equation] = []
-    dependent: list[Equation] = []
-    for equation in program.equations:
-        depends = any(not isinstance(k, Literal) and tainted[k] for k in equation.inputs)
-        for variable in equation.outputs:
-            tainted[variable] = depends
-        (dependent if depends else known).append(equation)
-    return known, dependent, tainted
-
-
 def is_linear(program: Program) -> bool:
     """Whether a program is known to be linear in all its inputs."""
-    _, dependent, tainted = split_by_dependence(program, 0)
-    return are_linear(dependent, tainted)
+    flags, varied = passes.dependent(program.equations, range(program.num_inputs))
+    pairs = zip(program.equations, flags, strict=True)
+    return are_linear([equation for equation, depends in pairs if depends], varied)
 
 
-def are_linear(equations: Sequence[Equation], tainted: Sequence[bool]) -> bool:
-    """Whether equations are known to be linear in the tainted variables.
+def are_linear(equations: Iterable[Equation], varied: Set[int]) -> bool:
+    """Whether equations are known to be linear in the variables that vary.
 
     Gradient clipping under custom_vjp is the usual case that is not.
     """
     for equation in equations:
-        varied = [
+        moving = [
             k
             for k, atom in enumerate(equation.inputs)
-            if not isinstance(atom, Literal) and tainted[atom]
+            if not isinstance(atom, Literal) and atom in varied
         ]
         name = equation.name
-        fixed = len(varied) < len(equation.inputs)
+        fixed = len(moving) < len(equation.inputs)
         if name in ("add", "sub") and fixed:
             return False  # affine: a constant is added
         if name in ("concatenate", "stack", "pad", "dynamic_update_slice") and fixed:
             zero = all(
                 isinstance(atom, Literal) and not np.any(atom.val)
                 for k, atom in enumerate(equation.inputs)
-                if k not in varied and k in _LINEAR_BUT_INDICES.get(name, range(64))
+                if k not in moving and k in _LINEAR_BUT_INDICES.get(name, range(64))
             )
             if not zero:
                 return False
-        allowed = name in _LINEAR or (name in _LINEAR_IN_ONE and len(varied) == 1)
-        if not allowed and not set(varied) <= set(_LINEAR_BUT_INDICES.get(name, ())):
+        allowed = name in _LINEAR or (name in _LINEAR_IN_ONE and len(moving) == 1)
+        if not allowed and not set(moving) <= set(_LINEAR_BUT_INDICES.get(name, ())):
             return False
     return True

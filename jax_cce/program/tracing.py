@@ -1,0 +1,162 @@
+"""Tracing: from a Python function to a flat program.
+
+`trace` runs a function abstractly, inlines every call whose derivative is that of its body (jit,
+checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
+constants, then the outputs of the equations in order. custom_jvp, custom_vjp and control flow stay
+single equations, because their derivative is not that of a body run once.
+"""
+
+import itertools
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+
+from jax_cce.jax_internals import (
+    INLINED,
+    JAXPRS,
+    Literal,
+    is_differentiable,
+    opened,
+    without_references,
+)
+from jax_cce.program import passes
+from jax_cce.program.flat import Equation, Program
+
+__all__ = [
+    "flatten",
+    "flatten_closed",
+    "inner_equations",
+    "is_hoistable",
+    "primitive_names",
+    "trace",
+]
+
+
+def trace(
+    fun: Callable[..., Iterable[Any]], leaves: Sequence[Any], *, hoist: bool = False
+) -> tuple[Program, list[Any]]:
+    """Traces `fun(*leaves)`, which returns a list of arrays.
+
+    The function is traced anew each time, so a changed closure is seen.
+
+    Args:
+        fun: a function of arrays; it must be a fresh object, since JAX caches by identity.
+        leaves: arrays, tracers, numbers or `jax.ShapeDtypeStruct`.
+        hoist: whether floating-point literals other than 0, 1 and -1 become constants, so that
+            one compiled program serves all their values.
+
+    Returns:
+        The program and the values of its constants.
+    """
+    closed = without_references(jax.make_jaxpr(fun)(*leaves))
+    return flatten(closed.jaxpr, closed.consts, hoist=hoist)
+
+
+def flatten_closed(closed: Any) -> tuple[Program, list[Any]]:
+    """`flatten` for the closed jaxpr that is a parameter of an equation."""
+    return flatten(*opened(closed))
+
+
+def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[Program, list[Any]]:
+    """Inlines calls, drops dead equations and numbers the variables of a jaxpr."""
+    # Inputs and results are numbered as they come, constants down from -1.
+    avals: dict[int, Any] = {}
+    constants: list[Any] = []
+    equations: list[Equation] = []
+    count = itertools.count()
+
+    def numbered(var: Any) -> int:
+        name = next(count)
+        avals[name] = var.aval
+        return name
+
+    def constant(value: Any, aval: Any) -> int:
+        constants.append(value)
+        avals[-len(constants)] = aval
+        return -len(constants)
+
+    def walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+        names: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=True))
+        for var, value in zip(jaxpr.constvars, consts, strict=True):
+            names[var] = constant(value, var.aval)
+
+        def read(atom: Any) -> Any:
+            if not isinstance(atom, Literal):
+                return names[atom]
+            if hoist and is_hoistable(atom):
+                return constant(atom.val, atom.aval)
+            return atom
+
+        for eqn in jaxpr.eqns:
+            operands = tuple(map(read, eqn.invars))
+            body = eqn.params.get(INLINED.get(eqn.primitive.name, ""))
+            if body is None:
+                results = list(map(numbered, eqn.outvars))
+                equations.append(
+                    Equation(
+                        eqn.primitive,
+                        eqn.params,
+                        operands,
+                        tuple(results),
+                        tuple([k.aval if isinstance(k, Literal) else avals[k] for k in operands]),
+                        tuple([var.aval for var in eqn.outvars]),
+                        eqn,
+                    )
+                )
+            else:
+                results = walk(*opened(body), operands)
+            names.update(zip(eqn.outvars, results, strict=True))
+        return [read(atom) for atom in jaxpr.outvars]
+
+    inputs = list(map(numbered, jaxpr.invars))
+    outputs = walk(jaxpr, consts, inputs)
+    effects = [bool(equation.origin.effects) for equation in equations]
+    live, read = passes.needed(equations, outputs, selected=effects)
+    used = [name for name in range(-1, -1 - len(constants), -1) if name in read]
+    if not constants and all(live):
+        every = [avals[name] for name in range(len(avals))]
+        return Program(every, len(inputs), 0, equations, tuple(outputs)), []
+    kept = [equation for equation, wanted in zip(equations, live, strict=True) if wanted]
+    order = [*inputs, *used, *(name for equation in kept for name in equation.outputs)]
+    program = passes.renumbered(avals, order, len(inputs), len(used), kept, outputs)
+    return program, [constants[-1 - name] for name in used]
+
+
+def is_hoistable(literal: Any) -> bool:
+    """Whether `trace(hoist=True)` makes a constant of a literal."""
+    return (
+        is_differentiable(literal.aval)
+        and not np.shape(literal.val)
+        and literal.val not in (0, 1, -1)
+    )
+
+
+def primitive_names(equations: Iterable[Equation]) -> set[str]:
+    """The names of all primitives in some equations, those inside control flow included."""
+    equations = list(equations)
+    names = {equation.name for equation in equations}
+    pending: list[Any] = [equation.params for equation in equations]
+    seen: set[int] = set()
+    while pending:
+        value = pending.pop()
+        if type(value) is dict:
+            pending.extend(value.values())
+        elif type(value) in (tuple, list):
+            pending.extend(value)
+        elif isinstance(value, JAXPRS) and id(value) not in seen:
+            seen.add(id(value))
+            names.update(eqn.primitive.name for eqn in value.eqns)
+            pending.extend(eqn.params for eqn in value.eqns)
+    return names
+
+
+def inner_equations(equation: Equation) -> list[Equation]:
+    """The equations of the jaxprs among an equation's parameters, such as a scan's body."""
+    found = []
+    for value in equation.params.values():
+        for item in value if type(value) is tuple else (value,):
+            if isinstance(item, JAXPRS):
+                found += flatten(*opened(item))[0].equations
+    return found
