@@ -2,23 +2,84 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypedDict, Unpack, overload
+
+import jax
 
 from jax_cce import jax_internals
 from jax_cce.execution.calling import transformed
 from jax_cce.planning import choosing
-from jax_cce.planning.choosing import Order, order_request
+from jax_cce.planning.options import Order, options_of
 from jax_cce.planning.plans import Plan
-from jax_cce.program import calls, known_values
-from jax_cce.program.calls import Call, Format, from_shapes
+from jax_cce.planning.task import traced_task
+from jax_cce.program import calls
+from jax_cce.sparse.formats import FormatName
+from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = [
-    "jacobian",
-    "plan",
-    "value_and_jacobian",
-]
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
+
+__all__ = ["How", "OfArrays", "jacobian", "plan", "value_and_jacobian"]
+
+P = ParamSpec("P")
+
+# A function whose first argument is one array, and whose result is one: then so is the Jacobian.
+# Any other function has trees of blocks, which types do not describe.
+OfArrays = Callable[Concatenate[jax.Array, P], jax.Array]
 
 
+class How(TypedDict, total=False):
+    """How a Jacobian is computed; see `jacobian`."""
+
+    order: Order
+    search: str | None
+    search_budget: float | None
+
+
+@overload
+def jacobian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: Literal["dense"] = ...,
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], jax.Array]: ...
+@overload
+def jacobian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: Literal["bcoo"],
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], BCOO]: ...
+@overload
+def jacobian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: Literal["structured"],
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], StructuredJacobian]: ...
+@overload
+def jacobian(
+    fun: Callable[P, Any],
+    argnums: int | Sequence[int] = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: FormatName = ...,
+    **how: Unpack[How],
+) -> Callable[P, Any]: ...
 def jacobian(
     fun: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
@@ -27,7 +88,7 @@ def jacobian(
     allow_int: bool = False,
     *,
     order: Order = "auto",
-    format: Format = "dense",
+    format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
 ) -> Callable[..., Any]:
@@ -79,8 +140,17 @@ def jacobian(
         Array([[0., 2.],
                [0., 1.]], dtype=float32)
     """
-    wish = order_request(order, search, search_budget)
-    compute = transformed(fun, argnums, has_aux, holomorphic, allow_int, wish, format, value=False)
+    options = options_of(
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        order=order,
+        format=format,
+        search=search,
+        search_budget=search_budget,
+    )
+    compute = transformed(fun, options)
 
     @functools.wraps(fun)
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -90,6 +160,50 @@ def jacobian(
     return jacobian_fun
 
 
+@overload
+def value_and_jacobian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: Literal["dense"] = ...,
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], tuple[jax.Array, jax.Array]]: ...
+@overload
+def value_and_jacobian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: Literal["bcoo"],
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], tuple[jax.Array, BCOO]]: ...
+@overload
+def value_and_jacobian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: Literal["structured"],
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], tuple[jax.Array, StructuredJacobian]]: ...
+@overload
+def value_and_jacobian(
+    fun: Callable[P, Any],
+    argnums: int | Sequence[int] = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+    allow_int: bool = ...,
+    *,
+    format: FormatName = ...,
+    **how: Unpack[How],
+) -> Callable[P, Any]: ...
 def value_and_jacobian(
     fun: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
@@ -98,7 +212,7 @@ def value_and_jacobian(
     allow_int: bool = False,
     *,
     order: Order = "auto",
-    format: Format = "dense",
+    format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
 ) -> Callable[..., Any]:
@@ -119,8 +233,17 @@ def value_and_jacobian(
         Array([[2., 0.],
                [0., 6.]], dtype=float32)
     """
-    wish = order_request(order, search, search_budget)
-    compute = transformed(fun, argnums, has_aux, holomorphic, allow_int, wish, format, value=True)
+    options = options_of(
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        order=order,
+        format=format,
+        search=search,
+        search_budget=search_budget,
+    )
+    compute = transformed(fun, options, value=True)
 
     @functools.wraps(fun)
     def value_and_jacobian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -138,7 +261,7 @@ def plan(
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
-    format: Format = "dense",
+    format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
 ) -> Callable[..., Plan]:
@@ -169,18 +292,23 @@ def plan(
         3
     """
     calls.check_callable(fun)
-    wish = order_request(order, search, search_budget)
-    sparse = calls.check_format(format) != "dense"
+    options = options_of(
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        order=order,
+        format=format,
+        search=search,
+        search_budget=search_budget,
+    )
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        call = Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
-        traced = calls.trace_call(call, hoist=False)
-        known = known_values.known_constants(traced.program, traced.constants, sparse=sparse)
-        kind = {"holomorphic": holomorphic, "sparse": sparse}
-        found = None
-        if wish.order == "auto":
-            batch = jax_internals.batch_size(call.leaves)
-            found = choosing.look_up(None, traced, known, **kind, batch=batch)
-        return choosing.plan(traced, known, wish, found, **kind)
+        task = traced_task(fun, options, args, kwargs)
+        stored = None
+        if options.request.asks_registry:
+            batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
+            stored = choosing.look_up(task, batch)
+        return choosing.plan(task, options.request, stored)
 
-    return from_shapes(planned)
+    return calls.from_shapes(planned)

@@ -2,23 +2,66 @@
 
 import functools
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, overload
 
 import jax
 import numpy as np
 
-from jax_cce.api import jacobian
+from jax_cce.api import How, OfArrays, jacobian
 from jax_cce.execution.calling import transformed
-from jax_cce.planning.choosing import Order, order_request
+from jax_cce.planning.options import Options, Order, options_of
 from jax_cce.program import calls
-from jax_cce.program.calls import Format
+from jax_cce.sparse.formats import DENSE, FormatName
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = [
-    "hessian",
-]
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
+
+__all__ = ["hessian"]
+
+P = ParamSpec("P")
 
 
+@overload
+def hessian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    *,
+    format: Literal["dense"] = ...,
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], jax.Array]: ...
+@overload
+def hessian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    *,
+    format: Literal["bcoo"],
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], BCOO]: ...
+@overload
+def hessian(
+    fun: OfArrays[P],
+    argnums: Literal[0] = ...,
+    has_aux: Literal[False] = ...,
+    holomorphic: bool = ...,
+    *,
+    format: Literal["structured"],
+    **how: Unpack[How],
+) -> Callable[Concatenate[jax.Array, P], StructuredJacobian]: ...
+@overload
+def hessian(
+    fun: Callable[P, Any],
+    argnums: int | Sequence[int] = ...,
+    has_aux: bool = ...,
+    holomorphic: bool = ...,
+    *,
+    format: FormatName = ...,
+    **how: Unpack[How],
+) -> Callable[P, Any]: ...
 def hessian(
     fun: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
@@ -26,7 +69,7 @@ def hessian(
     holomorphic: bool = False,
     *,
     order: Order = "auto",
-    format: Format = "dense",
+    format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
 ) -> Callable[..., Any]:
@@ -48,22 +91,28 @@ def hessian(
         Array([[12.,  3.],
                [ 3.,  0.]], dtype=float32)
     """
-    inner = jacobian(fun, argnums, has_aux, holomorphic)
-    wish = order_request(order, search, search_budget)
-    dense = jacobian(
-        inner,
+    options = options_of(
         argnums,
         has_aux,
         holomorphic,
         order=order,
+        format=format,
         search=search,
         search_budget=search_budget,
     )
-    if calls.check_format(format) == "dense":
-        return dense
-    gradient = transformed(
-        inner, argnums, has_aux, holomorphic, False, wish, format, value=False, symmetric=True
-    )
+    inner = jacobian(fun, argnums, has_aux, holomorphic)
+    if options.format is DENSE:
+        return jacobian(
+            inner,
+            argnums,
+            has_aux,
+            holomorphic,
+            order=order,
+            search=search,
+            search_budget=search_budget,
+        )
+    gradient = transformed(inner, options, symmetric=True)
+    by_terms = _hessian_by_terms(fun, options, order)
 
     @functools.wraps(fun)
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -78,24 +127,21 @@ def hessian(
         if all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs)):
             _, result, aux = gradient(args, kwargs)
             return (result, aux) if has_aux else result
-        return _hessian_by_terms(fun, argnums, has_aux, holomorphic, order, format)(*args, **kwargs)
+        return by_terms(*args, **kwargs)
 
     return hessian_fun
 
 
 def _hessian_by_terms(
-    fun: Callable[..., Any],
-    argnums: int | Sequence[int],
-    has_aux: bool,
-    holomorphic: bool,
-    order: Order,
-    format: Format,
+    fun: Callable[..., Any], options: Options, order: Order
 ) -> Callable[..., Any]:
     """The Hessian of an array-valued function: every coefficient of its Jacobian differentiated.
 
     The dense Jacobian is never formed; the coefficients' Jacobians are placed by the terms that
     the coefficients belong to.
     """
+    contract, form = options.contract, options.format
+    argnums, has_aux, holomorphic = contract.argnums, contract.has_aux, contract.holomorphic
     inner = jacobian(fun, argnums, has_aux, holomorphic, format="structured")
 
     def is_block(node: Any) -> bool:
@@ -104,19 +150,19 @@ def _hessian_by_terms(
     def coefficients(*args: Any, **kwargs: Any) -> tuple[Any, Any]:
         jac, aux = inner(*args, **kwargs) if has_aux else (inner(*args, **kwargs), None)
         blocks, tree = jax.tree.flatten(jac, is_leaf=is_block)
-        made[:] = [tree, blocks]
+        structure[:] = [tree, blocks]
         varied = [block.coefficients(differentiable=True) for block in blocks]
         return varied, ([block.coefficients(differentiable=False) for block in blocks], aux)
 
-    made: list[Any] = []
+    structure: list[Any] = []
     outer = jacobian(coefficients, argnums, True, holomorphic, order=order, format="structured")
 
     @functools.wraps(fun)
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
-        found, (fixed, aux) = outer(*args, **kwargs)
-        tree, blocks = made
+        seconds, (fixed, aux) = outer(*args, **kwargs)
+        tree, blocks = structure
         rows = []
-        for block, second, rest in zip(blocks, found, fixed, strict=True):
+        for block, second, rest in zip(blocks, seconds, fixed, strict=True):
             if second:
                 columns = [jax.tree.flatten(part, is_leaf=is_block) for part in second]
                 trees = columns[0][1]
@@ -132,8 +178,7 @@ def _hessian_by_terms(
                     StructuredJacobian(block.shape, np.shape(leaf), block.dtype, (), ())
                     for leaf in leaves
                 ]
-            if format == "bcoo":
-                leaves = [leaf.to_bcoo() for leaf in leaves]
+            leaves = [form.outside(form.inside(leaf, leaf)) for leaf in leaves]
             rows.append(jax.tree.unflatten(trees, leaves))
         result = jax.tree.unflatten(tree, rows)
         return (result, aux) if has_aux else result

@@ -9,55 +9,35 @@ from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution import compiled
-from jax_cce.execution.results import Options, as_tree, check_memory, formatted, outputs_and_blocks
+from jax_cce.execution.results import Wanted, as_tree, check_memory, outputs_and_blocks, zero_block
 from jax_cce.planning import choosing
-from jax_cce.planning.choosing import OrderRequest
-from jax_cce.program import calls, known_values
-from jax_cce.program.calls import Call, Format, Traced
-from jax_cce.program.tracing import trace
+from jax_cce.planning.options import Options, OrderRequest
+from jax_cce.planning.task import Task
+from jax_cce.program import calls, tracing
+from jax_cce.program.calls import Call, Traced
 from jax_cce.rules.linearity import is_linear
-from jax_cce.sparse.coordinates import Coordinates
+from jax_cce.sparse.formats import STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = [
-    "jacobian_by",
-    "transformed",
-]
-
-
-def jacobian_by(
-    wish: OrderRequest,
-    fun: Callable[..., Any],
-    argnums: int | Sequence[int] = 0,
-    has_aux: bool = False,
-    holomorphic: bool = False,
-    allow_int: bool = False,
-    *,
-    format: Format = "dense",
-) -> Callable[..., Any]:
-    """`jacobian` by a certain order, form of the graph and method."""
-    compute = transformed(fun, argnums, has_aux, holomorphic, allow_int, wish, format, value=False)
-    return lambda *args, **kwargs: compute(args, kwargs)[1]
+__all__ = ["transformed"]
 
 
 def transformed(
-    fun: Callable[..., Any],
-    argnums: int | Sequence[int],
-    has_aux: bool,
-    holomorphic: bool,
-    allow_int: bool,
-    wish: OrderRequest,
-    format: Format,
-    *,
-    value: bool,
-    symmetric: bool = False,
+    fun: Callable[..., Any], options: Options, *, value: bool = False, symmetric: bool = False
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any, Any]]:
-    """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux)."""
+    """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux).
+
+    Args:
+        fun: the function.
+        options: what the caller asks.
+        value: whether the value is wanted; else it is None.
+        symmetric: whether the Jacobian is known to be symmetric.
+    """
     calls.check_callable(fun)
-    calls.check_format(format)
+    wanted = Wanted(options.format, value, symmetric)
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
-        call = Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
+        call = Call(fun, options.contract, args, kwargs)
         staged = any(map(jax_internals.is_staged, call.leaves))
         try:
             traced = calls.trace_call(call, hoist=not staged)
@@ -67,9 +47,9 @@ def transformed(
         ):
             if staged:
                 raise
-            return _at_value(call, wish, format)
-        how = Options(wish, holomorphic, format, value, symmetric)
-        outputs, blocks = _execute(traced, call.avals, call.leaves, how)
+            return _at_value(call, options)
+        task = Task(traced, options)
+        outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
         leaves = outputs[: traced.num_values] if value else []
         return (
             tree_unflatten(traced.value_tree, leaves) if value else None,
@@ -81,52 +61,44 @@ def transformed(
 
 
 def _execute(
-    traced: Traced, avals: Sequence[Any], leaves: Sequence[Any], how: Options
+    task: Task, request: OrderRequest, avals: Sequence[Any], leaves: Sequence[Any], wanted: Wanted
 ) -> tuple[list[Any], list[list[Any]]]:
-    """The program's outputs (without `value`, the auxiliary ones only) and its blocks.
+    """The program's outputs (without the value, the auxiliary ones only) and its blocks.
 
     Under jit the operations go into the surrounding trace. Elsewhere the compiled program for this
     canonical jaxpr runs; the first call compiles it.
     """
-    if how.format == "dense":
+    traced = task.traced
+    if not wanted.format.sparse:
         check_memory(traced, avals)
-
-    sparse = how.format != "dense"
-    known = known_values.known_constants(traced.program, traced.constants, sparse=sparse)
-    kind = {"holomorphic": how.holomorphic, "sparse": sparse}
     staged = any(map(jax_internals.is_staged, (*leaves, *traced.constants)))
-    name = None
-    if not staged:
-        name = compiled.key(traced.program), known_values.key(known), traced.num_values, how
-    found = None
-    if how.wish.order == "auto" and how.wish.entries is None:
-        batch = jax_internals.batch_size(leaves)
-        found = choosing.look_up(name, traced, known, **kind, batch=batch)
+    name = None if staged else compiled.key_of(task)
+    stored = None
+    if request.asks_registry:
+        stored = choosing.look_up(task, jax_internals.batch_size(leaves), name)
 
-    def build(traced: Traced) -> Callable[..., Any]:
-        made = choosing.plan(traced, known, how.wish, found, **kind)
+    def build(num_values: int) -> Callable[..., Any]:
+        plan = choosing.plan(task, request, stored)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
-            outputs, blocks = outputs_and_blocks(traced, avals, made, how, constants, leaves)
-            return outputs if how.value else outputs[traced.num_values :], blocks
+            outputs, blocks = outputs_and_blocks(plan, num_values, avals, wanted, constants, leaves)
+            return outputs if wanted.value else outputs[num_values:], blocks
 
         return jacobian_program
 
     if staged:
-        outputs, blocks = build(traced)(traced.constants, leaves)
+        program = build(traced.num_values)
     else:
-        # The cache must keep neither the constants of its first call nor its auxiliary data.
-        bare = traced._replace(constants=[], aux=calls.no_aux)
-        chosen = found and (found.entry.order, found.entry.entries, found.entry.method)
-        program = compiled.compiled((name, chosen), lambda: jax.jit(build(bare)))
-        outputs, blocks = program(traced.constants, leaves)
-    return outputs, [
-        [block.to_bcoo() if isinstance(block, Coordinates) else block for block in row]
-        for row in blocks
-    ]
+        chosen = stored and (stored.entry.order, stored.entry.entries, stored.entry.method)
+        # What is kept holds the plan, and neither the constants of this call nor its other data.
+        program = compiled.PROGRAMS.get(
+            (name, request, wanted, chosen), lambda: jax.jit(build(traced.num_values))
+        )
+    outputs, blocks = program(traced.constants, leaves)
+    return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
 
 
-def _at_value(call: Call, wish: OrderRequest, format: Format) -> tuple[Any, Any, Any]:
+def _at_value(call: Call, options: Options) -> tuple[Any, Any, Any]:
     """The Jacobian of a function whose Python control flow depends on values.
 
     `jax.vjp` runs the function on the concrete values, as `jax.jacrev` does; what is eliminated
@@ -153,31 +125,38 @@ def _at_value(call: Call, wish: OrderRequest, format: Format) -> tuple[Any, Any,
 
     out_avals = [jax.typeof(value) for value in values]
     seeds = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in out_avals]
-    program, constants = trace(flat, seeds, hoist=True)
-    linear = is_linear(program)
-    if linear:
+    program, constants = tracing.trace(flat, seeds, hoist=True)
+    blocks: dict[tuple[int, int], StructuredJacobian]
+    if is_linear(program):
         traced = Traced(program, constants, len(chosen), None, calls.no_aux)
         zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
-        how = Options(wish, call.holomorphic, "structured", False)
-        _, found = _execute(traced, out_avals, zeros, how)
+        structured = Options(options.contract, options.request, STRUCTURED)
+        task = Task(traced, structured)
+        _, transposed = _execute(
+            task, options.request, out_avals, zeros, Wanted(STRUCTURED, value=False)
+        )
+        blocks = {
+            (at, k): block.T
+            for k, row in zip(chosen, transposed, strict=True)
+            for at, block in enumerate(row)
+        }
     else:
         # A pullback that may be nonlinear (gradient clipping, say) has a meaning on rows only.
-        found = jax.jacrev(lambda *at: function(*at)[0], argnums=tuple(range(len(chosen))))(
+        dense = jax.jacrev(lambda *at: function(*at)[0], argnums=tuple(range(len(chosen))))(
             *(call.leaves[k] for k in chosen)
         )
+        blocks = {
+            (at, k): StructuredJacobian.fromdense(array, out_avals[at].shape)
+            for at, row in enumerate(dense)
+            for k, array in zip(chosen, row, strict=True)
+        }
+    form = options.format
     rows = []
     for at, out in enumerate(out_avals):
         row = []
         for k, aval in enumerate(call.avals):
-            if k in chosen:
-                if linear:
-                    block = found[chosen.index(k)][at].T
-                else:
-                    block = StructuredJacobian.fromdense(found[at][chosen.index(k)], out.shape)
-            else:
-                block = StructuredJacobian(out.shape, aval.shape, aval.dtype, (), ())
-            block = formatted(block.astype(aval.dtype), aval, format)
-            row.append(block.to_bcoo() if isinstance(block, Coordinates) else block)
+            block = blocks[at, k] if (at, k) in blocks else zero_block(out.shape, aval)
+            row.append(form.outside(form.inside(block.astype(aval.dtype), aval)))
         rows.append(row)
     return (
         tree_unflatten(value_tree, values),

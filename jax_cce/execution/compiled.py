@@ -5,57 +5,26 @@ compiled program of any earlier call with the same jaxpr. Constants are not part
 are arguments of the program.
 """
 
-import collections
-import threading
 from collections.abc import Callable, Hashable
-from typing import Any, NamedTuple
+from typing import Any
 
-from jax_cce.program import flat, identity
+from jax_cce import caches
+from jax_cce.caches import Cache, CacheInfo
+from jax_cce.planning.task import Task
+from jax_cce.program import identity, known_values
 from jax_cce.rules import derivatives
 
-__all__ = [
-    "CacheInfo",
-    "cache_clear",
-    "cache_info",
-    "compiled",
-    "key",
-]
+__all__ = ["PROGRAMS", "CacheInfo", "cache_clear", "cache_info", "key_of"]
 
-_MOST_PROGRAMS = 512
+PROGRAMS: Cache[Callable[..., Any]] = Cache(512)
 
 
-class CacheInfo(NamedTuple):
-    """Use of the in-memory cache of compiled Jacobian programs."""
-
-    hits: int
-    misses: int
-    size: int
-
-
-_lock = threading.Lock()
-_programs: collections.OrderedDict[Hashable, Callable[..., Any]] = collections.OrderedDict()
-_counts = {"hits": 0, "misses": 0}
-
-
-def key(program: flat.Program) -> Hashable:
-    """Identifies a program up to the values of its constants."""
-    return identity.program_key(program, derivatives.custom_derivative_key)
-
-
-def compiled(name: Hashable, build: Callable[[], Callable[..., Any]]) -> Callable[..., Any]:
-    """The program of this key, built on first use; the least recently used one goes first."""
-    with _lock:
-        if name in _programs:
-            _counts["hits"] += 1
-            _programs.move_to_end(name)
-            return _programs[name]
-    program = build()
-    with _lock:
-        _counts["misses"] += 1
-        _programs[name] = program
-        while len(_programs) > _MOST_PROGRAMS:
-            _programs.popitem(last=False)
-    return program
+def key_of(task: Task) -> Hashable:
+    """Identifies a task up to the values of its constants."""
+    traced = task.traced
+    program = identity.program_key(traced.program, derivatives.custom_derivative_key)
+    known = known_values.key(task.known)
+    return program, known, traced.num_values, task.holomorphic, task.sparse
 
 
 def cache_info() -> CacheInfo:
@@ -69,12 +38,9 @@ def cache_info() -> CacheInfo:
         >>> jax_cce.cache_info()
         CacheInfo(hits=1, misses=1, size=1)
     """
-    with _lock:
-        return CacheInfo(_counts["hits"], _counts["misses"], len(_programs))
+    return PROGRAMS.info()
 
 
 def cache_clear() -> None:
-    """Forgets all compiled programs and resets the counts."""
-    with _lock:
-        _programs.clear()
-        _counts.update(hits=0, misses=0)
+    """Forgets all compiled programs, plans and memoised structures, and resets the counts."""
+    caches.clear_all()

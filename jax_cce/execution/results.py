@@ -2,7 +2,8 @@
 
 import os
 from collections.abc import Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import jax
 import numpy as np
@@ -10,26 +11,25 @@ from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution.emit import emit, emit_by_mode
-from jax_cce.planning.choosing import OrderRequest
 from jax_cce.planning.plans import Plan
 from jax_cce.program import calls
-from jax_cce.program.calls import Call, Format, Traced
+from jax_cce.program.calls import Call, Traced
+from jax_cce.sparse.formats import Format
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = [
-    "Options",
-    "as_tree",
-    "check_memory",
-    "formatted",
-    "outputs_and_blocks",
-]
+__all__ = ["Wanted", "as_tree", "check_memory", "outputs_and_blocks", "zero_block"]
 
 
-class Options(NamedTuple):
-    """What is asked of a traced function."""
+@dataclass(frozen=True)
+class Wanted:
+    """What is wanted of a task beside its order.
 
-    wish: OrderRequest
-    holomorphic: bool
+    Attributes:
+        format: what each block is.
+        value: whether the function's value is returned, too.
+        symmetric: whether the Jacobian is known to be symmetric, as that of a gradient.
+    """
+
     format: Format
     value: bool
     symmetric: bool = False
@@ -68,48 +68,52 @@ def _device_memory() -> int:
 
 
 def outputs_and_blocks(
-    traced: Traced,
+    plan: Plan,
+    num_values: int,
     avals: Sequence[Any],
-    made: Plan,
-    how: Options,
+    wanted: Wanted,
     constants: Sequence[Any],
     leaves: Any,
 ) -> tuple[list[Any], list[list[Any]]]:
-    """The outputs, and for each value leaf the list of blocks over input leaves."""
-    run = emit if made.method == "elimination" else emit_by_mode
-    outputs, found = run(made, constants, leaves)
-    position = {name: index for index, name in enumerate(made.graph.inputs)}
+    """The outputs, and for each value leaf the list of blocks over input leaves.
+
+    Args:
+        plan: the plan.
+        num_values: how many outputs, from the first on, are differentiated.
+        avals: the abstract value of each input leaf.
+        wanted: what is wanted.
+        constants: values of the program's constants.
+        leaves: values of its inputs.
+    """
+    run = emit if plan.method == "elimination" else emit_by_mode
+    outputs, nonzero = run(plan, constants, leaves)
+    position = {name: index for index, name in enumerate(plan.graph.inputs)}
     rows = []
-    for at, value in enumerate(outputs[: traced.num_values]):
+    for at, value in enumerate(outputs[:num_values]):
         row = []
         for name, aval in enumerate(avals):
-            block = found.get((at, position.get(name, -1)))
-            if how.symmetric and at > name:
+            block = nonzero.get((at, position.get(name, -1)))
+            if wanted.symmetric and at > name:
                 # The derivatives of one gradient: what is below the diagonal repeats what is above.
-                block = found.get((name, position.get(at, -1)))
+                block = nonzero.get((name, position.get(at, -1)))
                 block = block and block.T
-            elif how.symmetric and at == name and block is not None:
+            elif wanted.symmetric and at == name and block is not None:
                 block = block.symmetric_part()
             if block is None:
-                block = StructuredJacobian(np.shape(value), aval.shape, aval.dtype, (), ())
-            row.append(formatted(block.astype(aval.dtype), aval, how.format))
+                block = zero_block(np.shape(value), aval)
+            row.append(wanted.format.inside(block.astype(aval.dtype), aval))
         rows.append(row)
     return outputs, rows
 
 
-def formatted(block: StructuredJacobian, aval: Any, format: Format) -> Any:
-    """A block as an array, as sorted coordinates, or as it is."""
-    if format == "structured":
-        return block
-    if format == "bcoo":
-        return block.coordinates()
-    array = jax_internals.sharded_like(block.todense(), aval)
-    return jax_internals.convert(array, aval.dtype, bool(getattr(aval, "weak_type", False)))
+def zero_block(out_shape: Sequence[int], aval: Any) -> StructuredJacobian:
+    """The Jacobian of an output that does not depend on an input."""
+    return StructuredJacobian(out_shape, aval.shape, aval.dtype, (), ())
 
 
 def as_tree(blocks: Sequence[Sequence[Any]], call: Call, value_tree: Any) -> Any:
     """The blocks in the tree of the output, each leaf replaced by the tree of the input."""
-    single = calls.is_index(call.argnums)
+    single = calls.is_index(call.contract.argnums)
     rows = []
     for row in blocks:
         tree = tree_unflatten(call.tree, row)

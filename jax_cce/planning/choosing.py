@@ -5,72 +5,29 @@ decides. Else greedy orders are tried for a fixed amount of work, or the strateg
 names searches for as long as the caller allows.
 """
 
-import collections
 import importlib.metadata
 import logging
-import threading
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable
 from typing import NamedTuple
 
-import numpy as np
-
 from jax_cce import registry
-from jax_cce.graph.building import Graph
+from jax_cce.caches import Cache
 from jax_cce.jax_internals import device_kind
 from jax_cce.orders import named
-from jax_cce.planning import plans, searches
+from jax_cce.planning import plans
+from jax_cce.planning.options import OrderRequest
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package
-from jax_cce.planning.task import graphs, key, numbered_vertices
-from jax_cce.program.calls import Traced
+from jax_cce.planning.task import Task
 from jax_cce.registry import StoredOrder
 
-__all__ = [
-    "Order",
-    "OrderRequest",
-    "Stored",
-    "look_up",
-    "order_request",
-    "plan",
-]
-
-Order = str | Sequence[int]
-
+__all__ = ["Stored", "look_up", "plan"]
 
 _log = logging.getLogger("jax_cce")
 
 # Products of blocks that are looked at in a second; nominal, so that searches end alike everywhere.
 _WORK_PER_SECOND = 200_000
 _DEFAULT_SECONDS = 0.5
-_MOST_ANSWERS = 1024
-
-
-class OrderRequest(NamedTuple):
-    """What a caller asks of the order.
-
-    Attributes:
-        order: a name or vertices.
-        search: the strategy to search with where nothing is stored; None for greedy orders.
-        budget: seconds to search; None for the default.
-        entries: whether small arrays are taken apart; None for whichever is cheaper.
-        method: "elimination", or JAX's own "jacfwd" or "jacrev".
-    """
-
-    order: str | tuple[int, ...] = "auto"
-    search: str | None = None
-    budget: float | None = None
-    entries: bool | None = None
-    method: str = "elimination"
-
-
-def order_request(order: Order, search: str | None, search_budget: float | None) -> OrderRequest:
-    """What a caller asks of the order, checked."""
-    checked = named.check(order)
-    if search is not None:
-        searches.search_package().strategies.named(search)
-    if search_budget is not None and not search_budget >= 0:
-        raise ValueError(f"search_budget must be at least 0 seconds, but got {search_budget!r}.")
-    return OrderRequest(checked, search, search_budget)
 
 
 class Stored(NamedTuple):
@@ -80,142 +37,109 @@ class Stored(NamedTuple):
     layer: str
 
 
-_lock = threading.Lock()
-_answers: collections.OrderedDict[Hashable, Stored | None] = collections.OrderedDict()
+_answers: Cache[Stored | None] = Cache(1024)
 
 
-def look_up(
-    name: Hashable,
-    traced: Traced,
-    known: Mapping[int, np.ndarray],
-    *,
-    holomorphic: bool,
-    sparse: bool,
-    batch: int | None,
-) -> Stored | None:
-    """What the registry holds for a function, asked once as long as the registry stays the same.
+def look_up(task: Task, batch: int | None, name: Hashable = None) -> Stored | None:
+    """What the registry holds for a task, asked once as long as the registry stays the same.
 
     Args:
-        name: identifies the traced function in this process; None to ask anew.
-        traced: the function.
-        known: what is known of its constants.
-        holomorphic: as for `jacobian`.
-        sparse: whether the Jacobian is wanted as terms.
+        task: the task.
         batch: the batch size under vmap.
+        name: identifies the task in this process; None to ask anew.
     """
+    if name is None:
+        return _answer(task, batch)
     store = registry.default()
     question = name, store, store.generation, device_kind(), batch
-    if name is not None:
-        with _lock:
-            if question in _answers:
-                _answers.move_to_end(question)
-                return _answers[question]
-    digest = key(traced, known, holomorphic=holomorphic, sparse=sparse)
-    answer = None
-    if store.get(digest, device=device_kind(), batch=batch):
-        built = graphs(traced, known, holomorphic=holomorphic, sparse=sparse)
-        # What is defined in reverse order only must not be computed in another.
-        if not any(each.reverse_only for each in built.values()):
-            vertices = {apart: numbered_vertices(each) for apart, each in built.items()}
-            found = store.found(digest, device=device_kind(), batch=batch, vertices=vertices)
-            answer = found and Stored(*found)
-    if name is not None:
-        with _lock:
-            _answers[question] = answer
-            while len(_answers) > _MOST_ANSWERS:
-                _answers.popitem(last=False)
-    return answer
+    return _answers.get(question, lambda: _answer(task, batch))
 
 
-def plan(
-    traced: Traced,
-    known: Mapping[int, np.ndarray],
-    wish: OrderRequest,
-    found: Stored | None,
-    *,
-    holomorphic: bool,
-    sparse: bool,
-) -> Plan:
-    """The plan of a traced function.
+def _answer(task: Task, batch: int | None) -> Stored | None:
+    store, device = registry.default(), device_kind()
+    if not store.get(task.key, device=device, batch=batch):
+        return None
+    # What is defined in reverse order only must not be computed in another.
+    if task.reverse_only:
+        return None
+    answer = store.found(task.key, device=device, batch=batch, vertices=task.vertices)
+    return answer and Stored(*answer)
+
+
+def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Plan:
+    """The plan of a task.
 
     Args:
-        traced: the function.
-        known: what is known of its constants.
-        wish: what the caller asks.
-        found: what the registry holds, where it was asked.
-        holomorphic: as for `jacobian`.
-        sparse: whether the Jacobian is wanted as terms.
+        task: the task.
+        request: what the caller asks of the order.
+        stored: what the registry holds, where it was asked.
 
     Raises:
         ValueError: where a given order is no permutation of the vertices.
     """
-    built = graphs(traced, known, holomorphic=holomorphic, sparse=sparse)
-    if found is not None:
-        entry = found.entry
-        made = plans.make(built[entry.entries], entry.order)
-        made = made.of(method=entry.method, source=found.layer, entries=entry.entries)
-    elif wish.entries is not None:
-        if wish.entries not in built:
-            raise ValueError("This function has no small arrays to take apart.")
-        made = plans.make(built[wish.entries], wish.order)
-        made = made.of(method=wish.method, entries=wish.entries)
-    elif wish.order == "auto" and wish.search is not None:
-        made = _searched(built, traced, known, wish, holomorphic=holomorphic, sparse=sparse)
-    else:
-        work = named.DEFAULT_WORK
-        if wish.budget is not None:
-            work = int(wish.budget * _WORK_PER_SECOND)
-        automatic = {
-            apart: plans.make(each, "auto", work).of(source="searched", entries=apart)
-            for apart, each in built.items()
-            if wish.order == "auto" or len(built) > 1
-        }
-        if automatic:
-            made = min(automatic.values(), key=lambda each: each.cost("flops"))
-            if wish.order != "auto":
-                made = plans.make(made.graph, wish.order).of(entries=made.entries)
-        else:
-            made = plans.make(built[False], wish.order)
+    chosen = _chosen(task, request, stored)
     _log.info(
         "Jacobian of %d equations, %d vertices: %s, order %s, %d flops",
-        len(made.graph.program.equations),
-        made.num_vertices,
-        made.method,
-        f"from the registry ({made.source})" if found else made.source,
-        made.cost("flops"),
+        len(chosen.graph.program.equations),
+        chosen.num_vertices,
+        chosen.method,
+        f"from the registry ({chosen.source})" if stored else chosen.source,
+        chosen.cost("flops"),
     )
-    return made
+    return chosen
 
 
-def _searched(
-    built: Mapping[bool, Graph],
-    traced: Traced,
-    known: Mapping[int, np.ndarray],
-    wish: OrderRequest,
-    *,
-    holomorphic: bool,
-    sparse: bool,
-) -> Plan:
+def _chosen(task: Task, request: OrderRequest, stored: Stored | None) -> Plan:
+    graphs, order = task.graphs, request.order
+    if stored is not None:
+        entry = stored.entry
+        facts = {"method": entry.method, "source": stored.layer, "scalarised": entry.entries}
+        return plans.make(graphs[entry.entries], entry.order).of(**facts)
+    if request.scalarised is not None:
+        if request.scalarised not in graphs:
+            raise ValueError("This function has no small arrays to take apart.")
+        given = plans.make(graphs[request.scalarised], order)
+        return given.of(method=request.method, scalarised=request.scalarised)
+    if order == "auto" and request.search is not None:
+        return _searched(task, request.search, request.budget)
+    if order != "auto" and len(graphs) == 1:
+        return plans.make(graphs[False], order)
+    work = named.DEFAULT_WORK
+    if request.budget is not None:
+        work = int(request.budget * _WORK_PER_SECOND)
+    automatic = [
+        plans.make(graph, "auto", work).of(source="searched", scalarised=scalarised)
+        for scalarised, graph in graphs.items()
+    ]
+    cheapest = min(automatic, key=lambda each: each.cost("flops"))
+    if order == "auto":
+        return cheapest
+    return plans.make(cheapest.graph, order).of(scalarised=cheapest.scalarised)
+
+
+def _searched(task: Task, strategy: str, budget: float | None) -> Plan:
     """The best order that a named strategy finds in time; it goes to the registry."""
-    default = search_package().strategies.SECONDS.get(wish.search, _DEFAULT_SECONDS)
-    seconds = default if wish.budget is None else wish.budget
-    made = []
-    for apart, each in built.items():
-        if each.reverse_only:
-            made.append(plans.make(each, "auto").of(source="reverse only", entries=apart))
-            continue
-        order = search_package().find_order(each, "flops", wish.search, seconds / len(built))
-        made.append(plans.make(each, order).of(source=f"{wish.search} search", entries=apart))
-    best = min(made, key=lambda each: each.cost("flops"))
+    searches = search_package()
+    seconds = searches.strategies.SECONDS.get(strategy, _DEFAULT_SECONDS)
+    seconds = (seconds if budget is None else budget) / len(task.graphs)
+    candidates = []
+    for scalarised, graph in task.graphs.items():
+        if graph.reverse_only:
+            source, order = "reverse only", "auto"
+        else:
+            source = f"{strategy} search"
+            order = searches.find_order(graph, "flops", strategy, seconds)
+        candidates.append(plans.make(graph, order).of(source=source, scalarised=scalarised))
+    best = min(candidates, key=lambda each: each.cost("flops"))
     if not best.graph.reverse_only:
         registry.put(
             StoredOrder(
-                key(traced, known, holomorphic=holomorphic, sparse=sparse),
+                task.key,
                 "flops",
                 best.order,
                 best.cost("flops"),
-                entries=best.entries,
-                strategy=str(wish.search),
+                entries=best.scalarised,
+                strategy=strategy,
                 versions={"jax_cce": importlib.metadata.version("jax-cross-country")},
             )
         )

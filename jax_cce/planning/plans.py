@@ -38,7 +38,7 @@ class Plan:
             faster on this device, and runs instead of the steps.
         source: where the order comes from: "given", "searched", or the layer of the registry
             that it was found in: "memory", "user", "shared", "shipped".
-        entries: whether small arrays are taken apart entry by entry.
+        scalarised: whether small arrays are taken apart entry by entry.
     """
 
     order: tuple[int, ...]
@@ -51,7 +51,7 @@ class Plan:
     _cost: Cost = field(repr=False)
     method: str = "elimination"
     source: str = "given"
-    entries: bool = False
+    scalarised: bool = False
 
     def of(self, **facts: Any) -> "Plan":
         """The same plan with other facts about where it comes from."""

@@ -1,100 +1,116 @@
 """A task: one traced function whose Jacobian is wanted, with its graphs and its key."""
 
-from collections.abc import Callable, Mapping, Sequence
-from typing import Any, NamedTuple
+import functools
+from collections.abc import Callable, Sequence
+from typing import Any
 
 import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.graph import building, scalarising
 from jax_cce.graph.building import Graph
-from jax_cce.program import calls, flat, known_values
-from jax_cce.program.calls import Call, Format, Traced, from_shapes
+from jax_cce.planning.options import Options, options_of
+from jax_cce.program import calls, known_values
+from jax_cce.program.calls import Traced
+from jax_cce.program.flat import Program
 from jax_cce.registry import keys
 
-__all__ = [
-    "Subject",
-    "graphs",
-    "key",
-    "numbered_vertices",
-    "subject",
-]
+__all__ = ["Task", "task_of", "traced_task"]
 
 
-class Subject(NamedTuple):
-    """What an order is searched for: the Jacobian of one function at arguments of some shapes.
+class Task:
+    """One traced function whose Jacobian is wanted.
+
+    What is known of its constants, its graphs and its key are made when they are asked for, once.
 
     Attributes:
+        traced: the function.
+        holomorphic: as for `jacobian`.
+        sparse: whether the Jacobian is wanted as terms.
         name: the function's name, for people only.
-        key: its key in the registry.
-        graphs: its graph, and under True that with its small arrays taken apart.
     """
 
-    name: str
-    key: str
-    graphs: dict[bool, Graph]
+    def __init__(self, traced: Traced, options: Options, name: str = "") -> None:
+        self.traced = traced
+        self.holomorphic = options.contract.holomorphic
+        self.sparse = options.format.sparse
+        self.name = name
+
+    @functools.cached_property
+    def known(self) -> dict[int, np.ndarray]:
+        """What is known of the program's constants, by variable number."""
+        traced = self.traced
+        return known_values.known_constants(traced.program, traced.constants, sparse=self.sparse)
+
+    @functools.cached_property
+    def graphs(self) -> dict[bool, Graph]:
+        """The graph, and under True that with its small arrays scalarised."""
+        traced, holomorphic, sparse = self.traced, self.holomorphic, self.sparse
+        program = known_values.fold(traced.program, self.known, sparse=sparse)
+        avals = program.avals[: program.num_inputs]
+        names = [k for k, aval in enumerate(avals) if jax_internals.is_differentiable(aval)]
+
+        def build(program: Program) -> Graph:
+            outputs = program.outputs[: traced.num_values]
+            return building.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
+
+        expanded = None if holomorphic else scalarising.expand(program)
+        graphs = {False: build(program)}
+        if expanded is not None:
+            graphs[True] = build(expanded)
+        return graphs
+
+    @functools.cached_property
+    def key(self) -> str:
+        """The name of the Jacobian in the registry."""
+        return keys.digest(
+            self.traced.program,
+            num_values=self.traced.num_values,
+            known=self.known,
+            sparse=self.sparse,
+            holomorphic=self.holomorphic,
+        )
+
+    @property
+    def reverse_only(self) -> bool:
+        """Whether the Jacobian is defined in reverse order only."""
+        return any(graph.reverse_only for graph in self.graphs.values())
+
+    @property
+    def vertices(self) -> dict[bool, tuple[int, ...]]:
+        """The vertices of each graph, numbered from the first computed variable on."""
+        return {
+            scalarised: tuple(v - graph.program.first_computed for v in graph.vertices)
+            for scalarised, graph in self.graphs.items()
+        }
 
 
-def subject(
+def traced_task(
+    fun: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]
+) -> Task:
+    """The task of a function, traced at arguments any of which may be abstract."""
+    call = calls.Call(fun, options.contract, args, kwargs)
+    name = getattr(fun, "__name__", type(fun).__name__)
+    return Task(calls.trace_call(call, hoist=False), options, name)
+
+
+def task_of(
     fun: Callable[..., Any],
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    format: Format = "dense",
-) -> Callable[..., Subject]:
-    """What order searches work on; takes the arguments of `plan`."""
+    format: str = "dense",
+) -> Callable[..., Task]:
+    """What order searches work on; takes the arguments of `jax_cce.plan`."""
     calls.check_callable(fun)
-    sparse = calls.check_format(format) != "dense"
+    options = options_of(argnums, has_aux, holomorphic, allow_int, format=format)
 
-    def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Subject:
-        call = Call(fun, argnums, has_aux, holomorphic, allow_int, args, kwargs)
-        traced = calls.trace_call(call, hoist=False)
-        known = known_values.known_constants(traced.program, traced.constants, sparse=sparse)
-        kind = {"holomorphic": holomorphic, "sparse": sparse}
-        return Subject(
-            getattr(fun, "__name__", type(fun).__name__),
-            key(traced, known, **kind),
-            graphs(traced, known, **kind),
-        )
+    def prepared(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Task:
+        task = traced_task(fun, options, args, kwargs)
+        # While the arguments are what they were traced at.
+        _ = task.graphs, task.key
+        return task
 
-    return from_shapes(prepared)
-
-
-def graphs(
-    traced: Traced, known: Mapping[int, np.ndarray], *, holomorphic: bool, sparse: bool
-) -> dict[bool, Graph]:
-    """The graph of a traced function, and under True that with its small arrays taken apart."""
-    program = known_values.fold(traced.program, known, sparse=sparse)
-    names = [
-        name
-        for name in range(program.num_inputs)
-        if jax_internals.is_differentiable(program.avals[name])
-    ]
-
-    def build(program: flat.Program) -> Graph:
-        outputs = program.outputs[: traced.num_values]
-        return building.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
-
-    expanded = None if holomorphic else scalarising.expand(program)
-    built = {False: build(program)}
-    if expanded is not None:
-        built[True] = build(expanded)
-    return built
-
-
-def key(traced: Traced, known: Mapping[int, np.ndarray], *, holomorphic: bool, sparse: bool) -> str:
-    """The key of a traced function's Jacobian in the registry."""
-    return keys.digest(
-        traced.program,
-        num_values=traced.num_values,
-        known=known,
-        sparse=sparse,
-        holomorphic=holomorphic,
-    )
-
-
-def numbered_vertices(of: Graph) -> tuple[int, ...]:
-    """The vertices as plans number them, from the first computed variable on."""
-    return tuple(vertex - of.program.first_computed for vertex in of.vertices)
+    return calls.from_shapes(prepared)

@@ -6,7 +6,8 @@ turns it into a program and what puts the results back into trees.
 
 import operator
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, NamedTuple, get_args
+from dataclasses import dataclass
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -19,10 +20,9 @@ from jax_cce.program.tracing import trace
 
 __all__ = [
     "Call",
-    "Format",
+    "Contract",
     "Traced",
     "check_callable",
-    "check_format",
     "from_shapes",
     "is_index",
     "no_aux",
@@ -52,7 +52,21 @@ def from_shapes(
     return from_shapes
 
 
-Format = Literal["dense", "bcoo", "structured"]
+@dataclass(frozen=True)
+class Contract:
+    """What `jax.jacrev` is asked of a function.
+
+    Attributes:
+        argnums: which positional argument or arguments are differentiated.
+        has_aux: whether the function returns auxiliary data beside its value.
+        holomorphic: whether it is promised to be holomorphic.
+        allow_int: whether integer inputs are allowed.
+    """
+
+    argnums: Any = 0
+    has_aux: bool = False
+    holomorphic: bool = False
+    allow_int: bool = False
 
 
 class Traced(NamedTuple):
@@ -79,22 +93,23 @@ class Call:
     def __init__(
         self,
         fun: Callable[..., Any],
-        argnums: Any,
-        has_aux: bool,
-        holomorphic: bool,
-        allow_int: bool,
+        contract: Contract,
         args: tuple[Any, ...],
         kwargs: dict[str, Any],
     ) -> None:
-        self.fun, self.has_aux, self.holomorphic = fun, has_aux, holomorphic
-        self.args, self.kwargs, self.argnums = args, kwargs, argnums
-        self.positions = positions(argnums, len(args))
+        """Checks and flattens the arguments.
+
+        Raises:
+            TypeError, ValueError: for what `jax.jacrev` refuses.
+        """
+        self.fun, self.contract, self.args, self.kwargs = fun, contract, args, kwargs
+        self.positions = positions(contract.argnums, len(args))
         varied = tuple(args[position] for position in self.positions)
         self.leaves, self.tree = tree_flatten(varied)
         self.avals = []
         for index, leaf in enumerate(self.leaves):
             aval = _typeof(leaf)
-            problem = _input_problem(aval, holomorphic, allow_int)
+            problem = _input_problem(aval, contract.holomorphic, contract.allow_int)
             if problem:
                 path, _ = tree_flatten_with_path(varied)[0][index]
                 at = f"argument {self.positions[path[0].idx]}{keystr(path[1:])}"
@@ -109,7 +124,7 @@ class Call:
             full[position] = value
         value = self.fun(*full, **self.kwargs)
         aux = None
-        if self.has_aux:
+        if self.contract.has_aux:
             if not isinstance(value, (tuple, list)) or len(value) != 2:
                 raise TypeError(
                     "jacobian with has_aux=True expects fun to return a pair (output, auxiliary "
@@ -118,7 +133,7 @@ class Call:
             value, aux = value
         value_leaves, value_tree = tree_flatten(value)
         for leaf in value_leaves:
-            problem = _output_problem(_typeof(leaf), self.holomorphic)
+            problem = _output_problem(_typeof(leaf), self.contract.holomorphic)
             if problem:
                 raise TypeError(problem)
         return value_leaves, value_tree, *tree_flatten(aux)
@@ -174,14 +189,6 @@ def check_callable(fun: Any) -> None:
     """Refuses what cannot be called, as JAX does."""
     if not callable(fun):
         raise TypeError(f"Expected a callable value, got {fun!r}.")
-
-
-def check_format(format: Any) -> Any:
-    """The format, where it is one."""
-    if format not in get_args(Format):
-        names = ", ".join(map(repr, get_args(Format)))
-        raise ValueError(f"format must be one of {names}, but got {format!r}.")
-    return format
 
 
 def positions(argnums: Any, num_args: int) -> tuple[int, ...]:

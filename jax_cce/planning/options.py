@@ -1,0 +1,94 @@
+"""What a caller asks: of the function, of the order, and of the form of the result."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from jax_cce.orders import named
+from jax_cce.planning.searches import search_package
+from jax_cce.program.calls import Contract
+from jax_cce.sparse import formats
+from jax_cce.sparse.formats import DENSE, Format
+
+__all__ = ["Method", "Options", "Order", "OrderRequest", "options_of", "order_request"]
+
+Order = Literal["auto", "forward", "markowitz", "reverse"] | Sequence[int]
+Method = Literal["elimination", "jacfwd", "jacrev"]
+
+
+@dataclass(frozen=True)
+class OrderRequest:
+    """What a caller asks of the order.
+
+    Attributes:
+        order: a name or vertices.
+        search: the strategy to search with where nothing is stored; None for greedy orders.
+        budget: seconds to search; None for the default.
+        scalarised: whether small arrays are taken apart; None for whichever is cheaper.
+        method: "elimination", or JAX's own "jacfwd" or "jacrev".
+    """
+
+    order: str | tuple[int, ...] = "auto"
+    search: str | None = None
+    budget: float | None = None
+    scalarised: bool | None = None
+    method: str = "elimination"
+
+    @property
+    def asks_registry(self) -> bool:
+        """Whether a stored order answers it."""
+        return self.order == "auto" and self.scalarised is None
+
+
+def order_request(
+    order: Any = "auto", search: str | None = None, search_budget: float | None = None
+) -> OrderRequest:
+    """What a caller asks of the order, checked.
+
+    Raises:
+        ValueError: for unknown names and negative budgets.
+        TypeError: for an order that is neither a name nor a sequence of integers.
+    """
+    checked = named.check(order)
+    if search is not None:
+        search_package().strategies.named(search)
+    if search_budget is not None and not search_budget >= 0:
+        raise ValueError(f"search_budget must be at least 0 seconds, but got {search_budget!r}.")
+    return OrderRequest(checked, search, search_budget)
+
+
+@dataclass(frozen=True)
+class Options:
+    """All that a caller asks of a Jacobian but the function and its arguments.
+
+    Attributes:
+        contract: what `jax.jacrev` is asked, too.
+        request: what is asked of the order.
+        format: what each block of the result is.
+    """
+
+    contract: Contract = field(default_factory=Contract)
+    request: OrderRequest = field(default_factory=OrderRequest)
+    format: Format = DENSE
+
+
+def options_of(
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    *,
+    order: Any = "auto",
+    format: Any = "dense",
+    search: str | None = None,
+    search_budget: float | None = None,
+) -> Options:
+    """The arguments of the public transformations, checked.
+
+    Raises:
+        ValueError: for unknown names and negative budgets.
+        TypeError: for an order that is neither a name nor a sequence of integers.
+    """
+    request = order_request(order, search, search_budget)
+    contract = Contract(argnums, has_aux, holomorphic, allow_int)
+    return Options(contract, request, formats.named(format))
