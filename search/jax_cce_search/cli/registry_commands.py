@@ -6,8 +6,7 @@ from typing import Any
 
 from jax_cce import registry
 from jax_cce.registry import StoredOrder
-from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError
-from jax_cce_search.cli.targets import counted, few
+from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError, counted, few
 from jax_cce_search.explaining.reports import aligned
 
 __all__ = [
@@ -19,6 +18,8 @@ __all__ = [
     "show_orders",
     "verify_registry",
 ]
+
+# Digits of a key that are shown; `registry show` takes any unique beginning of one.
 SHORT_KEY = 12
 
 
@@ -96,8 +97,8 @@ def show_orders(options: argparse.Namespace) -> Answer:
 
 def verify_registry(options: argparse.Namespace) -> Answer:
     problems = registry.verify()
-    found = f"{counted(len(problems), 'problem')} found."
-    text = "\n".join([*problems, found if problems else "All files are sound."])
+    summary = f"{counted(len(problems), 'problem')} found." if problems else "All files are sound."
+    text = "\n".join([*problems, summary])
     return Answer({"problems": problems}, text, PROBLEMS if problems else OK)
 
 
