@@ -2,7 +2,7 @@
 
 import collections
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, Literal, ParamSpec
 
 import jax
 
@@ -21,21 +21,26 @@ from jax_cce_search.naming import computed_by, label, structure_name
 __all__ = [
     "explain",
 ]
+
+P = ParamSpec("P")
+Order = Literal["auto", "forward", "reverse", "markowitz"] | Sequence[int]
+
 _REFERENCES = ("forward", "reverse", "markowitz")
+# Of the registry, as `Plan.source` names them.
 _LAYERS = ("memory", "user", "shared", "shipped")
 _MOST_DEAREST = 10
 
 
 def explain(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    order: str | Sequence[int] = "auto",
+    order: Order = "auto",
     format: Format = "dense",
-) -> Callable[..., Explanation]:
+) -> Callable[P, Explanation]:
     """Explains how the Jacobian of `fun` is computed, what it costs and why.
 
     Args:
@@ -73,7 +78,7 @@ def explain(
     planned = api.plan(fun, order=order, **options)
     identified = task.subject(fun, **options)
 
-    def explain_fun(*args: Any, **kwargs: Any) -> Explanation:
+    def explain_fun(*args: P.args, **kwargs: P.kwargs) -> Explanation:
         plan, subject = planned(*args, **kwargs), identified(*args, **kwargs)
         batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
         return _explained(plan, subject.name, subject.key, batch)
@@ -83,13 +88,11 @@ def explain(
 
 def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanation:
     graph = plan.graph
-    made = {IN_USE: plan}
-    for each in ("reverse",) if graph.only_rows else _REFERENCES:
-        made[each] = plans.make(graph, each)
-    costs = {
-        each: {measure: made[each].cost(measure) for measure in MEASURES}
-        for each in (*_REFERENCES, IN_USE)
-        if each in made
+    references = ("reverse",) if graph.only_rows else _REFERENCES
+    by_order = {order: plans.make(graph, order) for order in references} | {IN_USE: plan}
+    costs: dict[str, dict[str, int]] = {
+        order: {measure: each.cost(measure) for measure in MEASURES}
+        for order, each in by_order.items()
     }
     equations, shapes = computed_by(graph), graph.shapes
     edges = [
@@ -101,20 +104,22 @@ def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanatio
         for target, block in to.items()
     ]
     return Explanation(
-        plan,
-        name,
-        key,
-        plan.num_vertices,
-        plan.num_edges,
-        dict(collections.Counter(kind for _, kind in edges).most_common()),
-        costs,
-        _bound(plan, key, min(cost["multiplications"] for cost in costs.values())),
-        plan.source,
-        _entry(plan, key, None, batch) if plan.source in _LAYERS else None,
-        _dearest(plan),
-        sum(step.flops for step in plan.steps if step.vertex is None and step.kind != "local"),
-        tuple(edge for edge, kind in edges if kind == "operator"),
-        tuple(edge for edge, kind in edges if kind == "dense"),
+        plan=plan,
+        name=name,
+        key=key,
+        num_vertices=plan.num_vertices,
+        num_edges=plan.num_edges,
+        structures=dict(collections.Counter(structure for _, structure in edges).most_common()),
+        costs=costs,
+        bound=_bound(plan, key, min(cost["multiplications"] for cost in costs.values())),
+        source=plan.source,
+        entry=_entry(plan, key, None, batch) if plan.source in _LAYERS else None,
+        dearest=_dearest(plan),
+        assembly=sum(
+            step.flops for step in plan.steps if step.vertex is None and step.kind != "local"
+        ),
+        operators=tuple(edge for edge, structure in edges if structure == "operator"),
+        dense=tuple(edge for edge, structure in edges if structure == "dense"),
     )
 
 
@@ -141,6 +146,7 @@ def _bound(plan: Plan, key: str, known: int) -> int | None:
 
 
 def _dearest(plan: Plan) -> tuple[Eliminated, ...]:
+    """The eliminations that execute the most operations."""
     graph = plan.graph
     flops: collections.Counter[int] = collections.Counter()
     for step in plan.steps:
@@ -148,16 +154,16 @@ def _dearest(plan: Plan) -> tuple[Eliminated, ...]:
             flops[step.vertex] += step.flops
     state, first = Elimination(graph), graph.program.first_computed
     equations = computed_by(graph)
-    found = []
+    eliminations = []
     for vertex in plan.order:
         before = state.tape.cost.multiplications
         state.eliminate(vertex + first)
         products = state.tape.cost.multiplications - before
         equation = equations[vertex + first]
         shape, line = graph.shapes[vertex + first], jax_internals.source_line(equation)
-        found.append(Eliminated(vertex, flops[vertex], products, equation.name, shape, line))
-    found.sort(key=lambda each: (-each.flops, -each.multiplications, each.vertex))
-    return tuple(found[:_MOST_DEAREST])
+        eliminations.append(Eliminated(vertex, flops[vertex], products, equation.name, shape, line))
+    eliminations.sort(key=lambda each: (-each.flops, -each.multiplications, each.vertex))
+    return tuple(eliminations[:_MOST_DEAREST])
 
 
 def _edge(graph: Graph, source: int, target: int, equation: flat.Equation) -> Edge:
