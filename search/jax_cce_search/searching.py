@@ -186,7 +186,9 @@ class Search:
         outer = self.budget, self.strategy
         until = None if seconds is None else self.seconds + seconds
         upto = None if evaluations is None else self.evaluations + evaluations
-        self.budget = Budget(_least(self.budget.seconds, until), _least(self.budget.evaluations, upto))
+        self.budget = Budget(
+            _least(self.budget.seconds, until), _least(self.budget.evaluations, upto)
+        )
         self.strategy = strategy
         try:
             yield self

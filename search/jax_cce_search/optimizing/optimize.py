@@ -91,8 +91,8 @@ def optimize(
     Example:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> f = lambda x, y: (jnp.sin(x * y) * x, jnp.exp(x * y) / y)
-        >>> found = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
-        >>> found.value, found.status
+        >>> best = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
+        >>> best.value, best.status
         (6, 'optimal')
     """
 
