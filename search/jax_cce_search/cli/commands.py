@@ -25,6 +25,7 @@ __all__ = [
 
 
 def run_optimize(options: argparse.Namespace) -> Answer:
+    """`optimize`: searches for an order, and says where it is kept."""
     with called_function(options) as (fun, how):
         optimized = optimize(
             fun,
@@ -74,6 +75,7 @@ def document_of(optimized: Optimized) -> dict[str, Any]:
 
 
 def run_explain(options: argparse.Namespace) -> Answer:
+    """`explain`: the report on a Jacobian."""
     with called_function(options) as (fun, how):
         explanation = explain(fun, **how, order=options.order)(*options.args)
         if options.draw:
@@ -90,6 +92,7 @@ def run_explain(options: argparse.Namespace) -> Answer:
 
 
 def run_train_policy(options: argparse.Namespace) -> Answer:
+    """`train-policy`: a training run, and what its policy is worth."""
     from jax_cce_search.alphazero import configuration, trainer
 
     told = options.coordinator, options.processes, options.process

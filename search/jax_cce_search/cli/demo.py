@@ -33,6 +33,7 @@ def _flow(a: Any, b: Any, c: Any) -> Any:
 
 
 def run_demo(options: argparse.Namespace) -> Answer:
+    """`demo`: searches for an order here, and asks a second process for it."""
     shapes = [jax.ShapeDtypeStruct((), jnp.float32)] * 3
     old = os.environ.get("JAX_CCE_REGISTRY")
     with tempfile.TemporaryDirectory() as directory:

@@ -2,13 +2,14 @@
 
 import collections
 from collections.abc import Callable, Sequence
-from typing import Any, Literal, ParamSpec
+from typing import Any, Literal, ParamSpec, get_args
 
 import jax
 
 from jax_cce import api, jax_internals, registry
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
+from jax_cce.orders import named
 from jax_cce.planning import plans, task
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat
@@ -23,7 +24,8 @@ __all__ = [
 ]
 
 P = ParamSpec("P")
-Order = Literal["auto", "forward", "reverse", "markowitz"] | Sequence[int]
+OrderName = Literal["auto", "forward", "markowitz", "reverse"]
+assert tuple(named.ORDERS) == get_args(OrderName)
 
 _REFERENCES = ("forward", "reverse", "markowitz")
 # Of the registry, as `Plan.source` names them.
@@ -38,7 +40,7 @@ def explain(
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    order: Order = "auto",
+    order: OrderName | Sequence[int] = "auto",
     format: Format = "dense",
 ) -> Callable[P, Explanation]:
     """Explains how the Jacobian of `fun` is computed, what it costs and why.

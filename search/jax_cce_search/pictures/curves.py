@@ -10,6 +10,7 @@ from jax_cce_search.pictures.figures import new_figure, saved
 from jax_cce_search.searching import Improvement
 
 __all__ = [
+    "Run",
     "draw_curves",
     "plot_search",
 ]
