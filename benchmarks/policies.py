@@ -34,7 +34,7 @@ from jax_cce_search.alphazero.encoding import Encoding, stacked
 from jax_cce_search.alphazero.graphs import random_program
 from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.playing import Greedy, Searched
-from jax_cce_search.alphazero.trainer import costs_by, grouped
+from jax_cce_search.alphazero.trials import costs_by, grouped
 from jax_cce_search.alphazero.vertex_game import VertexGame
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Search

@@ -304,11 +304,8 @@ def plan(
     )
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+        batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
         task = traced_task(fun, options, args, kwargs)
-        stored = None
-        if options.request.asks_registry:
-            batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
-            stored = choosing.look_up(task, batch)
-        return choosing.plan(task, options.request, stored)
+        return choosing.planned(task, options.request, batch)
 
     return calls.from_shapes(planned)

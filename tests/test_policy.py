@@ -629,8 +629,10 @@ def test_the_deviance_is_least_at_the_mean():
 
 
 def a_game(number, length):
-    nothing = np.zeros(0)
-    return PlayedGame(number, np.zeros(length, np.int32), nothing, nothing, nothing, nothing)
+    of_nodes = np.zeros((length, 1), np.float32)
+    kind = np.zeros((length, 1, 1), np.int16)
+    moves, costs = np.zeros(length, np.int32), np.zeros(1, np.float32)
+    return PlayedGame(number, moves, kind, of_nodes > 0, of_nodes, costs)
 
 
 @pytest.mark.one_version

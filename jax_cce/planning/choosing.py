@@ -21,7 +21,7 @@ from jax_cce.planning.searches import search_package
 from jax_cce.planning.task import Task
 from jax_cce.registry import StoredOrder
 
-__all__ = ["Stored", "look_up", "plan"]
+__all__ = ["Stored", "look_up", "plan", "planned"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -64,6 +64,11 @@ def _answer(task: Task, batch: int | None) -> Stored | None:
         return None
     answer = store.found(task.key, device=device, batch=batch, vertices=task.vertices)
     return answer and Stored(*answer)
+
+
+def planned(task: Task, request: OrderRequest, batch: int | None) -> Plan:
+    """The plan of a task, the registry asked anew where it may answer."""
+    return plan(task, request, look_up(task, batch) if request.asks_registry else None)
 
 
 def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Plan:

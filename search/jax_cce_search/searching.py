@@ -5,8 +5,9 @@ and returns when `Search.over` says so or when it has nothing left to try. With 
 of evaluations it does the same every time; a budget of seconds is as exact as the clock.
 """
 
+import contextlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -21,7 +22,7 @@ __all__ = [
     "Strategy",
 ]
 
-
+# Seconds between two calls of `Search.on_tick`.
 _TICK = 0.1
 
 
@@ -147,15 +148,15 @@ class Search:
         if self.best is not None and cost >= self.cost:
             return False
         self.best, self.cost = tuple(map(int, order)), int(cost)
-        found = Improvement(
+        improvement = Improvement(
             self.cost,
             self.problem.full(self.best),
             self.seconds,
             self.evaluations,
             self.strategy,
         )
-        self.improvements.append(found)
-        if self.on_improvement is not None and self.on_improvement(found) is True:
+        self.improvements.append(improvement)
+        if self.on_improvement is not None and self.on_improvement(improvement) is True:
             self._stopped = True
         return True
 
@@ -167,39 +168,32 @@ class Search:
         """Ends the search at its next look at `over`."""
         self._stopped = True
 
+    @contextlib.contextmanager
     def part(
         self,
         strategy: str,
         *,
         seconds: float | None = None,
         evaluations: int | None = None,
-    ) -> "Part":
-        """A part of this search with a smaller budget of its own, to run another strategy in."""
-        return Part(self, strategy, seconds, evaluations)
+    ) -> Iterator["Search"]:
+        """Narrows the budget, to run another strategy on this search while the context is entered.
 
-
-class Part:
-    """Narrows the budget of a search for as long as it is entered."""
-
-    def __init__(
-        self, search: Search, strategy: str, seconds: float | None, evaluations: int | None
-    ) -> None:
-        self._search, self._strategy = search, strategy
-        self._outer = search.budget, search.strategy
-        self._budget = Budget(
-            _least(search.budget.seconds, None if seconds is None else search.seconds + seconds),
-            _least(
-                search.budget.evaluations,
-                None if evaluations is None else search.evaluations + evaluations,
-            ),
+        Args:
+            strategy: its name.
+            seconds: from now on; None for all that is left.
+            evaluations: from now on; None for all that are left.
+        """
+        outer = self.budget, self.strategy
+        until = None if seconds is None else self.seconds + seconds
+        upto = None if evaluations is None else self.evaluations + evaluations
+        self.budget = Budget(
+            _least(self.budget.seconds, until), _least(self.budget.evaluations, upto)
         )
-
-    def __enter__(self) -> Search:
-        self._search.budget, self._search.strategy = self._budget, self._strategy
-        return self._search
-
-    def __exit__(self, *_: object) -> None:
-        self._search.budget, self._search.strategy = self._outer
+        self.strategy = strategy
+        try:
+            yield self
+        finally:
+            self.budget, self.strategy = outer
 
 
 def _least(*limits: Any) -> Any:

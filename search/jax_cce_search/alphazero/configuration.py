@@ -23,6 +23,8 @@ __all__ = [
     "shipped",
 ]
 
+_SHIPPED = importlib.resources.files("jax_cce_search.alphazero") / "configurations"
+
 
 @dataclass(frozen=True)
 class Graphs:
@@ -183,9 +185,6 @@ def shipped() -> tuple[str, ...]:
     return tuple(sorted(f.name.removesuffix(".toml") for f in _SHIPPED.iterdir()))
 
 
-_SHIPPED = importlib.resources.files("jax_cce_search.alphazero") / "configurations"
-
-
 def from_document(document: Mapping[str, Any], where: str) -> Configuration:
     """The configuration in a document of TOML or JSON.
 
@@ -193,10 +192,10 @@ def from_document(document: Mapping[str, Any], where: str) -> Configuration:
         document: the settings.
         where: what messages call the document.
     """
-    return _made(Configuration, document, where)
+    return _settings(Configuration, document, where)
 
 
-def _made(of: Any, document: Any, where: str) -> Any:
+def _settings(of: Any, document: Any, where: str) -> Any:
     """A dataclass from what a document says of its fields."""
     if not isinstance(document, Mapping):
         raise ValueError(f"{where} must be a table of settings, but is {document!r}.")
@@ -219,7 +218,7 @@ def _made(of: Any, document: Any, where: str) -> Any:
 
 def _value(of: Any, value: Any, where: str) -> Any:
     if dataclasses.is_dataclass(of):
-        return _made(of, value, where)
+        return _settings(of, value, where)
     if get_origin(of) is tuple:
         inner = get_args(of)
         expected = None if inner[-1] is Ellipsis else len(inner)

@@ -21,7 +21,9 @@ __all__ = [
 
 # Orders played out beforehand to see which kinds of blocks occur, fewer in large graphs.
 _EXPLORED, _MOST_EXPLORED = 12, 2400
+# Tables of more kinds would be larger than all else; rarer kinds are guessed.
 _MOST_KINDS = 512
+# What `Tables` has for a cost that is not tabulated.
 _UNKNOWN = -1.0
 
 
@@ -130,7 +132,7 @@ class Encoding:
         least = np.zeros(size, np.float32)
         least[self.moves(self.problem.vertices)] = self.problem.least
         scale = max(self.reference - self.problem.prefix_cost, 1)
-        return VertexGame(
+        game = VertexGame(
             start=Position(kind, marks[0]),
             is_input=marks[1],
             is_output=marks[2],
@@ -140,20 +142,23 @@ class Encoding:
             scale=np.float32(scale),
             tables=self._tables(kinds) if kinds else None,
         )
+        game.check(game.start)
+        return game
 
     def _tables(self, kinds: int) -> Tables:
         algebra = self.problem.reduced.algebra
         assert isinstance(algebra, PricedBlocks)
-        made = np.full((2, kinds, kinds), GUESSED, np.int16)
+        # Products and sums: of each pair of kinds the kind of the result, and what it costs.
+        results = np.full((2, kinds, kinds), GUESSED, np.int16)
         paid = np.full((2, kinds, kinds), _UNKNOWN, np.float32)
-        made[0, 0] = made[0, :, 0] = 0
-        made[1, 0] = made[1, :, 0] = np.arange(kinds)
+        results[0, 0] = results[0, :, 0] = 0
+        results[1, 0] = results[1, :, 0] = np.arange(kinds)
         paid[:, 0] = paid[:, :, 0] = 0
         for of, known in enumerate((algebra.products, algebra.totals)):
             for pair, (result, cost) in known.items():
                 one, other = (_numbered(kind, kinds) for kind in pair)
                 if GUESSED not in (one, other):
-                    made[of, one, other] = _numbered(result, kinds)
+                    results[of, one, other] = _numbered(result, kinds)
                     paid[of, one, other] = cost
         final = np.full(kinds, _UNKNOWN, np.float32)
         entries, priced = np.zeros(kinds, np.float32), np.ones(kinds, np.float32)
@@ -161,7 +166,15 @@ class Encoding:
         for kind in range(1, min(len(algebra.structures), kinds - 1)):
             final[kind + 1] = algebra.final(kind)
             entries[kind + 1], priced[kind + 1] = _described(algebra, kind)
-        return Tables(made[0], paid[0], made[1], paid[1], final, entries, priced)
+        return Tables(
+            product=results[0],
+            product_cost=paid[0],
+            total=results[1],
+            total_cost=paid[1],
+            final_cost=final,
+            entries=entries,
+            priced=priced,
+        )
 
 
 def _numbered(kind: int, kinds: int) -> int:

@@ -9,6 +9,7 @@ import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
 
+import chex  # type: ignore[import-untyped]
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -33,6 +34,7 @@ __all__ = [
     "safe_log",
 ]
 
+# The axis of the mesh of devices, over which the positions of a batch are spread.
 _AXIS = "positions"
 # Single precision does not hold all integers from here on.
 _INEXACT = 1 << 24
@@ -85,10 +87,10 @@ class Learner(abc.ABC, Generic[_Example]):
 
     def game(self, graph: int, padding: _Padding) -> VertexGame:
         """The game on one of the graphs."""
-        made = self._games.get((graph, padding))
-        if made is None:
-            made = self._games[graph, padding] = self.graphs[graph].game(padding)
-        return made
+        game = self._games.get((graph, padding))
+        if game is None:
+            game = self._games[graph, padding] = self.graphs[graph].game(padding)
+        return game
 
     def play(
         self,
@@ -112,10 +114,12 @@ class Learner(abc.ABC, Generic[_Example]):
         played = playing.play(local(self.network), games, self.way, key, over)
         if played is None:
             return []
-        found = [self._recorded(graph, padding, row, played) for row, graph in enumerate(chosen)]
-        for game, _ in found:
+        games_and_costs = [
+            self._recorded(graph, padding, row, played) for row, graph in enumerate(chosen)
+        ]
+        for game, _ in games_and_costs:
             self.replay.add(padding, game)
-        return found
+        return games_and_costs
 
     @property
     @abc.abstractmethod
@@ -164,11 +168,11 @@ class Learner(abc.ABC, Generic[_Example]):
             shared = jax.tree.map(
                 lambda leaf: jax.make_array_from_process_local_data(sharding, leaf), example
             )
-            self.network, self.optimiser_state, found = self._update(
+            self.network, self.optimiser_state, measures = self._update(
                 self.network, self.optimiser_state, shared
             )
         self.steps += 1
-        return found
+        return measures
 
     @property
     def share(self) -> int:
@@ -210,9 +214,9 @@ def _compiled(kind: type[Learner[Any]], configuration: Configuration) -> Callabl
     def updated(
         network: PolicyValue, state: Any, example: Any
     ) -> tuple[PolicyValue, Any, Mapping[str, Array]]:
-        gradient, found = jax.grad(kind.loss, has_aux=True)(network, example, configuration)
+        gradient, measures = jax.grad(kind.loss, has_aux=True)(network, example, configuration)
         change, state = optimiser.update(gradient, state, network)
-        return optax.apply_updates(network, change), state, found
+        return optax.apply_updates(network, change), state, measures
 
     return jax.jit(updated, donate_argnums=(0, 1))
 
@@ -237,6 +241,7 @@ def cost_deviance(predicted: Array, seen: Array, alive: Array) -> Array:
 
     Its minimum over constants is the mean, so the sum over the vertices is an unbiased value.
     """
+    chex.assert_equal_shape([predicted, seen, alive])
     rate, seen = jnp.where(alive, predicted, 1.0), jnp.where(alive, seen, 1.0)
     relative = jnp.where(seen > 0, seen * (safe_log(seen) - jnp.log(rate)), 0.0)
     return jnp.sum(rate - seen + relative)
@@ -254,6 +259,6 @@ def local(network: PolicyValue) -> PolicyValue:
     )
 
 
-def means(found: Sequence[Mapping[str, Array]]) -> dict[str, float]:
+def means(steps: Sequence[Mapping[str, Array]]) -> dict[str, float]:
     """The mean of each measure over some steps."""
-    return {name: float(np.mean([float(one[name]) for one in found])) for name in found[0]}
+    return {name: float(np.mean([float(one[name]) for one in steps])) for name in steps[0]}

@@ -12,6 +12,7 @@ Source: message passing after Gilmer et al., "Neural message passing for quantum
 import dataclasses
 from typing import NamedTuple
 
+import chex  # type: ignore[import-untyped]
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -90,7 +91,18 @@ class _Layer(eqx.Module):
         self.update = eqx.nn.Linear(width, width, dtype=_DTYPE, key=keys[2])
 
     def __call__(self, sides: Array, before: Array, after: Array, alive: Array) -> Array:
-        # sides: [2, nodes, width]; before, after: [weights, nodes, nodes], rows sum to one at most.
+        """The sides of all nodes after one round.
+
+        Args:
+            sides: float32 [2, nodes, width].
+            before: float32 [weights, nodes, nodes], of each edge against its direction; rows sum to
+                one at most.
+            after: the same along its direction.
+            alive: bool [nodes], the vertices that are not eliminated.
+        """
+        nodes, width = len(alive), self.update.in_features
+        chex.assert_shape(sides, (2, nodes, width))
+        chex.assert_shape([before, after], (None, nodes, nodes))
         from_before, from_after = _carried(before, sides), _carried(after, sides)
         one = [sides[0], sides[1], from_before[0], from_before[1], from_after[0], from_after[1]]
         other = [sides[1], sides[0], from_after[1], from_after[0], from_before[1], from_before[0]]
@@ -140,7 +152,9 @@ class PolicyValue(eqx.Module):
             game: the game, not batched; batches by `jax.vmap`.
             position: the position.
         """
+        game.check(position)
         alive = position.alive
+        nodes = len(alive)
         sides, shared, degree = _features(game, position)
         edges = (position.kind > 0).astype(jnp.float32)[None]
         if game.tables is not None:
@@ -152,9 +166,10 @@ class PolicyValue(eqx.Module):
                 jnp.concatenate([sides[:, 1], sides[:, 0], shared], -1),
             ]
         )
-        state = _normalised(_along(self.embed, views))  # [2, nodes, width]
+        state = _normalised(_along(self.embed, views))
         for layer in self.layers:
             state = layer(state, before, after, alive)
+        chex.assert_shape(state, (2, nodes, self.architecture.width))
         joint = jnp.concatenate([state[0] + state[1], shared], -1)
         hidden = jax.nn.relu(_along(self.score, joint))
         logits = _along(self.score_out, hidden) + _along(self.shortcut, shared)
@@ -162,6 +177,7 @@ class PolicyValue(eqx.Module):
         # A vertex costs something in the end although it may cost nothing now.
         floor = jnp.maximum(jnp.maximum(degree, game.least), 0.1 * game.size)
         costs = floor * jnp.exp(ratio) / game.scale
+        chex.assert_shape([logits, costs], [(nodes, 1), (nodes,)])
         return Prediction(jnp.where(alive, logits[:, 0], -jnp.inf), jnp.where(alive, costs, 0.0))
 
 

@@ -12,6 +12,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+import chex  # type: ignore[import-untyped]
 import jax
 import jax.numpy as jnp
 import mctx
@@ -35,6 +36,7 @@ __all__ = [
     "play",
 ]
 
+# The axis of the mesh of devices, over which the games are spread.
 _AXIS = "games"
 
 
@@ -127,7 +129,7 @@ class Searched:
             )
             return output, _batched(after)
 
-        found = mctx.gumbel_muzero_policy(
+        result = mctx.gumbel_muzero_policy(
             network,
             key,
             root,
@@ -137,7 +139,7 @@ class Searched:
             max_num_considered_actions=self.considered,
             gumbel_scale=self.noise,
         )
-        return _played(game, position, found.action[0], found.action_weights[0])
+        return _played(game, position, result.action[0], result.action_weights[0])
 
 
 class Played(NamedTuple):
@@ -241,6 +243,7 @@ def _moved(
 
 
 def _played(game: VertexGame, position: Position, vertex: Array, policy: Array) -> Move:
+    chex.assert_equal_shape([policy, position.alive])
     after, cost, guessed = game.step(position, vertex)
     return Move(after, vertex, cost, guessed, policy)
 

@@ -11,6 +11,7 @@ this game.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import chex  # type: ignore[import-untyped]
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -68,7 +69,7 @@ class ProximalPolicy(Learner[Example]):
         moves = [(game, at) for game in games for at in range(len(game))]
         advantage = np.concatenate([self._advantages(game, padding) for game in games])
         advantage = (advantage - advantage.mean()) / (advantage.std() + 1e-8)
-        found = []
+        steps = []
         pending: list[int] = []
         for _ in range(self.configuration.learning.updates):
             while len(pending) < self.share:
@@ -84,8 +85,8 @@ class ProximalPolicy(Learner[Example]):
                 policy[np.arange(len(drawn)), vertex],
                 drawn_advantage,
             )
-            found.append(self.step(example))
-        return means(found)
+            steps.append(self.step(example))
+        return means(steps)
 
     @staticmethod
     def loss(
@@ -93,6 +94,11 @@ class ProximalPolicy(Learner[Example]):
     ) -> tuple[Array, Mapping[str, Array]]:
         """The clipped surrogate, the deviance of the costs, and the entropy."""
         settings = configuration.proximal
+        chex.assert_equal_shape([example.costs, example.position.alive])
+        chex.assert_rank(example.costs, 2)
+        of_move = [example.vertex, example.probability, example.advantage]
+        chex.assert_shape(of_move, (len(example.costs),))
+        chex.assert_type(of_move, [int, float, float])
 
         def one(
             game: VertexGame,
@@ -112,10 +118,10 @@ class ProximalPolicy(Learner[Example]):
                 "entropy": -jnp.sum(jnp.where(alive, jnp.exp(logs) * logs, 0.0)),
             }
 
-        found = jax.tree.map(jnp.mean, jax.vmap(one)(*example))
+        measures = jax.tree.map(jnp.mean, jax.vmap(one)(*example))
         weight = configuration.learning.cost_weight
-        loss = found["surrogate"] + weight * found["cost_deviance"]
-        return loss - settings.entropy * found["entropy"], found
+        loss = measures["surrogate"] + weight * measures["cost_deviance"]
+        return loss - settings.entropy * measures["entropy"], measures
 
     def _advantages(self, game: PlayedGame, padding: tuple[int, int]) -> np.ndarray:
         games, positions, _ = self.positions([(game, at) for at in range(len(game))], padding)

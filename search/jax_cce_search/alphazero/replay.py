@@ -4,6 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
+import chex  # type: ignore[import-untyped]
 import numpy as np
 
 __all__ = [
@@ -21,7 +22,7 @@ class PlayedGame:
         moves: int32 [moves], the vertices in the order of elimination.
         kind: integers [moves, nodes, nodes], the edges before each move.
         alive: bool [moves, nodes], the vertices before each move.
-        policy: float16 [moves, nodes], the probabilities that the search gave the moves.
+        policy: float32 [moves, nodes], the probabilities that the search gave the moves.
         costs: float32 [nodes], what each vertex cost when it was eliminated.
     """
 
@@ -31,6 +32,15 @@ class PlayedGame:
     alive: np.ndarray
     policy: np.ndarray
     costs: np.ndarray
+
+    def __post_init__(self) -> None:
+        moves, nodes = len(self.moves), len(self.costs)
+        chex.assert_shape(self.moves, (moves,))
+        chex.assert_shape(self.costs, (nodes,))
+        chex.assert_shape(self.kind, (moves, nodes, nodes))
+        chex.assert_shape([self.alive, self.policy], (moves, nodes))
+        chex.assert_type([self.moves, self.kind, self.alive], [np.int32, int, bool])
+        chex.assert_type([self.policy, self.costs], np.float32)
 
     def __len__(self) -> int:
         return len(self.moves)

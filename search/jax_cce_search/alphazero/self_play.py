@@ -12,6 +12,7 @@ through self-play" (2018); Danihelka et al., "Policy improvement by planning wit
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
+import chex  # type: ignore[import-untyped]
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -59,19 +60,22 @@ class AlphaZero(Learner[Example]):
     ) -> Mapping[str, Any]:
         """Steps on positions drawn from the replay buffer, each step on those of one padding."""
         shares = np.array([*paddings.values()]) / sum(paddings.values())
-        found = []
+        steps = []
         for _ in range(self.configuration.learning.updates):
             padding = list(paddings)[random.choice(len(shares), p=shares)]
             drawn = self.replay.sample(padding, self.share, random)
             policy: Any = np.stack([game.policy[at] for game, at in drawn])
-            found.append(self.step(Example(*self.positions(drawn, padding), policy)))
-        return means(found)
+            steps.append(self.step(Example(*self.positions(drawn, padding), policy)))
+        return means(steps)
 
     @staticmethod
     def loss(
         network: PolicyValue, example: Example, configuration: Configuration
     ) -> tuple[Array, Mapping[str, Array]]:
         """The divergence of the policy from the search's, and the deviance of the costs."""
+
+        chex.assert_equal_shape([example.costs, example.policy, example.position.alive])
+        chex.assert_rank(example.costs, 2)
 
         def one(
             game: VertexGame, position: Position, costs: Array, policy: Array
@@ -85,6 +89,6 @@ class AlphaZero(Learner[Example]):
                 "value_error": jnp.abs(jnp.sum(predicted.costs) - left),
             }
 
-        found = jax.tree.map(jnp.mean, jax.vmap(one)(*example))
+        measures = jax.tree.map(jnp.mean, jax.vmap(one)(*example))
         weight = configuration.learning.cost_weight
-        return found["policy_divergence"] + weight * found["cost_deviance"], found
+        return measures["policy_divergence"] + weight * measures["cost_deviance"], measures

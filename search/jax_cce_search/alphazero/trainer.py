@@ -10,7 +10,7 @@ import dataclasses
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -21,19 +21,17 @@ from jax_cce import jax_internals
 from jax_cce_search.alphazero import checkpoints, graphs, playing
 from jax_cce_search.alphazero.checkpoints import CheckpointError
 from jax_cce_search.alphazero.configuration import Configuration, from_document
-from jax_cce_search.alphazero.encoding import Encoding
 from jax_cce_search.alphazero.learning import Learner, local
 from jax_cce_search.alphazero.network import PolicyValue
 from jax_cce_search.alphazero.ppo import ProximalPolicy
 from jax_cce_search.alphazero.replay import PlayedGame, Replay
 from jax_cce_search.alphazero.self_play import AlphaZero
+from jax_cce_search.alphazero.trials import costs_by, grouped
 from jax_cce_search.progress import line
 
 __all__ = [
     "Metrics",
     "Run",
-    "costs_by",
-    "grouped",
     "train",
 ]
 
@@ -43,8 +41,6 @@ _LEARNERS: dict[str, type[Learner[Any]]] = {"alphazero": AlphaZero, "ppo": Proxi
 _SHARED, _OWN = 2, 3
 # What a checkpoint says of its run.
 _HEADER = {"configuration", "iteration", "seconds", "steps", "processes", "played", "replay"}
-# At most so many games are tried side by side.
-_TRIED = 128
 
 
 class Run:
@@ -94,7 +90,7 @@ class Run:
         self._played = [*(each for each in self._played if each != padding), padding]
         # Each padding is learnt from as often as there are graphs of it.
         shares = {each: len(self._groups[each]) for each in self._played}
-        found = self.learner.study(shares, shared)
+        measures = self.learner.study(shares, shared)
         self.iteration += 1
         ratios = [
             cost / max(self.learner.graphs[graph].markowitz, 1)
@@ -105,7 +101,7 @@ class Run:
             "seconds": round(self.seconds, 1),
             "padding": list(padding),
             "to_markowitz": round(float(np.mean(ratios)), 4),
-            **{name: round(value, 5) for name, value in found.items()},
+            **{name: round(value, 5) for name, value in measures.items()},
             "steps": self.learner.steps,
             "moves_per_second": round(sum(len(game) for game, _ in played) / (middle - begin), 1),
             "learning_seconds": round(time.perf_counter() - middle, 2),
@@ -116,13 +112,9 @@ class Run:
         if not self._validation:
             return {}
         network = local(self.learner.network)
-        found = costs_by(network, self._validation, playing.Greedy(), self.configuration)
-        ratios = np.array(
-            [
-                cost / max(one.markowitz, 1)
-                for one, cost in zip(self._validation, found, strict=True)
-            ]
-        )
+        costs = costs_by(network, self._validation, playing.Greedy(), self.configuration)
+        pairs = zip(self._validation, costs, strict=True)
+        ratios = np.array([cost / max(encoding.markowitz, 1) for encoding, cost in pairs])
         return {
             "validation_to_markowitz": round(float(ratios.mean()), 4),
             "validation_better": round(float((ratios < 1).mean()), 4),
@@ -290,59 +282,6 @@ def _agreed(over: bool) -> bool:
     if jax.process_count() == 1:
         return over
     return bool(multihost_utils.broadcast_one_to_all(np.array(over)))
-
-
-def costs_by(
-    network: PolicyValue,
-    encodings: Sequence[Encoding],
-    way: playing.Way,
-    configuration: Configuration | None = None,
-    *,
-    seed: int = 0,
-) -> list[int]:
-    """What the orders cost that a policy finds on some graphs, the prefixes included.
-
-    Args:
-        network: the policy.
-        encodings: the graphs.
-        way: how the moves are chosen.
-        configuration: whose paddings are used; None for the least that fit.
-        seed: seeds the moves that are random.
-    """
-    found = [0] * len(encodings)
-    for padding, members in grouped(encodings, configuration).items():
-        for first in range(0, len(members), _TRIED):
-            some = members[first : first + _TRIED]
-            games = [encodings[at].game(padding) for at in some]
-            played = playing.play(network, games, way, jax.random.key(seed))
-            assert played is not None
-            for row, at in enumerate(some):
-                order = encodings[at].order(played.vertex[:, row])
-                left = len(encodings[at].problem.vertices)
-                found[at] = encodings[at].problem.evaluate(order[:left])
-    return found
-
-
-def grouped(
-    encodings: Sequence[Encoding], configuration: Configuration | None = None
-) -> dict[tuple[int, int], list[int]]:
-    """The graphs of each padding, by their number of vertices.
-
-    Args:
-        encodings: the graphs.
-        configuration: whose paddings are used, without the graphs that fit none; None for the
-            least that fit.
-    """
-    groups: dict[tuple[int, int], list[int]] = {}
-    for number, encoding in enumerate(encodings):
-        padding: tuple[int, int] | None = encoding.padding
-        if configuration is not None:
-            padding = graphs.fitting(encoding, configuration.graphs)
-        if padding is not None:
-            groups.setdefault(padding, []).append(number)
-    for group in groups.values():
-        group.sort(key=lambda number: len(encodings[number].problem.vertices))
-    return dict(sorted(groups.items()))
 
 
 def _arrays(game: PlayedGame) -> tuple[np.ndarray, ...]:

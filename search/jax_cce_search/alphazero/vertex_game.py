@@ -11,6 +11,7 @@ Source: Lohoff & Neftci, "Optimizing automatic differentiation with deep reinfor
 import dataclasses
 from typing import Any, NamedTuple
 
+import chex  # type: ignore[import-untyped]
 import equinox as eqx
 import jax.numpy as jnp
 
@@ -54,6 +55,15 @@ class Tables(eqx.Module):
     entries: Array
     priced: Array
 
+    def check(self) -> None:
+        """Asserts the shapes and types above; `outline` leaves nothing of products and sums."""
+        pairs = (0, 0) if len(self.product) == 0 else 2 * self.entries.shape
+        chex.assert_shape([self.product, self.product_cost, self.total, self.total_cost], pairs)
+        chex.assert_equal_shape([self.final_cost, self.entries, self.priced])
+        chex.assert_rank(self.entries, 1)
+        chex.assert_type(self.product, jnp.int16)
+        chex.assert_type([self.entries, self.priced, self.final_cost], jnp.float32)
+
 
 class Position(NamedTuple):
     """A position of the game.
@@ -94,6 +104,24 @@ class VertexGame(eqx.Module):
     scale: Array
     tables: Tables | None
 
+    def check(self, position: Position) -> None:
+        """Asserts the shapes and types of the game and a position of it, neither of them batched.
+
+        Under a trace that costs nothing when the game is played.
+        """
+        nodes = len(self.is_input)
+        chex.assert_shape(position.kind, (nodes, nodes))
+        chex.assert_shape(
+            [position.alive, self.is_input, self.is_output, self.size, self.least], (nodes,)
+        )
+        chex.assert_shape(self.sides, (nodes, 2, None))
+        chex.assert_shape(self.scale, ())
+        chex.assert_type(position.kind, jnp.int16)
+        chex.assert_type([position.alive, self.is_input, self.is_output], bool)
+        chex.assert_type([self.size, self.sides, self.least, self.scale], jnp.float32)
+        if self.tables is not None:
+            self.tables.check()
+
     def step(self, position: Position, vertex: Array) -> tuple[Position, Array, Array]:
         """Eliminates a vertex; a move that is not legal changes nothing and costs nothing.
 
@@ -106,11 +134,15 @@ class VertexGame(eqx.Module):
             bringing the Jacobian into its final form costs; and bool [], whether a part of it is a
             guess because the tables lack an entry.
         """
+        self.check(position)
+        chex.assert_shape(vertex, ())
+        chex.assert_type(vertex, int)
         kind, alive = position
         here = jnp.arange(len(alive)) == vertex
         left = alive & ~here
         joined, cost, guessed = self._joined(kind, vertex)
-        gone = here[:, None] | (here & ~self.is_output)[None]  # [nodes, nodes]
+        gone = here[:, None] | (here & ~self.is_output)[None]
+        chex.assert_equal_shape([gone, joined, kind])
         joined = jnp.where(gone, 0, joined).astype(kind.dtype)
         if self.tables is not None:
             last, unsure = self._remainder(joined)
@@ -147,7 +179,7 @@ class VertexGame(eqx.Module):
 
     def _joined(self, kind: Array, vertex: Array) -> tuple[Array, Array, Array]:
         """All products over the vertex, added to the edges that they are parallel to."""
-        incoming, outgoing = kind[:, vertex], kind[vertex]  # [nodes]
+        incoming, outgoing = kind[:, vertex], kind[vertex]
         if self.tables is None:
             before, after = incoming > 0, outgoing > 0
             joined = jnp.where(before[:, None] & after[None], UNIT, kind)

@@ -2,7 +2,7 @@
 
 import json
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,19 @@ __all__ = [
     "WRONG_USAGE",
     "Answer",
     "CommandError",
+    "counted",
+    "few",
+    "first_line",
+    "named_error",
     "say",
 ]
 
-OK, PROBLEMS, WRONG_USAGE, FUNCTION_FAILED, INTERRUPTED = 0, 1, 2, 3, 130
+OK, PROBLEMS, WRONG_USAGE, FUNCTION_FAILED = range(4)
+# As a shell reports a process that an interrupt ended.
+INTERRUPTED = 130
+
+# Characters of an error's message; some print whole programs.
+_MOST_MESSAGE = 300
 
 
 class CommandError(Exception):
@@ -46,6 +55,7 @@ class Answer:
 
 
 def say(answer: Answer, *, as_json: bool) -> None:
+    """Prints an answer, for a program or for people."""
     if as_json:
         print(json.dumps(answer.document, indent=2, allow_nan=False))
     elif answer.pretty is not None and sys.stdout.isatty():
@@ -55,3 +65,25 @@ def say(answer: Answer, *, as_json: bool) -> None:
     else:
         print(answer.text.rstrip("\n"))
     sys.stdout.flush()
+
+
+def counted(count: int, one: str, many: str = "") -> str:
+    """A number of things, in words: "1 entry", "2 entries"."""
+    return f"{count} {one if count == 1 else many or one + 's'}"
+
+
+def few(names: Sequence[str], most: int = 8) -> str:
+    """The first of some names."""
+    return ", ".join(names[:most]) + (", ..." if len(names) > most else "") if names else "none"
+
+
+def named_error(error: BaseException) -> str:
+    """An error's type and what it says first, on one line."""
+    return f"{type(error).__name__}: {first_line(error)}".rstrip(": ")
+
+
+def first_line(error: BaseException) -> str:
+    """What an error says first."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    message = lines[0] if lines else ""
+    return message if len(message) <= _MOST_MESSAGE else f"{message[:_MOST_MESSAGE]} ..."

@@ -43,13 +43,12 @@ _DTYPES = {
     **{f"u{bits}": f"uint{bits}" for bits in (8, 16, 32, 64)},
     "bool": "bool",
 }
+# What JSON has for constants, and what Python's repr has for floats.
 _NAMES = {"true": True, "false": False, "null": None, "nan": math.nan, "inf": math.inf}
 
 
-# Values of options.
-
-
 def integers_option(text: str) -> int | tuple[int, ...]:
+    """An integer, or several with commas between: "0", "0,1"."""
     try:
         numbers = tuple(int(each) for each in text.split(",") if each.strip())
     except ValueError:
@@ -60,6 +59,7 @@ def integers_option(text: str) -> int | tuple[int, ...]:
 
 
 def order_option(text: str) -> str | tuple[int, ...]:
+    """The name of an order, or its vertices with commas between."""
     if text in named.ORDERS:
         return text
     if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*,?\s*", text):
@@ -71,6 +71,7 @@ def order_option(text: str) -> str | tuple[int, ...]:
 
 
 def budget_option(text: str) -> float | None:
+    """Seconds, or "none" for no limit."""
     if text.lower() == "none":
         return None
     try:
@@ -82,6 +83,7 @@ def budget_option(text: str) -> float | None:
 
 
 def arguments_option(text: str) -> list[Any]:
+    """Arguments of a function, see `arguments`."""
     try:
         return arguments(text)
     except ValueError as error:

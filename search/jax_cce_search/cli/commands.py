@@ -24,12 +24,10 @@ __all__ = [
 ]
 
 
-# The commands.
-
-
 def run_optimize(options: argparse.Namespace) -> Answer:
+    """`optimize`: searches for an order, and says where it is kept."""
     with called_function(options) as (fun, how):
-        found = optimize(
+        optimized = optimize(
             fun,
             **how,
             cost=options.cost,
@@ -40,8 +38,8 @@ def run_optimize(options: argparse.Namespace) -> Answer:
             batch_size=options.batch_size,
         )(*options.args)
         if options.plot:
-            found.plot_search(options.plot)
-    entry = found.entry
+            optimized.plot_search(options.plot)
+    entry = optimized.entry
     answer = registry.default().found(
         entry.key, entry.cost, device=entry.device, batch=entry.batch, vertices=entry.order
     )
@@ -50,32 +48,34 @@ def run_optimize(options: argparse.Namespace) -> Answer:
         kept = "kept in this process only: set JAX_CCE_REGISTRY to a writable directory"
     else:
         kept = f"stored in the registry ({layer}) as {entry.key[:SHORT_KEY]}"
-    document = document_of(found) | {"layer": layer}
-    return Answer(document, f"{found}\n  {kept}")
+    document = document_of(optimized) | {"layer": layer}
+    return Answer(document, f"{optimized}\n  {kept}")
 
 
-def document_of(found: Optimized) -> dict[str, Any]:
+def document_of(optimized: Optimized) -> dict[str, Any]:
+    """What a search found, as JSON has it."""
     return {
-        "name": found.name,
-        "entry": dataclasses.asdict(found.entry),
-        "value": found.value,
-        "bound": found.bound,
-        "gap": found.gap,
-        "status": found.status,
-        "reference": dict(found.reference),
-        "times": dict(found.times),
-        "failures": dict(found.failures),
+        "name": optimized.name,
+        "entry": dataclasses.asdict(optimized.entry),
+        "value": optimized.value,
+        "bound": optimized.bound,
+        "gap": optimized.gap,
+        "status": optimized.status,
+        "reference": dict(optimized.reference),
+        "times": dict(optimized.times),
+        "failures": dict(optimized.failures),
         "improvements": [
             {name: value for name, value in each._asdict().items() if name != "order"}
-            for each in found.improvements
+            for each in optimized.improvements
         ],
-        "seconds": found.seconds,
-        "evaluations": found.evaluations,
-        "interrupted": found.interrupted,
+        "seconds": optimized.seconds,
+        "evaluations": optimized.evaluations,
+        "interrupted": optimized.interrupted,
     }
 
 
 def run_explain(options: argparse.Namespace) -> Answer:
+    """`explain`: the report on a Jacobian."""
     with called_function(options) as (fun, how):
         explanation = explain(fun, **how, order=options.order)(*options.args)
         if options.draw:
@@ -92,6 +92,7 @@ def run_explain(options: argparse.Namespace) -> Answer:
 
 
 def run_train_policy(options: argparse.Namespace) -> Answer:
+    """`train-policy`: a training run, and what its policy is worth."""
     from jax_cce_search.alphazero import configuration, trainer
 
     told = options.coordinator, options.processes, options.process
@@ -114,13 +115,14 @@ def run_train_policy(options: argparse.Namespace) -> Answer:
     run = trainer.train(
         settings, options.out, resume=options.resume, seconds=options.seconds, callback=tell
     )
-    found = run.validate()
-    document = {"directory": str(run.directory), "iterations": run.iteration, **found}
+    metrics = run.validate()
+    document = {"directory": str(run.directory), "iterations": run.iteration, **metrics}
     text = f"{run.directory}/policy: {run.iteration} iterations in {run.seconds:.0f} s.\n"
-    if found:
+    if metrics:
+        ratio, better = metrics["validation_to_markowitz"], metrics["validation_better"]
         text += (
-            f"Alone it costs {found['validation_to_markowitz']:.3f} of minimal Markowitz on graphs "
-            f"that it did not learn from, and less on {100 * found['validation_better']:.0f} %.\n"
+            f"Alone it costs {ratio:.3f} of minimal Markowitz on graphs that it did not learn "
+            f"from, and less on {100 * better:.0f} %.\n"
         )
     text += f"Use it: JAX_CCE_POLICY={run.directory}/policy"
     return Answer(document, text)

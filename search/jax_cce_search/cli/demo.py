@@ -33,6 +33,7 @@ def _flow(a: Any, b: Any, c: Any) -> Any:
 
 
 def run_demo(options: argparse.Namespace) -> Answer:
+    """`demo`: searches for an order here, and asks a second process for it."""
     shapes = [jax.ShapeDtypeStruct((), jnp.float32)] * 3
     old = os.environ.get("JAX_CCE_REGISTRY")
     with tempfile.TemporaryDirectory() as directory:
@@ -40,9 +41,9 @@ def run_demo(options: argparse.Namespace) -> Answer:
         try:
             before = jax_cce.plan(_flow, (0, 1, 2))(*shapes)
             begin = time.perf_counter()
-            found = optimize(_flow, (0, 1, 2), cost="multiplications", budget=2, progress=False)(
-                *shapes
-            )
+            optimized = optimize(
+                _flow, (0, 1, 2), cost="multiplications", budget=2, progress=False
+            )(*shapes)
             seconds = time.perf_counter() - begin
             second = _second_run()
         finally:
@@ -51,15 +52,15 @@ def run_demo(options: argparse.Namespace) -> Answer:
             else:
                 os.environ["JAX_CCE_REGISTRY"] = old
     count = second["costs"]["in use"]["multiplications"]
-    is_same = second["source"] == "user" and second["order"] == list(found.order)
+    is_same = second["source"] == "user" and second["order"] == list(optimized.order)
     text = "\n".join(
         [
             f"A function of 3 inputs and 4 outputs, {before.num_vertices} vertices. "
             "Multiplications for its Jacobian:",
-            *(f"  {name:<10} {cost:>4}" for name, cost in found.reference.items()),
+            *(f"  {name:<10} {cost:>4}" for name, cost in optimized.reference.items()),
             f"  {'auto':<10} {before.cost('multiplications'):>4}, before anything is stored",
-            f"First run, this process: optimize finds {found.value:.0f} ({found.status}) in "
-            f"{seconds:.1f} s and stores the order.",
+            f"First run, this process: optimize finds {optimized.value:.0f} "
+            f"({optimized.status}) in {seconds:.1f} s and stores the order.",
             f"Second run, a new process: the order comes from the registry ({second['source']}), "
             f"{count} multiplications, without a search."
             if is_same
@@ -67,8 +68,8 @@ def run_demo(options: argparse.Namespace) -> Answer:
         ]
     )
     document = {
-        "reference": dict(found.reference),
-        "first": document_of(found),
+        "reference": dict(optimized.reference),
+        "first": document_of(optimized),
         "second": {"source": second["source"], "order": second["order"], "multiplications": count},
     }
     return Answer(document, text, OK if is_same else PROBLEMS)

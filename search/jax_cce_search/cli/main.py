@@ -1,4 +1,4 @@
-"""The command line, `jax-cce`: optimise and explain functions, and look after the registry."""
+"""`jax-cce`: its commands with their options, and what surrounds the one that runs."""
 
 import argparse
 import contextlib
@@ -8,12 +8,19 @@ import platform
 import sys
 import traceback
 import warnings
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 from jax_cce import jax_internals, registry
 from jax_cce.algebra import costs
-from jax_cce_search.cli.answers import INTERRUPTED, PROBLEMS, CommandError, say
+from jax_cce_search.cli.answers import (
+    INTERRUPTED,
+    PROBLEMS,
+    Answer,
+    CommandError,
+    named_error,
+    say,
+)
 from jax_cce_search.cli.arguments import (
     ARGS_HELP,
     arguments_option,
@@ -31,7 +38,6 @@ from jax_cce_search.cli.registry_commands import (
     show_orders,
     verify_registry,
 )
-from jax_cce_search.cli.targets import named_error
 from jax_cce_search.strategies import STRATEGIES
 
 __all__ = [
@@ -72,8 +78,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     except Exception as error:
         if options.traceback:
             traceback.print_exc()
-        code = getattr(error, "code", PROBLEMS) if isinstance(error, CommandError) else PROBLEMS
-        message = str(error) if isinstance(error, CommandError) else named_error(error)
+        code, message = PROBLEMS, named_error(error)
+        if isinstance(error, CommandError):
+            code, message = error.code, str(error)
         print(f"jax-cce: {message}", file=sys.stderr)
         return code
 
@@ -105,114 +112,163 @@ def _surroundings(options: argparse.Namespace) -> Iterator[None]:
 
 
 def _parser() -> argparse.ArgumentParser:
-    raw = argparse.RawDescriptionHelpFormatter
     parser = argparse.ArgumentParser(
         prog="jax-cce",
         description="Elimination orders for exact Jacobians in JAX.",
         epilog=_CODES,
-        formatter_class=raw,
+        formatter_class=argparse.RawDescriptionHelpFormatter,
     )
     parser.add_argument("--version", action="version", version=_version())
-    common = argparse.ArgumentParser(add_help=False)
-    common.add_argument("--json", action="store_true", help="print one JSON document")
-    common.add_argument("--traceback", action="store_true", help="show where an error came from")
-    stored = argparse.ArgumentParser(add_help=False)
-    stored.add_argument(
-        "--registry",
-        metavar="PATH",
-        help="directory or URL in place of JAX_CCE_REGISTRY; 'off' for none",
-    )
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
+    _add_optimize(commands)
+    _add_explain(commands)
+    _add_train_policy(commands)
+    _add_registry(commands)
+    _add(
+        commands, "demo", run_demo, "show that an order is found once and used by a second process"
+    )
+    return parser
 
-    def add(name: str, command: Any, help: str, *parents: Any, to: Any = commands) -> Any:
-        made = to.add_parser(
-            name,
-            help=help,
-            description=help[0].upper() + help[1:] + ".",
-            parents=[common, *parents],
-            formatter_class=raw,
-            epilog=ARGS_HELP + "\n" + _CODES if "called" in parents_of(parents) else _CODES,
-        )
-        made.set_defaults(command=command)
-        return made
 
-    called = _called_parser()
+def _add(
+    commands: Any,
+    name: str,
+    run: Callable[[argparse.Namespace], Answer],
+    help: str,
+    *parents: argparse.ArgumentParser,
+    epilog: str = _CODES,
+) -> argparse.ArgumentParser:
+    """A command with the options that all have, and those of `parents`."""
+    command = commands.add_parser(
+        name,
+        help=help,
+        description=help[0].upper() + help[1:] + ".",
+        parents=[_common_options(), *parents],
+        formatter_class=argparse.RawDescriptionHelpFormatter,
+        epilog=epilog,
+    )
+    command.set_defaults(command=run)
+    return command
 
-    def parents_of(parents: Sequence[Any]) -> list[str]:
-        return ["called" for parent in parents if parent is called]
 
-    made = add(
+def _add_optimize(commands: Any) -> None:
+    command = _add(
+        commands,
         "optimize",
         run_optimize,
         "search for the best order of a function and store it",
-        called,
-        stored,
+        _function_options(),
+        _registry_options(),
+        epilog=f"{ARGS_HELP}\n{_CODES}",
     )
-    made.add_argument(
+    command.add_argument(
         "--cost", default="runtime", choices=["runtime", *costs.COSTS], help="default: %(default)s"
     )
-    made.add_argument(
+    command.add_argument(
         "--strategy", default="portfolio", choices=[*STRATEGIES], help="default: %(default)s"
     )
-    made.add_argument(
+    command.add_argument(
         "--budget",
         type=budget_option,
         default=30.0,
         metavar="SECONDS",
         help="seconds to search, or 'none' for no limit; default: %(default)s",
     )
-    made.add_argument("--evaluations", type=int, metavar="N", help="orders to look at, at most")
-    made.add_argument("--seed", type=int, default=0, metavar="N")
-    made.add_argument(
+    command.add_argument("--evaluations", type=int, metavar="N", help="orders to look at, at most")
+    command.add_argument("--seed", type=int, default=0, metavar="N")
+    command.add_argument(
         "--batch-size", type=int, metavar="N", help="time under jax.vmap over so many points"
     )
-    made.add_argument("--plot", metavar="PATH", help="draw the best cost over time into a file")
+    command.add_argument("--plot", metavar="PATH", help="draw the best cost over time into a file")
 
-    made = add("explain", run_explain, "report how a Jacobian is computed, and why", called, stored)
-    made.add_argument(
+
+def _add_explain(commands: Any) -> None:
+    command = _add(
+        commands,
+        "explain",
+        run_explain,
+        "report how a Jacobian is computed, and why",
+        _function_options(),
+        _registry_options(),
+        epilog=f"{ARGS_HELP}\n{_CODES}",
+    )
+    command.add_argument(
         "--order", type=order_option, default="auto", help="a name, or vertices as in 2,0,1"
     )
-    made.add_argument("--markdown", action="store_true", help="print the report in Markdown")
-    made.add_argument("--draw", metavar="PATH", help="draw the graph into a file")
+    command.add_argument("--markdown", action="store_true", help="print the report in Markdown")
+    command.add_argument("--draw", metavar="PATH", help="draw the graph into a file")
 
-    made = add("train-policy", run_train_policy, "train a policy for the strategy 'alphazero'")
-    made.add_argument(
+
+def _add_train_policy(commands: Any) -> None:
+    command = _add(
+        commands, "train-policy", run_train_policy, "train a policy for the strategy 'alphazero'"
+    )
+    command.add_argument(
         "--config", required=True, metavar="FILE", help="a TOML file, or the name of a shipped one"
     )
-    made.add_argument("--out", required=True, metavar="DIRECTORY", help="where its files go")
-    made.add_argument("--resume", action="store_true", help="go on from the checkpoint there")
-    made.add_argument("--seconds", type=float, metavar="S", help="stop after an iteration by then")
-    made.add_argument(
+    command.add_argument("--out", required=True, metavar="DIRECTORY", help="where its files go")
+    command.add_argument("--resume", action="store_true", help="go on from the checkpoint there")
+    command.add_argument(
+        "--seconds", type=float, metavar="S", help="stop after an iteration by then"
+    )
+    command.add_argument(
         "--coordinator", metavar="HOST:PORT", help="train on several processes, which meet there"
     )
-    made.add_argument("--processes", type=int, metavar="N", help="how many there are")
-    made.add_argument("--process", type=int, metavar="I", help="which of them this one is, from 0")
+    command.add_argument("--processes", type=int, metavar="N", help="how many there are")
+    command.add_argument(
+        "--process", type=int, metavar="I", help="which of them this one is, from 0"
+    )
 
+
+def _add_registry(commands: Any) -> None:
     group = commands.add_parser("registry", help="look after the stored orders")
-    sub = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
-    made = add("list", list_orders, "list the stored orders", stored, to=sub)
-    made.add_argument("--cost", help="only those for this cost")
-    made = add("show", show_orders, "show all that is stored for one function", stored, to=sub)
-    made.add_argument("key", metavar="KEY", help="a key, or a unique beginning of one")
-    add("verify", verify_registry, "check every file of the registry", stored, to=sub)
-    made = add("export", export_orders, "write the stored orders into one file", stored, to=sub)
-    made.add_argument("path", metavar="PATH")
-    made.add_argument("--key", help="only those of the function with this key")
-    made.add_argument("--cost", help="only those for this cost")
-    made = add("import", import_orders, "store the orders of an exported file", stored, to=sub)
-    made.add_argument("path", metavar="PATH")
-    made = add("prune", prune_registry, "remove superseded and damaged files", stored, to=sub)
-    made.add_argument(
+    commands = group.add_subparsers(title="commands", metavar="COMMAND", required=True)
+
+    def add(
+        name: str, run: Callable[[argparse.Namespace], Answer], help: str
+    ) -> argparse.ArgumentParser:
+        return _add(commands, name, run, help, _registry_options())
+
+    command = add("list", list_orders, "list the stored orders")
+    command.add_argument("--cost", help="only those for this cost")
+    command = add("show", show_orders, "show all that is stored for one function")
+    command.add_argument("key", metavar="KEY", help="a key, or a unique beginning of one")
+    add("verify", verify_registry, "check every file of the registry")
+    command = add("export", export_orders, "write the stored orders into one file")
+    command.add_argument("path", metavar="PATH")
+    command.add_argument("--key", help="only those of the function with this key")
+    command.add_argument("--cost", help="only those for this cost")
+    command = add("import", import_orders, "store the orders of an exported file")
+    command.add_argument("path", metavar="PATH")
+    command = add("prune", prune_registry, "remove superseded and damaged files")
+    command.add_argument(
         "--older-than-days", type=float, metavar="N", help="remove entries that are older, too"
     )
-    made.add_argument("--keep-superseded", action="store_true")
-    made.add_argument("--keep-damaged", action="store_true")
-    made.add_argument("--dry-run", action="store_true", help="only list what would be removed")
-    add("demo", run_demo, "show that an order is found once and used by a second process")
+    command.add_argument("--keep-superseded", action="store_true")
+    command.add_argument("--keep-damaged", action="store_true")
+    command.add_argument("--dry-run", action="store_true", help="only list what would be removed")
+
+
+def _common_options() -> argparse.ArgumentParser:
+    """The options of all commands."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument("--json", action="store_true", help="print one JSON document")
+    parser.add_argument("--traceback", action="store_true", help="show where an error came from")
     return parser
 
 
-def _called_parser() -> argparse.ArgumentParser:
+def _registry_options() -> argparse.ArgumentParser:
+    """The options of commands that read or write the registry."""
+    parser = argparse.ArgumentParser(add_help=False)
+    parser.add_argument(
+        "--registry",
+        metavar="PATH",
+        help="directory or URL in place of JAX_CCE_REGISTRY; 'off' for none",
+    )
+    return parser
+
+
+def _function_options() -> argparse.ArgumentParser:
     """The options that say what is differentiated."""
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
@@ -242,7 +298,3 @@ def _version() -> str:
     return (
         f"jax-cce {version} (jax {jax_internals.jax_version()}, Python {platform.python_version()})"
     )
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -2,12 +2,13 @@
 
 import argparse
 import dataclasses
+import functools
+from collections.abc import Sequence
 from typing import Any
 
 from jax_cce import registry
 from jax_cce.registry import StoredOrder
-from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError
-from jax_cce_search.cli.targets import counted, few
+from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError, counted, few
 from jax_cce_search.explaining.reports import aligned
 
 __all__ = [
@@ -19,10 +20,13 @@ __all__ = [
     "show_orders",
     "verify_registry",
 ]
+
+# Digits of a key that are shown; `registry show` takes any unique beginning of one.
 SHORT_KEY = 12
 
 
 def list_orders(options: argparse.Namespace) -> Answer:
+    """`registry list`: one line for each stored order."""
     entries = registry.list(cost=options.cost)
     header = ("key", "name", "cost", "value", "bound", "strategy", "device", "created")
     rows = [
@@ -38,29 +42,30 @@ def list_orders(options: argparse.Namespace) -> Answer:
         )
         for entry in entries
     ]
-
-    def pretty() -> Any:
-        from rich import box
-        from rich.table import Table
-        from rich.text import Text
-
-        table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
-        columns = zip(header, zip(*rows, strict=True), strict=True)
-        shown = {name: cells for name, cells in columns if any(cells)}
-        if "created" in shown:
-            shown["created"] = tuple(cell[: len("2026-01-01")] for cell in shown["created"])
-        for name in shown:
-            # On a narrow terminal the rest is shortened; half a key or cost would be of no use.
-            whole = name in ("key", "value", "bound", "created")
-            justify: Any = "right" if name in ("value", "bound") else "left"
-            table.add_column(name, no_wrap=whole, overflow="ellipsis", justify=justify)
-        for row in zip(*shown.values(), strict=True):
-            table.add_row(*map(Text, row))
-        return table
-
     text = "\n".join(aligned(header, rows)) if rows else "The registry holds no orders."
     document = {"entries": [dataclasses.asdict(entry) for entry in entries]}
-    return Answer(document, text, OK, pretty if rows else None)
+    return Answer(document, text, OK, functools.partial(_table, header, rows) if rows else None)
+
+
+def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
+    """The list as rich shows it, without columns that are empty."""
+    from rich import box
+    from rich.table import Table
+    from rich.text import Text
+
+    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, padding=(0, 1, 0, 0))
+    columns = zip(header, zip(*rows, strict=True), strict=True)
+    shown = {name: cells for name, cells in columns if any(cells)}
+    if "created" in shown:
+        shown["created"] = tuple(cell[: len("2026-01-01")] for cell in shown["created"])
+    for name in shown:
+        # On a narrow terminal the rest is shortened; half a key or cost would be of no use.
+        whole = name in ("key", "value", "bound", "created")
+        justify: Any = "right" if name in ("value", "bound") else "left"
+        table.add_column(name, no_wrap=whole, overflow="ellipsis", justify=justify)
+    for row in zip(*shown.values(), strict=True):
+        table.add_row(*map(Text, row))
+    return table
 
 
 def _amount(entry: StoredOrder, amount: float) -> str:
@@ -68,6 +73,7 @@ def _amount(entry: StoredOrder, amount: float) -> str:
 
 
 def show_orders(options: argparse.Namespace) -> Answer:
+    """`registry show`: all that is stored for one function."""
     entries = [entry for entry in registry.list() if entry.key.startswith(options.key.lower())]
     keys = sorted({entry.key for entry in entries})
     if not keys:
@@ -95,13 +101,15 @@ def show_orders(options: argparse.Namespace) -> Answer:
 
 
 def verify_registry(options: argparse.Namespace) -> Answer:
+    """`registry verify`: what is wrong with which file."""
     problems = registry.verify()
-    found = f"{counted(len(problems), 'problem')} found."
-    text = "\n".join([*problems, found if problems else "All files are sound."])
+    summary = f"{counted(len(problems), 'problem')} found." if problems else "All files are sound."
+    text = "\n".join([*problems, summary])
     return Answer({"problems": problems}, text, PROBLEMS if problems else OK)
 
 
 def export_orders(options: argparse.Namespace) -> Answer:
+    """`registry export`: writes stored orders into one file."""
     count = registry.export(options.path, key=options.key, cost=options.cost)
     return Answer(
         {"path": options.path, "exported": count},
@@ -110,12 +118,14 @@ def export_orders(options: argparse.Namespace) -> Answer:
 
 
 def import_orders(options: argparse.Namespace) -> Answer:
+    """`registry import`: stores the orders of such a file."""
     count = registry.import_(options.path)
     document = {"path": options.path, "stored": count}
     return Answer(document, f"{counted(count, 'entry', 'entries')} stored, new or better.")
 
 
 def prune_registry(options: argparse.Namespace) -> Answer:
+    """`registry prune`: removes files that are of no more use."""
     removed = registry.prune(
         older_than_days=options.older_than_days,
         superseded=not options.keep_superseded,

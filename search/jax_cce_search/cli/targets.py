@@ -12,24 +12,27 @@ import re
 import sys
 import traceback
 import types
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
 
-from jax_cce_search.cli.answers import FUNCTION_FAILED, WRONG_USAGE, CommandError
+from jax_cce_search.cli.answers import (
+    FUNCTION_FAILED,
+    WRONG_USAGE,
+    CommandError,
+    counted,
+    few,
+    first_line,
+    named_error,
+)
 
 __all__ = [
     "called_function",
-    "counted",
-    "few",
-    "named_error",
 ]
+
+# Types that JAX has only where 64 bits are switched on.
 _WIDE = frozenset({"float64", "complex128", "int64", "uint64"})
-_MOST_MESSAGE = 300
-
-
-# The user's function.
 
 
 @contextlib.contextmanager
@@ -44,7 +47,7 @@ def called_function(
     sys.path.insert(0, os.getcwd())
     try:
         with jax.enable_x64(True) if wide or options.x64 else contextlib.nullcontext():
-            fun = _found(options.target)
+            fun = _function_at(options.target)
             _check_arguments(fun, options)
             try:
                 yield (
@@ -58,13 +61,14 @@ def called_function(
                     },
                 )
             except Exception as error:
-                _report(fun, options.target, error)
+                _raise_for(fun, options.target, error)
                 raise
     finally:
         sys.path[:] = path
 
 
-def _found(target: str) -> Callable[..., Any]:
+def _function_at(target: str) -> Callable[..., Any]:
+    """The function that a target names: module:function or path/to/file.py:function."""
     where, _, attributes = target.rpartition(":")
     if not where or not attributes:
         raise CommandError(
@@ -73,25 +77,21 @@ def _found(target: str) -> Callable[..., Any]:
         )
     is_file = where.endswith(".py") or os.sep in where
     module = _loaded_file(where) if is_file else _imported(where)
-    found: Any = module
+    value: Any = module
     reached = where
     for name in attributes.split("."):
-        if not hasattr(found, name):
-            close = difflib.get_close_matches(name, dir(found), n=3)
-            there = [each for each in dir(found) if not each.startswith("_")]
+        if not hasattr(value, name):
+            close = difflib.get_close_matches(name, dir(value), n=3)
+            there = [each for each in dir(value) if not each.startswith("_")]
             hint = f"Did you mean {' or '.join(close)}?" if close else f"There are: {few(there)}."
             raise CommandError(WRONG_USAGE, f"{reached} has no attribute {name!r}. {hint}")
-        reached += f":{name}" if found is module else f".{name}"
-        found = getattr(found, name)
-    if not callable(found):
+        reached += f":{name}" if value is module else f".{name}"
+        value = getattr(value, name)
+    if not callable(value):
         raise CommandError(
-            WRONG_USAGE, f"{target} is no function but of type {type(found).__name__}."
+            WRONG_USAGE, f"{target} is no function but of type {type(value).__name__}."
         )
-    return found
-
-
-def few(names: Sequence[str], most: int = 8) -> str:
-    return ", ".join(names[:most]) + (", ..." if len(names) > most else "") if names else "none"
+    return value
 
 
 def _imported(name: str) -> types.ModuleType:
@@ -174,8 +174,8 @@ def _check_arguments(fun: Callable[..., Any], options: argparse.Namespace) -> No
         ) from error
 
 
-def _report(fun: Callable[..., Any], target: str, error: Exception) -> None:
-    """Raises what tells an error of the user's function from an argument that we refuse."""
+def _raise_for(fun: Callable[..., Any], target: str, error: Exception) -> None:
+    """Tells an error of the user's function from an argument that we refuse; others pass."""
     if isinstance(error, CommandError):
         return
     file = _file_of(fun)
@@ -185,26 +185,13 @@ def _report(fun: Callable[..., Any], target: str, error: Exception) -> None:
             FUNCTION_FAILED, f"{target} failed: {named_error(error)}{where}"
         ) from error
     if isinstance(error, TypeError | ValueError):
-        raise CommandError(WRONG_USAGE, _first_line(error)) from error
+        raise CommandError(WRONG_USAGE, first_line(error)) from error
 
 
 def _file_of(fun: Any) -> str | None:
+    """The file that a function was written in."""
     fun = inspect.unwrap(fun)
     while isinstance(fun, functools.partial):
         fun = inspect.unwrap(fun.func)
     code = getattr(fun, "__code__", None) or getattr(type(fun).__call__, "__code__", None)
     return code and code.co_filename
-
-
-def named_error(error: BaseException) -> str:
-    return f"{type(error).__name__}: {_first_line(error)}".rstrip(": ")
-
-
-def _first_line(error: BaseException) -> str:
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    message = lines[0] if lines else ""
-    return message if len(message) <= _MOST_MESSAGE else f"{message[:_MOST_MESSAGE]} ..."
-
-
-def counted(count: int, one: str, many: str = "") -> str:
-    return f"{count} {one if count == 1 else many or one + 's'}"

@@ -2,18 +2,20 @@
 
 import collections
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
 import jax
 
-from jax_cce import api, jax_internals, registry
+from jax_cce import jax_internals, registry
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
-from jax_cce.planning import plans, task
+from jax_cce.planning import choosing, plans
+from jax_cce.planning.options import Order, options_of
 from jax_cce.planning.plans import Plan
-from jax_cce.program import flat
-from jax_cce.program.calls import Format
+from jax_cce.planning.task import traced_task
+from jax_cce.program import calls, flat
 from jax_cce.registry import StoredOrder
+from jax_cce.sparse.formats import FormatName
 from jax_cce_search.explaining.explanation import IN_USE, MEASURES, Edge, Eliminated, Explanation
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.naming import computed_by, label, structure_name
@@ -21,21 +23,25 @@ from jax_cce_search.naming import computed_by, label, structure_name
 __all__ = [
     "explain",
 ]
+
+P = ParamSpec("P")
+
 _REFERENCES = ("forward", "reverse", "markowitz")
+# Of the registry, as `Plan.source` names them.
 _LAYERS = ("memory", "user", "shared", "shipped")
 _MOST_DEAREST = 10
 
 
 def explain(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    order: str | Sequence[int] = "auto",
-    format: Format = "dense",
-) -> Callable[..., Explanation]:
+    order: Order = "auto",
+    format: FormatName = "dense",
+) -> Callable[P, Explanation]:
     """Explains how the Jacobian of `fun` is computed, what it costs and why.
 
     Args:
@@ -63,33 +69,26 @@ def explain(
         >>> e.costs["forward"]["multiplications"], e.costs["reverse"]["multiplications"], e.bound
         (4, 3, 3)
     """
-    options: dict[str, Any] = {
-        "argnums": argnums,
-        "has_aux": has_aux,
-        "holomorphic": holomorphic,
-        "allow_int": allow_int,
-        "format": format,
-    }
-    planned = api.plan(fun, order=order, **options)
-    identified = task.subject(fun, **options)
+    calls.check_callable(fun)
+    options = options_of(
+        argnums, has_aux, holomorphic, allow_int, order=order, format=format
+    )
 
-    def explain_fun(*args: Any, **kwargs: Any) -> Explanation:
-        plan, subject = planned(*args, **kwargs), identified(*args, **kwargs)
+    def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
+        task = traced_task(fun, options, args, kwargs)
         batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
-        return _explained(plan, subject.name, subject.key, batch)
+        return _explained(choosing.planned(task, options.request, batch), task.name, task.key, batch)
 
-    return explain_fun
+    return calls.from_shapes(explained)
 
 
 def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanation:
     graph = plan.graph
-    made = {IN_USE: plan}
-    for each in ("reverse",) if graph.reverse_only else _REFERENCES:
-        made[each] = plans.make(graph, each)
-    costs = {
-        each: {measure: made[each].cost(measure) for measure in MEASURES}
-        for each in (*_REFERENCES, IN_USE)
-        if each in made
+    references = ("reverse",) if graph.reverse_only else _REFERENCES
+    by_order = {order: plans.make(graph, order) for order in references} | {IN_USE: plan}
+    costs: dict[str, dict[str, int]] = {
+        order: {measure: each.cost(measure) for measure in MEASURES}
+        for order, each in by_order.items()
     }
     equations, shapes = computed_by(graph), graph.shapes
     edges = [
@@ -101,20 +100,20 @@ def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanatio
         for target, block in to.items()
     ]
     return Explanation(
-        plan,
-        name,
-        key,
-        plan.num_vertices,
-        plan.num_edges,
-        dict(collections.Counter(kind for _, kind in edges).most_common()),
-        costs,
-        _bound(plan, key, min(cost["multiplications"] for cost in costs.values())),
-        plan.source,
-        _entry(plan, key, None, batch) if plan.source in _LAYERS else None,
-        _dearest(plan),
-        sum(step.flops for step in plan.steps if step.vertex is None),
-        tuple(edge for edge, kind in edges if kind == "operator"),
-        tuple(edge for edge, kind in edges if kind == "dense"),
+        plan=plan,
+        name=name,
+        key=key,
+        num_vertices=plan.num_vertices,
+        num_edges=plan.num_edges,
+        structures=dict(collections.Counter(structure for _, structure in edges).most_common()),
+        costs=costs,
+        bound=_bound(plan, key, min(cost["multiplications"] for cost in costs.values())),
+        source=plan.source,
+        entry=_entry(plan, key, None, batch) if plan.source in _LAYERS else None,
+        dearest=_dearest(plan),
+        assembly=sum(step.flops for step in plan.steps if step.vertex is None),
+        operators=tuple(edge for edge, structure in edges if structure == "operator"),
+        dense=tuple(edge for edge, structure in edges if structure == "dense"),
     )
 
 
@@ -123,7 +122,7 @@ def _entry(plan: Plan, key: str, cost: str | None, batch: int | None) -> StoredO
     device = jax_internals.device_kind()
     entry = registry.default().get(key, cost, device=device, batch=batch)
     # One for the other form of the graph, or for another function, says nothing here.
-    if entry is None or entry.entries != plan.entries or {*entry.order} != {*plan.vertices}:
+    if entry is None or entry.entries != plan.scalarised or {*entry.order} != {*plan.vertices}:
         return None
     return entry
 
@@ -141,6 +140,7 @@ def _bound(plan: Plan, key: str, known: int) -> int | None:
 
 
 def _dearest(plan: Plan) -> tuple[Eliminated, ...]:
+    """The eliminations that execute the most operations."""
     graph = plan.graph
     flops: collections.Counter[int] = collections.Counter()
     for step in plan.steps:
@@ -148,16 +148,16 @@ def _dearest(plan: Plan) -> tuple[Eliminated, ...]:
             flops[step.vertex] += step.flops
     state, first = Elimination(graph), graph.program.first_computed
     equations = computed_by(graph)
-    found = []
+    eliminations = []
     for vertex in plan.order:
         before = state.recorder.cost.multiplications
         state.eliminate(vertex + first)
         products = state.recorder.cost.multiplications - before
         equation = equations[vertex + first]
         shape, line = graph.shapes[vertex + first], jax_internals.source_line(equation)
-        found.append(Eliminated(vertex, flops[vertex], products, equation.name, shape, line))
-    found.sort(key=lambda each: (-each.flops, -each.multiplications, each.vertex))
-    return tuple(found[:_MOST_DEAREST])
+        eliminations.append(Eliminated(vertex, flops[vertex], products, equation.name, shape, line))
+    eliminations.sort(key=lambda each: (-each.flops, -each.multiplications, each.vertex))
+    return tuple(eliminations[:_MOST_DEAREST])
 
 
 def _edge(graph: Graph, source: int, target: int, equation: flat.Equation) -> Edge:

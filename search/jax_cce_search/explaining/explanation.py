@@ -1,4 +1,4 @@
-"""`explain`: how the Jacobian of a function is computed, what it costs and why, as a report."""
+"""`Explanation`: what `explain` returns, with its report, its pictures, and its dictionary."""
 
 import dataclasses
 from collections.abc import Mapping, Sequence
@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
 from jax_cce_search.explaining.reports import Section
-from jax_cce_search.game.problem import Problem
+from jax_cce_search.game.problem import Measure, Problem
 from jax_cce_search.pictures import drawing
 from jax_cce_search.pictures.curves import plot_search
 from jax_cce_search.searching import Budget, Search
@@ -22,9 +22,10 @@ __all__ = [
     "Explanation",
 ]
 
+# What `Explanation.costs` calls the plan that is explained.
 IN_USE = "in use"
-
-MEASURES = ("multiplications", "nonunit_multiplications", "flops", "bytes")
+# What it counts in; the runtime model is for choosing, not for reading.
+MEASURES: tuple[Measure, ...] = ("multiplications", "nonunit_multiplications", "flops", "bytes")
 # A longer list of edges is cut in what is printed; the attributes hold all of them.
 _MOST_PRINTED = 20
 
@@ -111,14 +112,14 @@ class Explanation:
 
     def __str__(self) -> str:
         """The report as plain text."""
-        return "\n\n".join(part.text() for part in _parts(self)) + "\n"
+        return "\n\n".join(section.text() for section in _sections(self)) + "\n"
 
     def markdown(self) -> str:
         """The report in Markdown."""
-        return "\n\n".join(part.markdown() for part in _parts(self)) + "\n"
+        return "\n\n".join(section.markdown() for section in _sections(self)) + "\n"
 
     def _repr_html_(self) -> str:
-        return "\n".join(part.html() for part in _parts(self))
+        return "\n".join(section.html() for section in _sections(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries, lists, text and numbers, as JSON has them."""
@@ -144,11 +145,10 @@ class Explanation:
 
     def draw(self, path: Any = None) -> Any:
         """Draws the graph; see `jax_cce_search.pictures.drawing.draw`."""
-
         return drawing.draw(self.name, self.plan, path)
 
     def plot_search(
-        self, path: Any = None, *, cost: str = "multiplications", seconds: float = 5.0
+        self, path: Any = None, *, cost: Measure = "multiplications", seconds: float = 5.0
     ) -> Any:
         """Lets every strategy search for an order, and draws the best cost over time of each.
 
@@ -157,7 +157,6 @@ class Explanation:
             cost: a measure of `jax_cce.Plan.cost`.
             seconds: how long each strategy may search.
         """
-
         curves = {}
         for name, strategy in STRATEGIES.items():
             problem = Problem.of(self.plan.graph, cost)
@@ -168,57 +167,34 @@ class Explanation:
         return plot_search(curves, path)
 
 
-def _parts(e: Explanation) -> list[Section]:
-    parts = [
-        Section(
-            f"Jacobian of {e.name}",
-            (
-                f"graph: {e.num_vertices:,} vertices, {e.num_edges:,} edges"
-                + (", small arrays taken apart" if e.plan.entries else ""),
-                "local Jacobians: "
-                + (", ".join(f"{many:,} {kind}" for kind, many in e.structures.items()) or "none"),
-                *_origin(e),
-                f"lower bound: {_bounded(e)}",
-                f"key: {e.key}",
-            ),
-        ),
-        Section(
-            "Cost by order",
-            header=("order", *(measure.replace("_", " ") for measure in MEASURES)),
-            rows=tuple(
-                (name, *(f"{cost[measure]:,}" for measure in MEASURES))
-                for name, cost in e.costs.items()
-            ),
-        ),
-    ]
+def _sections(e: Explanation) -> list[Section]:
+    sections = [_summary(e), _costs(e)]
     if e.dearest:
-        note = f"{e.assembly:,} flops more assemble the result" if e.assembly else ""
-        parts.append(
-            Section(
-                "Dearest eliminations",
-                (note,) if note else (),
-                ("vertex", "flops", "multiplications", "primitive", "shape", "source"),
-                tuple(
-                    (
-                        f"v{each.vertex}",
-                        f"{each.flops:,}",
-                        f"{each.multiplications:,}",
-                        each.primitive,
-                        str(list(each.shape)),
-                        each.line or "unknown",
-                    )
-                    for each in e.dearest
-                ),
-            )
-        )
+        sections.append(_dearest(e))
     if e.operators:
-        parts.append(_edges("Operators, applied to columns or rows", e.operators))
+        sections.append(_edges("Operators, applied to columns or rows", e.operators))
     if e.dense:
-        parts.append(_edges("Dense local Jacobians", e.dense))
-    return parts
+        sections.append(_edges("Dense local Jacobians", e.dense))
+    return sections
+
+
+def _summary(e: Explanation) -> Section:
+    apart = ", small arrays taken apart" if e.plan.entries else ""
+    structures = ", ".join(f"{many:,} {name}" for name, many in e.structures.items())
+    return Section(
+        f"Jacobian of {e.name}",
+        (
+            f"graph: {e.num_vertices:,} vertices, {e.num_edges:,} edges{apart}",
+            f"local Jacobians: {structures or 'none'}",
+            *_origin(e),
+            f"lower bound: {_bounded(e)}",
+            f"key: {e.key}",
+        ),
+    )
 
 
 def _origin(e: Explanation) -> list[str]:
+    """Where the order in use comes from."""
     plan, entry = e.plan, e.entry
     lines = []
     if plan.method != "elimination":
@@ -243,6 +219,7 @@ def _origin(e: Explanation) -> list[str]:
 
 
 def _bounded(e: Explanation) -> str:
+    """How far from the lower bound the order in use is."""
     if e.bound is None:
         return "not known"
     used = e.costs[IN_USE]["multiplications"]
@@ -251,6 +228,36 @@ def _bounded(e: Explanation) -> str:
     return (
         f"{e.bound:,} multiplications, so the order in use takes at most "
         f"{100 * (used / e.bound - 1):.1f} % more than the best"
+    )
+
+
+def _costs(e: Explanation) -> Section:
+    return Section(
+        "Cost by order",
+        header=("order", *(measure.replace("_", " ") for measure in MEASURES)),
+        rows=tuple(
+            (name, *(f"{cost[measure]:,}" for measure in MEASURES))
+            for name, cost in e.costs.items()
+        ),
+    )
+
+
+def _dearest(e: Explanation) -> Section:
+    return Section(
+        "Dearest eliminations",
+        (f"{e.assembly:,} flops more assemble the result",) if e.assembly else (),
+        ("vertex", "flops", "multiplications", "primitive", "shape", "source"),
+        tuple(
+            (
+                f"v{each.vertex}",
+                f"{each.flops:,}",
+                f"{each.multiplications:,}",
+                each.primitive,
+                str(list(each.shape)),
+                each.line or "unknown",
+            )
+            for each in e.dearest
+        ),
     )
 
 

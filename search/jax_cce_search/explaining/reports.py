@@ -1,4 +1,4 @@
-"""Reports as plain text, Markdown and HTML."""
+"""Sections of reports, as plain text, Markdown and HTML."""
 
 import html
 from collections.abc import Sequence
@@ -13,7 +13,14 @@ __all__ = [
 
 @dataclass(frozen=True)
 class Section:
-    """A part of a report: lines of text under a heading, then perhaps a table."""
+    """A part of a report: lines of text under a heading, then perhaps a table.
+
+    Attributes:
+        title: the heading.
+        lines: the text, one point each.
+        header: names of the table's columns.
+        rows: the table's cells.
+    """
 
     title: str
     lines: tuple[str, ...] = ()
@@ -21,12 +28,14 @@ class Section:
     rows: tuple[tuple[str, ...], ...] = ()
 
     def text(self) -> str:
+        """The section as plain text."""
         lines = [self.title, *(f"  {line}" for line in self.lines)]
         if self.rows:
             lines += [f"  {line}" for line in aligned(self.header, self.rows)]
         return "\n".join(lines)
 
     def markdown(self) -> str:
+        """The section in Markdown."""
         lines = [f"### {_in_markdown(self.title)}"]
         if self.lines:
             lines += ["", *(f"- {_in_markdown(line)}" for line in self.lines)]
@@ -37,6 +46,7 @@ class Section:
         return "\n".join(lines)
 
     def html(self) -> str:
+        """The section in HTML."""
         parts = [f"<h4>{html.escape(self.title)}</h4>"]
         if self.lines:
             items = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)

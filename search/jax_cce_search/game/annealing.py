@@ -2,8 +2,9 @@
 
 import numpy as np
 
+from jax_cce_search.game.jit import jit
 from jax_cce_search.game.kernels import eliminate, remainder
-from jax_cce_search.game.state import NOTHING, jit, undo
+from jax_cce_search.game.state import NOTHING, undo
 
 __all__ = [
     "anneal",

@@ -23,9 +23,12 @@ __all__ = [
 ]
 
 _Neighbours = Mapping[int, Set[int]]
+# The measures whose costs are sums over the vertices.
 _BOUNDED = ("multiplications", "nonunit_multiplications")
 _MOST_VERTICES = 500
+# Sums of more products between two nodes are too many to look at, and may be zero for all we know.
 _MOST_PATHS = 10
+# Known numbers that add up to less than that are taken to cancel.
 _ROUNDING = 1e-9
 
 
@@ -104,8 +107,8 @@ def vertex_bounds(graph: Skeleton) -> dict[int, int]:
     gets no bound, and neither does any vertex in a measure that counts shared steps once. In a
     graph of more than 500 vertices, where paths take too long to count, the bound is one.
     """
-    kinds = graph.algebra
-    if isinstance(kinds, PricedBlocks) and kinds.cost not in _BOUNDED:
+    algebra = graph.algebra
+    if isinstance(algebra, PricedBlocks) and algebra.cost not in _BOUNDED:
         return {}
     if any(size != 1 for size in graph.sizes.values()):
         return {}
@@ -127,13 +130,13 @@ def vertex_bounds(graph: Skeleton) -> dict[int, int]:
 
 def _lasting_edges(graph: Skeleton) -> set[tuple[int, int]]:
     """The edges through which every path contributes a product that is paid for and stays."""
-    kinds = graph.algebra
+    algebra = graph.algebra
     edges = {(source, target) for source, to in graph.successors.items() for target in to}
-    if not isinstance(kinds, PricedBlocks):
+    if not isinstance(algebra, PricedBlocks):
         return edges
 
     def block(edge: tuple[int, int]) -> Block:
-        return kinds.structures.block(graph.successors[edge[0]][edge[1]])
+        return algebra.structures.block(graph.successors[edge[0]][edge[1]])
 
     static = _static_edges(graph)
     mixed = {edge for edge in edges if not all(isinstance(p, Piece) for p in block(edge))}
@@ -142,7 +145,7 @@ def _lasting_edges(graph: Skeleton) -> set[tuple[int, int]]:
         for edge in edges - mixed
         if any(isinstance(p, Piece) and (p.term.layout or p.term.lookups) for p in block(edge))
     }
-    if kinds.cost != "multiplications":
+    if algebra.cost != "multiplications":
         # Products with known numbers may be free, and sums of them may become one.
         return edges - static - mixed - free
     return edges - mixed - free - _cancelling(graph, static)
@@ -157,28 +160,28 @@ def may_cancel(graph: Skeleton) -> bool:
 
 def _static_edges(graph: Skeleton) -> set[tuple[int, int]]:
     """The edges whose coefficients are all known numbers."""
-    kinds = graph.algebra
-    assert isinstance(kinds, PricedBlocks)
+    algebra = graph.algebra
+    assert isinstance(algebra, PricedBlocks)
     return {
         (source, target)
         for source, to in graph.successors.items()
         for target, kind in to.items()
-        if all(isinstance(p, Piece) and p.slot is None for p in kinds.structures.block(kind))
+        if all(isinstance(p, Piece) and p.slot is None for p in algebra.structures.block(kind))
     }
 
 
 def _cancelling(graph: Skeleton, static: set[tuple[int, int]]) -> set[tuple[int, int]]:
     """The static edges on paths between two nodes some of whose products may add up to zero."""
-    kinds = graph.algebra
-    assert isinstance(kinds, PricedBlocks)
+    algebra = graph.algebra
+    assert isinstance(algebra, PricedBlocks)
     ahead: dict[int, set[int]] = {}
     scale: dict[tuple[int, int], complex] = {}
     for source, target in static:
         ahead.setdefault(source, set()).add(target)
-        pieces = kinds.structures.block(graph.successors[source][target])
+        pieces = algebra.structures.block(graph.successors[source][target])
         scale[source, target] = sum(piece.scale for piece in pieces if isinstance(piece, Piece))
     reach = {node: _reached({node}, ahead) for node in ahead}
-    found: set[tuple[int, int]] = set()
+    cancelling: set[tuple[int, int]] = set()
     for start in ahead:
         # The products along the paths from the start, or None where there are too many.
         arrives: dict[int, list[complex] | None] = {start: [1]}
@@ -191,13 +194,13 @@ def _cancelling(graph: Skeleton, static: set[tuple[int, int]]) -> set[tuple[int,
                 else:
                     arrives[target] = [*known, *(scale[node, target] * p for p in products)]
         ends = {end for end, products in arrives.items() if _may_cancel(products)}
-        found |= {
+        cancelling |= {
             (node, target)
             for node in reach[start]
             for target in ahead.get(node, ())
             if not ends.isdisjoint(reach.get(target, {target}))
         }
-    return found
+    return cancelling
 
 
 def _may_cancel(products: list[complex] | None) -> bool:

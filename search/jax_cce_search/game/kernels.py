@@ -1,4 +1,4 @@
-"""Compiled loops over elimination orders.
+"""Elimination of a vertex, its price before, and the evaluation of orders, compiled.
 
 A graph is a matrix of kinds with its rows and columns as bit sets, which take n^2 / 16 bytes each
 for n nodes. Every change is logged, so that a state can be taken back: a change in an order then
@@ -9,6 +9,7 @@ was at, notes the entry in `missing` and returns, and is called again once the e
 
 import numpy as np
 
+from jax_cce_search.game.jit import inlined, jit
 from jax_cce_search.game.state import (
     FINAL,
     GROW,
@@ -17,8 +18,6 @@ from jax_cce_search.game.state import (
     TOTAL,
     edge_hash,
     entry_name,
-    inlined,
-    jit,
     listed,
     slot,
     undo,

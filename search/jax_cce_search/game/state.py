@@ -2,8 +2,9 @@
 
 from typing import Any, NamedTuple
 
-import numba
 import numpy as np
+
+from jax_cce_search.game.jit import inlined, jit
 
 __all__ = [
     "FINAL",
@@ -16,8 +17,6 @@ __all__ = [
     "edge_hash",
     "enter",
     "entry_name",
-    "inlined",
-    "jit",
     "listed",
     "slot",
     "undo",
@@ -30,7 +29,7 @@ NOTHING, PRODUCT, TOTAL, FINAL, GROW = range(5)
 class Tables(NamedTuple):
     """Products and sums of kinds, hashed with linear probing, as far as they are known."""
 
-    names: Any  # int64 [slots], a power of two: see `named`; 0 where a slot is free
+    names: Any  # int64 [slots], a power of two: see `entry_name`; 0 where a slot is free
     kind: Any  # int32 [slots]
     cost: Any  # int64 [slots]
     final_cost: Any  # int64 [kinds]; -1 where it is not known
@@ -50,18 +49,6 @@ class State(NamedTuple):
     results: Any  # int32 [pairs, 2]: input and output of each block of the Jacobian
     first: Any  # int32 [nodes]: room for the neighbours of a vertex
     second: Any  # int32 [nodes]
-
-
-def jit(function: Any) -> Any:
-    try:
-        return numba.njit(cache=True, nogil=True, error_model="numpy")(function)
-    except (RuntimeError, OSError):  # there is no place to keep what is compiled
-        return numba.njit(nogil=True, error_model="numpy")(function)
-
-
-def inlined(function: Any) -> Any:
-    # Passing a graph by value costs more than what these do with it.
-    return numba.njit(forceinline=True, nogil=True, error_model="numpy")(function)
 
 
 @inlined

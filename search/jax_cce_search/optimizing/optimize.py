@@ -2,17 +2,18 @@
 
 import concurrent.futures
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, ParamSpec
 
-from jax_cce.algebra import costs
 from jax_cce.graph.building import Graph
+from jax_cce.program.calls import Format
 from jax_cce.registry import Registry
-from jax_cce_search.game.problem import Problem
-from jax_cce_search.optimizing.jobs import Job, Request
+from jax_cce_search import strategies
+from jax_cce_search.game.problem import Measure, Problem
+from jax_cce_search.optimizing.jobs import run
 from jax_cce_search.optimizing.optimized import Optimized
+from jax_cce_search.optimizing.request import Cost, Request
 from jax_cce_search.progress import shown
 from jax_cce_search.searching import Budget, Improvement, Search
-from jax_cce_search.strategies import named
 
 __all__ = [
     "find_order",
@@ -20,17 +21,19 @@ __all__ = [
     "optimize_many",
 ]
 
+P = ParamSpec("P")
+
 
 def optimize(
-    fun: Callable[..., Any],
+    fun: Callable[P, Any],
     argnums: int | Sequence[int] = 0,
     has_aux: bool = False,
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    format: str = "dense",
-    cost: str = "runtime",
-    strategy: str = "portfolio",
+    format: Format = "dense",
+    cost: Cost = "runtime",
+    strategy: strategies.Name = "portfolio",
     budget: float | None = 30.0,
     evaluations: int | None = None,
     seed: int = 0,
@@ -40,7 +43,7 @@ def optimize(
     registry: Registry | None = None,
     callback: Callable[[Improvement], Any] | None = None,
     progress: bool | None = None,
-) -> Callable[..., Optimized]:
+) -> Callable[P, Optimized]:
     """Searches for the best elimination order of a function and stores it.
 
     From then on `jax_cce.jacobian(fun)` uses it, in this process and in later ones, for arguments
@@ -88,32 +91,33 @@ def optimize(
     Example:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> f = lambda x, y: (jnp.sin(x * y) * x, jnp.exp(x * y) / y)
-        >>> found = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
-        >>> found.value, found.status
+        >>> best = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
+        >>> best.value, best.status
         (6, 'optimal')
     """
 
-    def optimize_fun(*args: Any, **kwargs: Any) -> Optimized:
-        (found,) = optimize_many(
-            [(fun, args, kwargs)],
-            argnums,
-            has_aux,
-            holomorphic,
-            allow_int,
-            format=format,
-            cost=cost,
-            strategy=strategy,
-            budget=budget,
-            evaluations=evaluations,
-            seed=seed,
-            batch_size=batch_size,
-            entries=entries,
-            executor=executor,
-            registry=registry,
-            callback=callback,
-            progress=progress,
-        )
-        return found
+    request = Request(
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        format,
+        cost,
+        strategy,
+        budget,
+        evaluations,
+        seed,
+        batch_size,
+        entries,
+        executor,
+        registry,
+        callback,
+        progress,
+    )
+
+    def optimize_fun(*args: P.args, **kwargs: P.kwargs) -> Optimized:
+        (optimized,) = run(request, [(fun, args, kwargs)])
+        return optimized
 
     return optimize_fun
 
@@ -125,9 +129,9 @@ def optimize_many(
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    format: str = "dense",
-    cost: str = "runtime",
-    strategy: str = "portfolio",
+    format: Format = "dense",
+    cost: Cost = "runtime",
+    strategy: strategies.Name = "portfolio",
     budget: float | None = 30.0,
     evaluations: int | None = None,
     seed: int = 0,
@@ -160,42 +164,30 @@ def optimize_many(
         callback: see there.
         progress: see there.
     """
-    if cost != "runtime":
-        costs.check(cost)
-    named(strategy)
-    if batch_size is not None and not (isinstance(batch_size, int) and batch_size > 0):
-        raise ValueError(f"batch_size must be a positive integer, but got {batch_size!r}.")
-    limits = Budget(budget, evaluations)
-    task = Request(
-        {
-            "argnums": argnums,
-            "has_aux": has_aux,
-            "holomorphic": holomorphic,
-            "allow_int": allow_int,
-            "format": format,
-        },
+    request = Request(
+        argnums,
+        has_aux,
+        holomorphic,
+        allow_int,
+        format,
         cost,
         strategy,
-        limits,
+        budget,
+        evaluations,
         seed,
         batch_size,
         entries,
+        executor,
         registry,
         callback,
         progress,
     )
-    prepared = [Job(task, *call) for call in calls]
-    if executor is None:
-        for job in prepared:
-            job.search()
-    else:
-        pending = [(job, job.submit(executor)) for job in prepared]
-        for job, futures in pending:
-            job.gather(futures)
-    return [job.finish() for job in prepared]
+    return run(request, calls)
 
 
-def find_order(graph: Graph, cost: str, strategy: str, seconds: float) -> tuple[int, ...]:
+def find_order(
+    graph: Graph, cost: Measure, strategy: strategies.Name, seconds: float
+) -> tuple[int, ...]:
     """The best order of a graph that a strategy finds in so many seconds.
 
     Args:
@@ -210,7 +202,7 @@ def find_order(graph: Graph, cost: str, strategy: str, seconds: float) -> tuple[
     problem = Problem.of(graph, cost)
     search = Search(problem, Budget(seconds), strategy=strategy)
     with shown([search], seconds, None):
-        named(strategy)(search)
+        strategies.named(strategy)(search)
     if search.best is None:
         search.offer(problem.vertices[::-1])
     assert search.best is not None

@@ -89,11 +89,10 @@ class Optimized:
         else:
             lines = [f"{self.name}: {self.value:,.0f} {self.entry.cost}, {self.status}"]
             lines += [f"  {name}: {cost:,}" for name, cost in self.reference.items()]
-        found = f"found by {self.entry.strategy}" if not self.times else "searched"
-        lines.append(f"  {found} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at")
+        how = f"found by {self.entry.strategy}" if not self.times else "searched"
+        lines.append(f"  {how} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at")
         return "\n".join(lines)
 
     def plot_search(self, path: Any = None) -> Any:
         """Draws the best cost over time, by strategy; see `jax_cce_search.pictures`."""
-
         return curves.plot_search(self, path)

@@ -10,6 +10,7 @@ from jax_cce_search.pictures.figures import new_figure, saved
 from jax_cce_search.searching import Improvement
 
 __all__ = [
+    "Run",
     "draw_curves",
     "plot_search",
 ]
@@ -42,11 +43,11 @@ class Run(Protocol):
     def seconds(self) -> float: ...
 
 
-def plot_search(found: Run | Mapping[str, Run | Iterable[Improvement]], path: Any = None) -> Any:
+def plot_search(searched: Run | Mapping[str, Run | Iterable[Improvement]], path: Any = None) -> Any:
     """Draws the best cost over the time of a search.
 
     Args:
-        found: what `jax_cce.optimize` returned, drawn in one colour for each strategy that
+        searched: what `jax_cce.optimize` returned, drawn in one colour for each strategy that
             contributed; or several results or lists of improvements by name, drawn in one colour
             each, to compare strategies on one function.
         path: where to save it; the suffix decides the format, such as ".png", ".svg" or ".pdf".
@@ -59,9 +60,9 @@ def plot_search(found: Run | Mapping[str, Run | Iterable[Improvement]], path: An
         ValueError: where there is nothing to draw, and for a suffix unknown to matplotlib.
         ImportError: where matplotlib is not installed.
     """
-    results = [found] if isinstance(found, Run) else [*found.values()]
+    results = [searched] if isinstance(searched, Run) else [*searched.values()]
     results = [run for run in results if isinstance(run, Run)]
-    runs = {found.name: found} if isinstance(found, Run) else dict(found)
+    runs = {searched.name: searched} if isinstance(searched, Run) else dict(searched)
     if not any(_best_so_far(run) for run in runs.values()):
         raise ValueError("There is nothing to draw: no search found an order.")
     lines: dict[str, float | None] = {}
@@ -72,9 +73,9 @@ def plot_search(found: Run | Mapping[str, Run | Iterable[Improvement]], path: An
     figure = new_figure((7.5, 4.5))
     axes = figure.add_subplot()
     until = max((run.seconds for run in results), default=0.0)
-    if isinstance(found, Run):
-        axes.set_title(found.name)
-        _draw_strategies(axes, _best_so_far(found), until)
+    if isinstance(searched, Run):
+        axes.set_title(searched.name)
+        _draw_strategies(axes, _best_so_far(searched), until)
         _finish(axes, lines)
     else:
         axes.set_title("Best cost over time")

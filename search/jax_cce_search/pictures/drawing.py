@@ -11,7 +11,7 @@ from jax_cce.graph.building import Graph
 from jax_cce.planning.plans import Plan
 from jax_cce_search.naming import computed_by, label, structure_name
 from jax_cce_search.pictures.figures import new_figure, saved
-from jax_cce_search.pictures.layered_layout import layered_layout
+from jax_cce_search.pictures.layered_layout import Bends, Places, layered_layout
 
 __all__ = [
     "MOST_VERTICES",
@@ -20,10 +20,12 @@ __all__ = [
 
 MOST_VERTICES = 2000
 
-# Beyond that, names would cover the nodes; and bends along so many layers would not be seen.
+# Beyond that, names would cover the nodes.
 _MOST_NAMED = 160
 _INCHES_ALONG, _INCHES_ACROSS, _MOST_INCHES = 0.62, 0.45, 40.0
 
+# For each structure of local Jacobians (see `structure_name`) the colour and style of its edges,
+# in the order of the legend: what costs most first.
 _STYLES: dict[str, tuple[str, str]] = {
     "scalar": ("#1f4e8c", "solid"),
     "diagonal": ("#2a9d8f", "solid"),
@@ -102,9 +104,9 @@ def draw(name: str, plan: Plan, path: Any = None) -> Any:
     return saved(figure, path)
 
 
-def _draw_edges(axes: Any, graph: Graph, places: Any, bends: Any) -> list[Any]:
+def _draw_edges(axes: Any, graph: Graph, places: Places, bends: Bends) -> list[Any]:
     """Draws the edges, those of a structure at once; returns what the legend shows of them."""
-    collections_ = importlib.import_module("matplotlib.collections")
+    collections = importlib.import_module("matplotlib.collections")
     lines = importlib.import_module("matplotlib.lines")
     curves: dict[str, list[np.ndarray]] = {}
     for source, to in graph.successors.items():
@@ -115,7 +117,7 @@ def _draw_edges(axes: Any, graph: Graph, places: Any, bends: Any) -> list[Any]:
     handles = []
     for name, (color, style) in _STYLES.items():
         if name in curves:
-            drawn = collections_.LineCollection(
+            drawn = collections.LineCollection(
                 curves[name], colors=color, linestyles=style, linewidths=1.1, alpha=0.75, zorder=1
             )
             axes.add_collection(drawn)
@@ -132,7 +134,7 @@ def _smooth(points: Sequence[tuple[float, float]]) -> np.ndarray:
     return np.concatenate(parts)
 
 
-def _draw_nodes(axes: Any, graph: Graph, places: Any, order: Sequence[int]) -> Any:
+def _draw_nodes(axes: Any, graph: Graph, places: Places, order: Sequence[int]) -> Any:
     """Draws the nodes; returns the coloured ones for the colour bar, or None without any."""
     first = graph.program.first_computed
     position = {vertex + first: k for k, vertex in enumerate(order, 1)}
@@ -164,7 +166,7 @@ def _draw_nodes(axes: Any, graph: Graph, places: Any, order: Sequence[int]) -> A
     return shown
 
 
-def _name_nodes(axes: Any, graph: Graph, places: Any) -> None:
+def _name_nodes(axes: Any, graph: Graph, places: Places) -> None:
     equations = computed_by(graph)
     for node, place in places.items():
         text = label(graph, node)

@@ -10,6 +10,11 @@ __all__ = [
 
 
 def new_figure(size: tuple[float, float]) -> Any:
+    """An empty figure of so many inches, which needs no display.
+
+    Raises:
+        ImportError: where matplotlib is not installed.
+    """
     try:
         figure = importlib.import_module("matplotlib.figure")
         agg = importlib.import_module("matplotlib.backends.backend_agg")
@@ -18,12 +23,13 @@ def new_figure(size: tuple[float, float]) -> Any:
             "Pictures need matplotlib, which was not found. Install it: "
             "pip install jax-cross-country[plot]"
         ) from error
-    made = figure.Figure(figsize=size, layout="constrained")
-    agg.FigureCanvasAgg(made)
-    return made
+    empty = figure.Figure(figsize=size, layout="constrained")
+    agg.FigureCanvasAgg(empty)
+    return empty
 
 
 def saved(figure: Any, path: Any) -> Any:
+    """A figure, saved where there is a path."""
     if path is not None:
         figure.savefig(path, dpi=150)
     return figure

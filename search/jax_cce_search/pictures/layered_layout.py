@@ -9,18 +9,24 @@ from typing import Any
 from jax_cce.graph.building import Graph
 
 __all__ = [
+    "Bends",
+    "Places",
     "layered_layout",
 ]
+
+# Where each node lies, along the layers and across, and where each edge bends.
+Places = dict[int, tuple[float, float]]
+Bends = dict[tuple[int, int], list[tuple[float, float]]]
+
+# Beyond so many bends, which take a place in a layer each, long edges are arcs instead.
 _MOST_BENDS = 20_000
+# Passes over the layers, forwards and backwards in turns; the heights hardly move after these.
 _SWEEPS = 12
 # Room across a layer, in units of a node's, for an edge that passes through.
 _PASSING = 0.25
 
 
-Places = dict[int, tuple[float, float]]
-
-
-def layered_layout(graph: Graph) -> tuple[Places, dict[tuple[int, int], list[tuple[float, float]]]]:
+def layered_layout(graph: Graph) -> tuple[Places, Bends]:
     """Where the nodes lie, and where long edges pass through the layers between their ends.
 
     Source: Sugiyama, Tagawa & Toda, "Methods for visual understanding of hierarchical system

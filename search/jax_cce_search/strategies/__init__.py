@@ -1,5 +1,7 @@
 """The strategies by name; each is a function of a `jax_cce_search.searching.Search`."""
 
+from typing import Literal, get_args
+
 from jax_cce_search.searching import Strategy
 from jax_cce_search.strategies import (
     alphazero,
@@ -17,7 +19,22 @@ __all__ = [
     "NEED_MATRIX",
     "SECONDS",
     "STRATEGIES",
+    "Name",
     "named",
+]
+
+Name = Literal[
+    "forward",
+    "reverse",
+    "markowitz",
+    "relative_markowitz",
+    "minimum_fill",
+    "beam",
+    "annealing",
+    "windows",
+    "branch_and_bound",
+    "alphazero",
+    "portfolio",
 ]
 
 STRATEGIES: dict[str, Strategy] = {
@@ -33,6 +50,7 @@ STRATEGIES: dict[str, Strategy] = {
     "alphazero": alphazero.search,
     "portfolio": portfolio.search,
 }
+assert tuple(STRATEGIES) == get_args(Name)
 
 # What a search on the fly takes where it is not told: a learned policy has to be compiled first,
 # for each of the two forms of a graph.

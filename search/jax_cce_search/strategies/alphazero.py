@@ -15,14 +15,14 @@ import jax
 from jax_cce_search.searching import Search
 from jax_cce_search.strategies import greedy
 
+if TYPE_CHECKING:
+    from jax_cce_search.alphazero.network import PolicyValue
+
 __all__ = [
     "POLICY",
     "policy",
     "search",
 ]
-
-if TYPE_CHECKING:
-    from jax_cce_search.alphazero.network import PolicyValue
 
 # Names the file of a policy to be used instead of the one that comes with the package.
 POLICY = "JAX_CCE_POLICY"

@@ -20,6 +20,7 @@ __all__ = [
     "start_with",
 ]
 
+# Moves between two looks at the clock.
 _CHUNK = 2048
 # First and last temperature as fractions of the current cost, and moves a vertex of the first run.
 _HOT, _COLD = 0.02, 0.0005

@@ -15,7 +15,9 @@ __all__ = [
     "search",
 ]
 
+# Nodes between two looks at the clock.
 _CHUNK = 4096
+# Graphs that were met and are remembered; a later one takes the place of an earlier one.
 _SLOTS = 1 << 20
 
 

@@ -16,17 +16,6 @@ __all__ = [
 ]
 
 
-def _offer(state: Search, score: Score, tie: Tie) -> None:
-    graph = state.problem.reduced.copy()
-    order, cost = greedy(graph, score, tie, uniform=state.random.random)
-    left = set(state.problem.vertices)
-    state.evaluations += 1
-    state.offer(
-        [vertex for vertex in order if vertex in left],
-        state.problem.prefix_cost + cost + graph.remainder(),
-    )
-
-
 def _by(score: Score) -> Callable[[Search], None]:
     def search(state: Search) -> None:
         for tie in ("first", "last"):
@@ -39,6 +28,17 @@ def _by(score: Score) -> Callable[[Search], None]:
 
     search.__doc__ = f"Offers orders of least {score.replace('_', ' ')} score."
     return search
+
+
+def _offer(state: Search, score: Score, tie: Tie) -> None:
+    graph = state.problem.reduced.copy()
+    order, cost = greedy(graph, score, tie, uniform=state.random.random)
+    left = set(state.problem.vertices)
+    state.evaluations += 1
+    state.offer(
+        [vertex for vertex in order if vertex in left],
+        state.problem.prefix_cost + cost + graph.remainder(),
+    )
 
 
 markowitz = _by("markowitz")

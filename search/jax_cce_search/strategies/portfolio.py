@@ -11,8 +11,12 @@ __all__ = [
     "search",
 ]
 
+# Vertices of the largest graph that is left to branch and bound.
 _SMALL = 16
+# Seconds in a share of the first round, at most; those of the next are twice as long.
 _FIRST_ROUND = 2.0
+# Without any limit it ends when the next round would anneal by more moves than that.
+_MOST_MOVES = 1 << 22
 
 
 def search(state: Search) -> None:
@@ -65,9 +69,6 @@ def search(state: Search) -> None:
         moves *= 2
         if not _is_limited(state) and moves > _MOST_MOVES:
             return
-
-
-_MOST_MOVES = 1 << 22
 
 
 def _is_limited(state: Search) -> bool:

@@ -17,6 +17,7 @@ __all__ = [
     "search",
 ]
 
+# The costs of the last take 2**14 * 14 numbers.
 _SIZES = (4, 6, 8, 10, 12, 14)
 
 

@@ -17,9 +17,6 @@ __all__ = [
 ]
 
 
-# Programs on arrays.
-
-
 def _array(random: np.random.Generator, *shape: int) -> np.ndarray:
     return random.uniform(0.2, 1.0, shape) / shape[-1] ** 0.5
 

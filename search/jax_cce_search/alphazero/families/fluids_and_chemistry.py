@@ -153,7 +153,7 @@ def reactions(random: np.random.Generator) -> Drawn:
     # Every species takes part.
     partners = [some(random, species, between(random, 0, 1)) for _ in range(count)]
     consumed = [[k % species, *partner] for k, partner in enumerate(partners)]
-    made = [(k + between(random, 1, species - 1)) % species for k in range(count)]
+    formed = [(k + between(random, 1, species - 1)) % species for k in range(count)]
     saturated, method = coins(random, count), pick(random, _METHODS)
     rates, given = floats(random, count), pick(random, ("nothing", "rates", "temperature"))
 
@@ -162,19 +162,19 @@ def reactions(random: np.random.Generator) -> Drawn:
         for k, constant in enumerate(constants):
             speed = multiplied((constant, *(amounts[s] for s in consumed[k])))
             speed = speed / (1.0 + amounts[consumed[k][0]]) if saturated[k] else speed
-            change[made[k]] = plus(change[made[k]], speed)
+            change[formed[k]] = plus(change[formed[k]], speed)
             for s in consumed[k]:
                 change[s] = minus(change[s], speed)
         return tuple(change)
 
     def kinetics(*args: Any) -> Any:
-        start, constants, found = args[:species], args[species:] or rates, list[Vector]()
+        start, constants, stages = args[:species], args[species:] or rates, list[Vector]()
         if given == "temperature":
             constants = tuple(a * jnp.exp(-k / args[-1]) for k, a in enumerate(rates, 1))
         amounts = start
         for weights in method:
-            found.append(slopes(amounts, constants))
-            moves = [dot(weights, slope) for slope in zip(*found, strict=True)]
+            stages.append(slopes(amounts, constants))
+            moves = [dot(weights, slope) for slope in zip(*stages, strict=True)]
             amounts = added(start, scaled(0.05, moves))
         return amounts
 

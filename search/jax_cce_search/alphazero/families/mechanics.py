@@ -33,9 +33,6 @@ __all__ = [
 ]
 
 
-# Programs on scalars.
-
-
 def kinematics(random: np.random.Generator) -> Drawn:
     """Place, and perhaps direction, of the end of a serial arm, from angles and link lengths."""
     joints = between(random, 2, 5)

@@ -1,4 +1,8 @@
-"""Arithmetic on tuples of numbers, where zeros and ones cost nothing."""
+"""Small vectors and matrices, written out in scalars.
+
+A product with the number 0 or 1 and a sum with the number 0 are no operations: a program by hand
+does not have them.
+"""
 
 import functools
 from collections.abc import Iterable
@@ -22,10 +26,6 @@ __all__ = [
     "total",
     "turned_about",
 ]
-
-
-# Small vectors and matrices, written out. A product with the number 0 or 1 and a sum with the
-# number 0 are no operations: a program by hand does not have them.
 
 
 def times(a: Any, b: Any) -> Any:
@@ -70,10 +70,12 @@ def cross(a: Vector, b: Vector) -> Vector:
 
 
 def applied(rows: Iterable[Vector], a: Vector) -> Vector:
+    """A matrix, given by its rows, times a vector."""
     return tuple(dot(row, a) for row in rows)
 
 
 def product(a: Iterable[Vector], b: Iterable[Vector]) -> tuple[Vector, ...]:
+    """The product of two matrices, each given by its rows."""
     columns = tuple(zip(*b, strict=True))
     return tuple(applied(columns, row) for row in a)
 

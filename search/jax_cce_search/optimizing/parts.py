@@ -1,0 +1,96 @@
+"""One form of a function's graph, searched in one measure, here or on an executor."""
+
+import pickle
+from collections.abc import Callable
+from concurrent.futures import Executor, Future
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+from jax_cce.graph.building import Graph
+from jax_cce.planning import plans
+from jax_cce.planning.plans import Plan
+from jax_cce_search.game.problem import Measure, Problem
+from jax_cce_search.searching import Budget, Improvement, Search
+from jax_cce_search.strategies import named
+
+__all__ = [
+    "Outcome",
+    "Part",
+]
+
+
+@dataclass(eq=False)
+class Part:
+    """The search of one form of the graph in one measure.
+
+    Attributes:
+        measure: the measure.
+        entries: whether small arrays are taken apart in this form.
+        graph: the graph.
+        problem: the problem that is searched.
+        search: the search, begun anew for each run.
+    """
+
+    measure: Measure
+    entries: bool
+    graph: Graph
+    problem: Problem
+    search: Search
+
+    @classmethod
+    def of(cls, graph: Graph, entries: bool, measure: Measure) -> "Part":
+        """A part that is not searched yet."""
+        problem = Problem.of(graph, measure)
+        return cls(measure, entries, graph, problem, Search(problem))
+
+    @property
+    def form(self) -> str:
+        """What tells the form of the graph in the names of contenders."""
+        return ", small arrays apart" if self.entries else ""
+
+    def submit(
+        self, executor: Executor, budget: Budget, seed: int, strategy: str
+    ) -> "Future[Outcome]":
+        """Starts a search on an executor."""
+        return executor.submit(_searched, self.problem, budget, seed, strategy)
+
+    def take(
+        self, outcome: "Outcome", callback: Callable[[Improvement], Any] | None = None
+    ) -> None:
+        """Adds to the search what one on an executor has come to."""
+        search, left = self.search, set(self.problem.vertices)
+        search.evaluations += outcome.evaluations
+        search.prove(outcome.bound)
+        for improvement in outcome.improvements:
+            if improvement.cost < search.cost:
+                search.best = tuple(v for v in improvement.order if v in left)
+                search.cost = improvement.cost
+                search.improvements.append(improvement)
+                if callback is not None:
+                    callback(improvement)
+
+    def searched_plan(self) -> Plan:
+        """The plan of the best order that was found."""
+        first = self.graph.program.first_computed
+        order = tuple(vertex - first for vertex in self.problem.full(self.search.best or ()))
+        return self.plan(order).of(source="searched")
+
+    def plan(self, order: str | tuple[int, ...]) -> Plan:
+        """The plan of an order, by name or as vertices numbered as in `Plan.order`."""
+        return plans.make(self.graph, order).of(entries=self.entries)
+
+
+class Outcome(NamedTuple):
+    """What a search on an executor has come to; see `Search` for its attributes."""
+
+    improvements: list[Improvement]
+    bound: int
+    evaluations: int
+
+
+def _searched(problem: Problem, budget: Budget, seed: int, strategy: str) -> Outcome:
+    # Where an executor runs threads, each needs tables of its own to fill.
+    problem = pickle.loads(pickle.dumps(problem))
+    search = Search(problem, budget, seed, strategy=strategy)
+    named(strategy)(search)
+    return Outcome(search.improvements, search.bound, search.evaluations)

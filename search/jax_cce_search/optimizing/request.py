@@ -1,0 +1,93 @@
+"""What is asked of `optimize`: one request, checked once, for all functions that it is asked of."""
+
+import concurrent.futures
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+from jax_cce.algebra import costs
+from jax_cce.program.calls import Format
+from jax_cce.registry import Registry
+from jax_cce_search import strategies
+from jax_cce_search.game.problem import Measure
+from jax_cce_search.searching import Budget, Improvement
+
+__all__ = [
+    "Cost",
+    "Request",
+]
+
+Cost = Literal["runtime"] | Measure
+
+# Measures by which candidates for a measured race are searched, and the share of the budget.
+_RACE_MEASURES: tuple[Measure, ...] = ("flops", "runtime_model")
+_SEARCH_SHARE = 0.5
+
+
+@dataclass(frozen=True)
+class Request:
+    """The arguments of `jax_cce.optimize`, the function aside; see there for what they mean.
+
+    Raises:
+        ValueError: for unknown names, a negative budget, and a batch of no points.
+    """
+
+    argnums: int | Sequence[int]
+    has_aux: bool
+    holomorphic: bool
+    allow_int: bool
+    format: Format
+    cost: Cost
+    strategy: strategies.Name
+    budget: float | None
+    evaluations: int | None
+    seed: int
+    batch_size: int | None
+    entries: bool | None
+    executor: concurrent.futures.Executor | None
+    registry: Registry | None
+    callback: Callable[[Improvement], Any] | None
+    progress: bool | None
+
+    def __post_init__(self) -> None:
+        if not self.is_timed:
+            costs.check(self.cost)
+        strategies.named(self.strategy)
+        size = self.batch_size
+        if size is not None and not (isinstance(size, int) and size > 0):
+            raise ValueError(f"batch_size must be a positive integer, but got {size!r}.")
+        # A budget checks itself.
+        _ = self.limits
+
+    @property
+    def options(self) -> dict[str, Any]:
+        """How each function is differentiated: the keyword arguments of `jax_cce.jacobian`."""
+        return {
+            "argnums": self.argnums,
+            "has_aux": self.has_aux,
+            "holomorphic": self.holomorphic,
+            "allow_int": self.allow_int,
+            "format": self.format,
+        }
+
+    @property
+    def is_timed(self) -> bool:
+        """Whether the best orders by count are timed against each other in the end."""
+        return self.cost == "runtime"
+
+    @property
+    def measures(self) -> tuple[Measure, ...]:
+        """The measures in which orders are searched."""
+        return _RACE_MEASURES if self.cost == "runtime" else (self.cost,)
+
+    @property
+    def limits(self) -> Budget:
+        """The budget of one function."""
+        return Budget(self.budget, self.evaluations)
+
+    def share(self, parts: int) -> Budget:
+        """The budget of each of so many searches for one function."""
+        seconds, evaluations = self.limits.seconds, self.limits.evaluations
+        if seconds is not None:
+            seconds *= (_SEARCH_SHARE if self.is_timed else 1) / parts
+        return Budget(seconds, None if evaluations is None else max(1, evaluations // parts))
