@@ -9,7 +9,7 @@ from typing import Any
 from jax_cce import jax_internals
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
-from jax_cce.planning.task import subject
+from jax_cce.planning.task import task_of
 from jax_cce.registry import StoredOrder, default
 from jax_cce_search.optimizing import measuring, racing
 from jax_cce_search.optimizing.optimized import Optimized
@@ -68,23 +68,23 @@ class Job:
     ) -> None:
         self._request, self._fun = request, fun
         self._args, self._kwargs = tuple(args), dict(kwargs or {})
-        self._subject = subject(fun, **request.options)(*self._args, **self._kwargs)
-        graphs = self._subject.graphs
-        if any(graph.reverse_only for graph in graphs.values()):
+        self._task = task_of(fun, **request.options)(*self._args, **self._kwargs)
+        graphs = self._task.graphs
+        if self._task.reverse_only:
             raise ValueError(
-                f"{self._subject.name} has a custom_vjp whose pullback is not known to be linear "
+                f"{self._task.name} has a custom_vjp whose pullback is not known to be linear "
                 "in the cotangent, or a collective inside shard_map, so its Jacobian is defined "
                 "by reverse mode only: there is no order to search for."
             )
         if request.entries is not None:
             if request.entries not in graphs:
                 raise ValueError(
-                    f"entries=True, but {self._subject.name} has no small arrays to take apart."
+                    f"entries=True, but {self._task.name} has no small arrays to take apart."
                 )
             graphs = {request.entries: graphs[request.entries]}
         self._parts = [
-            Part.of(graph, entries, measure)
-            for entries, graph in graphs.items()
+            Part.of(graph, scalarised, measure)
+            for scalarised, graph in graphs.items()
             for measure in request.measures
         ]
         self._budget = request.share(len(self._parts))
@@ -141,8 +141,8 @@ class Job:
         entry = self._stored(measure, plan, plan.cost(measure), part.search, bound=bound)
         if entry.order != plan.order:
             # A better one was known already.
-            graph = self._subject.graphs[entry.entries]
-            plan = plans.make(graph, entry.order).of(source="registry", entries=entry.entries)
+            graph = self._task.graphs[entry.entries]
+            plan = plans.make(graph, entry.order).of(source="registry", scalarised=entry.entries)
         reference = {name: plans.make(part.graph, name).cost(measure) for name in _REFERENCES}
         return self._report(
             entry, plan, plan.cost(measure), part.search, bound=bound, reference=reference
@@ -155,15 +155,15 @@ class Job:
         fewest = searched[part]
         # Of use on other devices, too.
         self._stored("flops", fewest, fewest.cost("flops"), part.search)
-        request, whole = self._request, self._subject.graphs[False]
+        request, whole = self._request, self._task.graphs[False]
         candidates = racing.candidates(searched)
         call = racing.TimedCall(self._fun, self._args, self._kwargs, request)
-        wishes = racing.contenders(candidates, whole, request)
-        jacobians = {name: call.jacobian(wish) for name, wish in wishes.items()}
+        requests = racing.contenders(candidates, whole, request)
+        jacobians = {name: call.jacobian(order) for name, order in requests.items()}
         calls, failures = measuring.compiled(jacobians, *call.operands())
         if not calls:
             raise RuntimeError(
-                f"No Jacobian of {self._subject.name} could be compiled and run: {failures}"
+                f"No Jacobian of {self._task.name} could be compiled and run: {failures}"
             )
         limit = None if request.budget is None else request.budget / 2
         times = measuring.race(calls, seconds=limit)
@@ -191,12 +191,12 @@ class Job:
             last = search.improvements[-1:]
             strategy = last[0].strategy if last else search.strategy
         entry = StoredOrder(
-            self._subject.key,
+            self._task.key,
             cost,
             plan.order,
             value,
             method=plan.method,
-            entries=plan.entries,
+            entries=plan.scalarised,
             bound=bound,
             strategy=strategy,
             seed=self._request.seed,
@@ -207,7 +207,7 @@ class Job:
                 "jax": jax_internals.jax_version(),
                 "jax-cross-country": importlib.metadata.version("jax-cross-country"),
             },
-            name=self._subject.name,
+            name=self._task.name,
         )
         return (self._request.registry or default()).put(entry)
 
@@ -224,7 +224,7 @@ class Job:
         failures: Mapping[str, str] | None = None,
     ) -> Optimized:
         optimized = Optimized(
-            self._subject.name,
+            self._task.name,
             entry,
             plan,
             value,

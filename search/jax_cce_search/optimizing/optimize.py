@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
 from jax_cce.graph.building import Graph
-from jax_cce.program.calls import Format
+from jax_cce.sparse.formats import FormatName
 from jax_cce.registry import Registry
 from jax_cce_search import strategies
 from jax_cce_search.game.problem import Measure, Problem
@@ -31,7 +31,7 @@ def optimize(
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    format: Format = "dense",
+    format: FormatName = "dense",
     cost: Cost = "runtime",
     strategy: strategies.Name = "portfolio",
     budget: float | None = 30.0,
@@ -129,7 +129,7 @@ def optimize_many(
     holomorphic: bool = False,
     allow_int: bool = False,
     *,
-    format: Format = "dense",
+    format: FormatName = "dense",
     cost: Cost = "runtime",
     strategy: strategies.Name = "portfolio",
     budget: float | None = 30.0,

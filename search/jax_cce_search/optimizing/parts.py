@@ -25,28 +25,28 @@ class Part:
 
     Attributes:
         measure: the measure.
-        entries: whether small arrays are taken apart in this form.
+        scalarised: whether small arrays are taken apart in this form.
         graph: the graph.
         problem: the problem that is searched.
         search: the search, begun anew for each run.
     """
 
     measure: Measure
-    entries: bool
+    scalarised: bool
     graph: Graph
     problem: Problem
     search: Search
 
     @classmethod
-    def of(cls, graph: Graph, entries: bool, measure: Measure) -> "Part":
+    def of(cls, graph: Graph, scalarised: bool, measure: Measure) -> "Part":
         """A part that is not searched yet."""
         problem = Problem.of(graph, measure)
-        return cls(measure, entries, graph, problem, Search(problem))
+        return cls(measure, scalarised, graph, problem, Search(problem))
 
     @property
     def form(self) -> str:
         """What tells the form of the graph in the names of contenders."""
-        return ", small arrays apart" if self.entries else ""
+        return ", small arrays apart" if self.scalarised else ""
 
     def submit(
         self, executor: Executor, budget: Budget, seed: int, strategy: str
@@ -77,7 +77,7 @@ class Part:
 
     def plan(self, order: str | tuple[int, ...]) -> Plan:
         """The plan of an order, by name or as vertices numbered as in `Plan.order`."""
-        return plans.make(self.graph, order).of(entries=self.entries)
+        return plans.make(self.graph, order).of(scalarised=self.scalarised)
 
 
 class Outcome(NamedTuple):

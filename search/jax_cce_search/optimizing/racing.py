@@ -1,5 +1,6 @@
 """The measured race: which orders take part, and the call by which they are timed."""
 
+import dataclasses
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -7,9 +8,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_cce.execution import calling
+from jax_cce.execution.calling import transformed
 from jax_cce.graph.building import Graph
-from jax_cce.planning.choosing import OrderRequest
+from jax_cce.planning.options import OrderRequest, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.program import known_values
 from jax_cce.program.calls import positions
@@ -43,7 +44,7 @@ def candidates(searched: Mapping[Part, Plan]) -> dict[str, Plan]:
             by_name[f"{name}{part.form}"] = part.plan(name)
     distinct: dict[Any, str] = {}
     for name, plan in by_name.items():
-        distinct.setdefault((plan.entries, plan.order), name)
+        distinct.setdefault((plan.scalarised, plan.order), name)
     names = sorted(distinct.values(), key=lambda name: by_name[name].cost("runtime_model"))
     return {name: by_name[name] for name in names[:_MOST_CANDIDATES]}
 
@@ -58,11 +59,13 @@ def contenders(
         graph: the function's graph.
         request: what is asked.
     """
-    wishes = {name: OrderRequest(plan.order, entries=plan.entries) for name, plan in plans.items()}
+    requests = {
+        name: OrderRequest(plan.order, scalarised=plan.scalarised) for name, plan in plans.items()
+    }
     if request.format == "dense" and not _is_complex(graph):
         for mode in JAX_MODES:
-            wishes[mode] = OrderRequest("reverse", entries=False, method=mode)
-    return wishes
+            requests[mode] = OrderRequest("reverse", scalarised=False, method=mode)
+    return requests
 
 
 class TimedCall:
@@ -100,9 +103,10 @@ class TimedCall:
                 arrays.append(jnp.stack([leaf] * (size or 1)) if batched[-1] else leaf)
         return arrays, batched
 
-    def jacobian(self, wish: OrderRequest) -> Callable[..., Any]:
+    def jacobian(self, order: OrderRequest) -> Callable[..., Any]:
         """The Jacobian by an order or a method, as a function of the arrays of `operands`."""
-        jacobian = calling.jacobian_by(wish, self._fun, **self._request.options)
+        options = dataclasses.replace(options_of(**self._request.options), request=order)
+        compute = transformed(self._fun, options)
 
         def of_arrays(*arrays: Any) -> Any:
             fresh = iter(arrays)
@@ -113,7 +117,7 @@ class TimedCall:
                 )
 
             args = [filled(k, arg) for k, arg in enumerate(self._args)]
-            return jacobian(*args, **filled(len(args), self._kwargs))
+            return compute(tuple(args), filled(len(args), self._kwargs))[1]
 
         return of_arrays
 

@@ -6,7 +6,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jax_cce.algebra import costs
-from jax_cce.program.calls import Format
+from jax_cce.sparse.formats import FormatName
 from jax_cce.registry import Registry
 from jax_cce_search import strategies
 from jax_cce_search.game.problem import Measure
@@ -36,7 +36,7 @@ class Request:
     has_aux: bool
     holomorphic: bool
     allow_int: bool
-    format: Format
+    format: FormatName
     cost: Cost
     strategy: strategies.Name
     budget: float | None

@@ -19,7 +19,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_cce.orders.skeleton import Skeleton, skeleton
-from jax_cce.planning.task import subject as subject_of
+from jax_cce.planning.task import task_of
 from jax_cce_search.alphazero.families.arrays import (
     attention_small,
     layers,
@@ -71,8 +71,8 @@ def traced(name: str, random: np.random.Generator, cost: str) -> Skeleton:
     size = _SCALAR_VERTICES if name in SCALAR else _ARRAY_VERTICES
     while True:
         fun, args = FAMILIES[name](random)
-        subject = subject_of(fun, tuple(range(len(args))))(*args)
-        graph = skeleton(subject.graphs[False], cost)
+        task = task_of(fun, tuple(range(len(args))))(*args)
+        graph = skeleton(task.graphs[False], cost)
         if len(graph.vertices) in size and graph.outputs.isdisjoint(graph.inputs):
             return graph
 
