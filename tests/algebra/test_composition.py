@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hypothesis import assume, given, settings
 from hypothesis import strategies as st
-from structure_strategies import (
+
+from cases.structures import (
     AFFINE_KINDS,
     KINDS,
     NumericBlock,
@@ -26,7 +27,6 @@ from structure_strategies import (
     shapes,
     with_coefficient,
 )
-
 from jax_cce.algebra import blocks, composition, steps, terms
 from jax_cce.algebra.composition import Product
 from jax_cce.algebra.recorder import Recorder

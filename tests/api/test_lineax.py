@@ -6,10 +6,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparsity import assert_values
-from test_structured_jacobian import CASES, Case, flattened, jacobian_of, operands, tridiagonal
 
 import jax_cce
+from cases.bands_and_blocks import CASES, Case, flattened, jacobian_of, operands, tridiagonal
+from cases.sparsity import assert_values
 
 pytestmark = pytest.mark.one_version
 

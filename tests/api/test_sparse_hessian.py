@@ -8,9 +8,9 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from jax.experimental.sparse import BCOO
-from sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 
 import jax_cce
+from cases.sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 
 pytestmark = pytest.mark.one_version
 

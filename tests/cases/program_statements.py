@@ -6,7 +6,8 @@ import math
 
 import jax
 import numpy as np
-from program_scope import LARGEST, Scope, Value
+
+from cases.program_scope import LARGEST, Scope, Value
 
 # Expression and bound of the result, given bounds of the operands.
 _UNARY = (

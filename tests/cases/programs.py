@@ -1,7 +1,7 @@
 """A hypothesis strategy for random JAX programs.
 
 A program is Python source of a function `f` of a few small arrays. What runs is what is printed:
-a failing example can be pasted into a session that imports `program_scope.NAMESPACE`.
+a failing example can be pasted into a session that imports `cases.program_scope.NAMESPACE`.
 
 Values stay well scaled, so that two ways of computing one Jacobian differ by little more than
 rounding: every value carries a bound on its absolute entries, operations with a restricted domain
@@ -18,8 +18,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
-from program_scope import NAMESPACE, Choices, Scope, Value
-from program_statements import STATEMENTS, convert, promote, unary
+
+from cases.program_scope import NAMESPACE, Choices, Scope, Value
+from cases.program_statements import STATEMENTS, convert, promote, unary
 
 _RESULTS = {
     1: ("{0}", "({0},)", '{{"u": {0}, "v": None}}'),

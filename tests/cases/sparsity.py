@@ -4,10 +4,10 @@ from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
-from agreement import assert_agree
 from jax.experimental.sparse import BCOO
 
 import jax_cce
+from cases.agreement import assert_agree
 
 # Entries that are zero in exact arithmetic come out as a few roundings at most.
 _ROUNDING = 1e-12

@@ -5,7 +5,7 @@ import pathlib
 
 import pytest
 
-_ROOT = pathlib.Path(__file__).parents[1]
+_ROOT = pathlib.Path(__file__).parents[2]
 _PACKAGES = (_ROOT / "jax_cce", _ROOT / "search" / "jax_cce_search")
 _ALLOWED = _ROOT / "jax_cce" / "jax_internals.py"
 _MODULES = sorted(path for package in _PACKAGES for path in package.rglob("*.py"))

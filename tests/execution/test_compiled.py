@@ -8,10 +8,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import assert_agree
 from jax import lax
 
 import jax_cce
+from cases.agreement import assert_agree
 
 X = jnp.array([0.5, -1.5, 2.0])
 W = jnp.arange(6.0).reshape(2, 3) / 5

@@ -16,7 +16,6 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import assert_agree
 from jax_cce_search import strategies
 from jax_cce_search.alphazero import checkpoints, single, trainer
 from jax_cce_search.alphazero.checkpoints import CheckpointError
@@ -38,6 +37,7 @@ from jax_cce_search.strategies import alphazero
 
 import jax_cce
 from benchmarks.tasks import TASKS
+from cases.agreement import assert_agree
 from jax_cce import registry
 from jax_cce.orders.greedy import greedy
 

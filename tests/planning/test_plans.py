@@ -10,10 +10,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import assert_agree
 from jax import lax
 
 import jax_cce
+from cases.agreement import assert_agree
 
 NAMED = ["forward", "reverse", "markowitz", "auto"]
 X = jnp.array([0.5, -1.5, 2.0])

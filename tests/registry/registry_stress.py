@@ -1,6 +1,6 @@
 """Many processes write and read one registry while a killer ends them at random moments.
 
-    python tests/registry_stress.py --seconds 60 --processes 8 --keys 1000
+    python tests/registry/registry_stress.py --seconds 60 --processes 8 --keys 1000
 
 Every result that a `put` reported as stored must survive, as itself or as a better one, and every
 `get` must return an entry that was put for that key. An entry proves itself: its order is a
@@ -24,7 +24,7 @@ import warnings
 from collections.abc import Iterator
 from typing import Any, NamedTuple
 
-_ROOT = pathlib.Path(__file__).resolve().parents[1]
+_ROOT = pathlib.Path(__file__).resolve().parents[2]
 _VERTICES = range(12)
 _LARGEST = 10**9
 

@@ -15,9 +15,9 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from jax import lax
-from programs import Program, programs
 
 from benchmarks.tasks import TASKS
+from cases.programs import Program, programs
 from jax_cce.program import calls, known_values
 from jax_cce.registry import keys
 

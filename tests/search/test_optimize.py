@@ -15,17 +15,17 @@ import warnings
 import jax
 import jax.numpy as jnp
 import pytest
-from agreement import assert_agree
 
 import jax_cce
 from benchmarks.tasks import TASKS
+from cases.agreement import assert_agree
 from jax_cce import jax_internals, registry
 from jax_cce.orders import named
 from jax_cce.planning import choosing
 from jax_cce.planning.task import subject as subject_of
 
 ARM = TASKS["RobotArm_6DOF"]
-ROOT = pathlib.Path(__file__).parents[1]
+ROOT = pathlib.Path(__file__).parents[2]
 
 
 @pytest.fixture

@@ -16,10 +16,10 @@ from jax_cce_search import strategies
 from jax_cce_search.game.bounds import disjoint_paths, vertex_bounds
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Search
-from programs import programs
 
 import jax_cce
 from benchmarks.tasks import TASKS
+from cases.programs import programs
 from jax_cce.orders.greedy import SCORES, TIES, greedy
 from jax_cce.orders.skeleton import Skeleton, skeleton
 

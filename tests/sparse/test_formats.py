@@ -8,14 +8,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-import test_contract as contract
-from agreement import assert_agree, assert_same_outcome
 from jax import lax
 from jax.experimental.sparse import BCOO
-from sparsity import assert_bcoo, assert_structured, assert_values
-from test_contract import Case
 
 import jax_cce
+from cases import calls
+from cases.agreement import assert_agree, assert_same_outcome
+from cases.calls import Case
+from cases.sparsity import assert_bcoo, assert_structured, assert_values
 
 SPARSE = ["bcoo", "structured"]
 FORMATS = ["dense", *SPARSE]
@@ -63,7 +63,7 @@ TREE = ({"x": X, "y": np.float32([[1.0, 2.0]])}, np.float64(3.0))
     [
         pytest.param(case, id=f"{kind}, {case.name}")
         for kind in ("DTYPES", "SHAPES_AND_TREES", "ARGUMENTS", "AUXILIARY", "CONCRETE")
-        for case in getattr(contract, kind)
+        for case in getattr(calls, kind)
     ],
 )
 def test_the_contract_of_jacrev(case: Case, format: str):

@@ -11,10 +11,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparsity import assert_bcoo, assert_structured, in_bounds, nonzeros
-from sparsity_cases import DATA, STATIC, Case, constant
 
 import jax_cce
+from cases.patterns import DATA, STATIC, Case, constant
+from cases.sparsity import assert_bcoo, assert_structured, in_bounds, nonzeros
 
 pytestmark = pytest.mark.one_version
 

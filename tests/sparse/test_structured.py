@@ -2,7 +2,7 @@
 
 import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -11,99 +11,23 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
-from sparsity import assert_bcoo, assert_structured, assert_values
 
 import jax_cce
+from cases.bands_and_blocks import (
+    CASES,
+    Case,
+    constant,
+    dense_jacobian,
+    flattened,
+    jacobian_of,
+    operands,
+    tridiagonal,
+)
+from cases.sparsity import assert_bcoo, assert_structured, assert_values
 
 pytestmark = pytest.mark.one_version
 
-_RNG = np.random.default_rng(0)
-
-
-def _constant(*shape: int) -> np.ndarray:
-    return _RNG.normal(size=shape)
-
-
-class Case(NamedTuple):
-    """A function, the shape of its input, and what is known of its flattened Jacobian.
-
-    Attributes:
-        bands: the offsets of its diagonals; None if it has none; ... if either will do.
-        blocks: the shape of its blocks, in the same way.
-    """
-
-    name: str
-    fun: Callable[[jax.Array], jax.Array]
-    shape: tuple[int, ...]
-    bands: Any = ...
-    blocks: Any = ...
-
-
-def tridiagonal(x: jax.Array) -> jax.Array:
-    padded = jnp.pad(x, 1)
-    return (3 - 2 * x) * x - padded[:-2] - 2 * padded[2:] ** 2
-
-
-def laplacian(x: jax.Array) -> jax.Array:
-    padded = jnp.pad(x, 1)
-    sides = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2]
-    return sides - 4 * x + jnp.exp(x)
-
-
-_W = _constant(6, 4)
-_EDGES = np.array([[0, 1, 2, 3, 4, 0], [1, 2, 3, 4, 0, 2]])
-
-CASES = [
-    Case("diagonal", jnp.sin, (6,), (0,), (6, 1, 1)),
-    Case("identity", lambda x: x, (2, 3), (0,), (6, 1, 1)),
-    Case("tridiagonal", tridiagonal, (7,), (-1, 0, 1), None),
-    Case("periodic", lambda x: jnp.roll(x, 1) * x, (5,), (-1, 0, 4), None),
-    Case("two upper diagonals", lambda x: x[1:-1] * x[2:], (6,), (1, 2), None),
-    Case("below the diagonal", lambda x: jnp.pad(x**2, (2, 0)), (4,), (-2,), None),
-    Case("reversed twice", lambda x: (x[::-1] ** 2)[::-1], (5,), (0,), (5, 1, 1)),
-    Case("2-D Laplacian", laplacian, (4, 5), (-5, -1, 0, 1, 5), None),
-    Case("reshape", lambda x: jnp.sin(x.reshape(4, 6)), (6, 4), (0,), (24, 1, 1)),
-    Case("block perceptron", jax.vmap(lambda p: jnp.tanh(_W @ p)), (5, 4), ..., (5, 6, 4)),
-    Case("blocks of rows", lambda x: jnp.sum(x**2, axis=1), (3, 4), ..., (3, 1, 4)),
-    Case("repeated entries", lambda x: jnp.repeat(x**2, 3), (4,), ..., (4, 3, 1)),
-    Case("blocks of blocks", jax.vmap(jax.vmap(jnp.cumsum)), (2, 3, 4), ..., (6, 4, 4)),
-    Case("dense", lambda x: jnp.tanh(_W @ x), (4,), ..., None),
-    Case("low rank", lambda x: (x @ _W[:, :2]) @ _W[:, 2:].T, (6,), ..., None),
-    Case("x times the sum of squares", lambda x: x * jnp.sum(x**2), (5,), ..., None),
-    Case("arrowhead", lambda x: jnp.append(jnp.sum(x**2), x[1:] * x[0]), (6,), None, None),
-    Case("outer product", lambda x: jnp.outer(x, x), (4,), None, None),
-    Case("transpose", lambda x: x.T**2, (3, 4), None, None),
-    Case("one-hot", lambda x: x[0] * x, (5,), None, None),
-    Case("one entry", lambda x: x[2] ** 2, (5,), ..., None),
-    Case("gather", lambda x: x[_EDGES[0]] * x[_EDGES[1]], (5,), None, None),
-    Case("square gather", lambda x: x[np.array([1, 0, 1])], (3,), None, None),
-    Case("scatter", lambda x: jnp.zeros(7).at[_EDGES[0, :5] + 2].add(x**2), (5,), ..., None),
-    Case("scatter of duplicates", lambda x: x.at[np.array([1, 1])].add(x[:2] ** 2), (4,)),
-    Case("sort", lambda x: jnp.sort(x) ** 2, (6,), None, None),
-    Case("all times the largest", lambda x: x * x[jnp.argmax(x)], (6,), None, None),
-    Case("cumsum", lambda x: jnp.cumsum(x**2), (6,), ..., None),
-    Case("cumsum without coefficients", jnp.cumsum, (6,), ..., None),
-    Case("rows of a triangle", lambda x: jnp.tril(x)[:, 0], (3, 3), ..., None),
-    Case("convolution", lambda x: jnp.convolve(x, _W[0, :3], "same"), (7,), (-1, 0, 1), None),
-    Case("scalar to scalar", jnp.sin, (), (0,)),
-    Case("scalar to vector", lambda x: x ** np.arange(1.0, 4), (), ..., None),
-    Case("vector to scalar", lambda x: jnp.sum(x**2), (4,), ..., None),
-    Case("constant", lambda x: jnp.ones(4), (4,), ()),
-    Case("empty output", lambda x: x[:0], (4,)),
-    Case("empty input", lambda x: jnp.sum(x**2, 1), (3, 0)),
-    Case("empty both", jnp.sin, (0, 2)),
-    Case("size one", lambda x: jnp.sum(x) * x, (1, 1)),
-]
 _cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
-
-
-def _dense(fun: Callable[..., Any], x: Any) -> np.ndarray:
-    return np.asarray(jax.jacrev(fun)(x))
-
-
-def flattened(dense: np.ndarray, out_rank: int) -> np.ndarray:
-    rows, columns = math.prod(dense.shape[:out_rank]), math.prod(dense.shape[out_rank:])
-    return dense.reshape(rows, columns)
 
 
 def _from_bands(offsets: tuple[int, ...], data: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
@@ -121,14 +45,6 @@ def _from_blocks(blocks: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
     matrix = np.zeros((count, rows, count, columns), blocks.dtype)
     matrix[np.arange(count), :, np.arange(count)] = blocks
     return matrix.reshape(shape)
-
-
-def operands(jacobian: Any) -> dict[str, Any]:
-    """Vectors and matrices for either side of a Jacobian."""
-    rng = np.random.default_rng(1)
-    out_shape, in_shape = jacobian.out_shape, jacobian.in_shape
-    shapes = {"v": in_shape, "vs": (*in_shape, 3), "u": out_shape, "us": (3, *out_shape)}
-    return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 
 def methods(jacobian: Any) -> dict[str, Any]:
@@ -188,11 +104,6 @@ def check_methods(jacobian: Any, found: dict[str, Any], dense: np.ndarray) -> No
         assert_values(_from_blocks(np.asarray(found["blocks"]), matrix.shape), matrix)
 
 
-def jacobian_of(case: Case) -> tuple[Any, np.ndarray, np.ndarray]:
-    x = np.random.default_rng(2).normal(size=case.shape)
-    return jax_cce.jacobian(case.fun, format="structured")(x), _dense(case.fun, x), x
-
-
 @_cases
 def test_conversions(case: Case):
     jacobian, dense, x = jacobian_of(case)
@@ -245,7 +156,7 @@ def test_methods_under_vmap(case: Case):
     for found in (inside, outside):
         for k, point in enumerate(batch):
             at_point = {name: a if a is None else a[k] for name, a in found.items()}
-            check_methods(jacobian, at_point, _dense(case.fun, point))
+            check_methods(jacobian, at_point, dense_jacobian(case.fun, point))
 
 
 _ENUMERATED = pytest.mark.xfail(
@@ -305,7 +216,7 @@ def test_diagonal_of_a_rectangular_matrix_is_refused(case: Case):
 @pytest.mark.parametrize("shape", [(), (4,), (6, 1, 1), (5, 4, 2, 2), (4, 5), (3, 5, 4)], ids=str)
 @pytest.mark.parametrize("side", ["left", "right"])
 def test_operands_of_wrong_shape(shape: tuple[int, ...], side: str):
-    jacobian = jax_cce.jacobian(jnp.sin, format="structured")(_constant(5, 4))
+    jacobian = jax_cce.jacobian(jnp.sin, format="structured")(constant(5, 4))
     if (side, shape) == ("left", (3, 5, 4)):
         return
     with pytest.raises(ValueError) as raised:
@@ -317,7 +228,7 @@ def test_operands_of_wrong_shape(shape: tuple[int, ...], side: str):
 @pytest.mark.parametrize("dtype", ["float32", "float64", "complex128", "int64"])
 @pytest.mark.parametrize("own", ["float32", "float64"])
 def test_products_promote(own: str, dtype: str):
-    x = _constant(5).astype(own)
+    x = constant(5).astype(own)
     jacobian = jax_cce.jacobian(tridiagonal, format="structured")(x)
     vector = jnp.arange(5).astype(dtype) * (1j if dtype.startswith("complex") else 1)
     dense = jax.jacrev(tridiagonal)(x)
@@ -326,21 +237,21 @@ def test_products_promote(own: str, dtype: str):
 
 
 def test_products_keep_low_precision():
-    x = jnp.asarray(_constant(5), jnp.float16)
+    x = jnp.asarray(constant(5), jnp.float16)
     jacobian = jax_cce.jacobian(tridiagonal, format="structured")(x)
     assert (jacobian @ x).dtype == (x @ jacobian).dtype == jacobian.diagonal().dtype == jnp.float16
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
 def test_astype(dtype: str):
-    x = _constant(5)
+    x = constant(5)
     jacobian = jax_cce.jacobian(lambda x: jnp.sort(x) ** 2 * x, format="structured")(x)
     expected = jax.jacrev(lambda x: jnp.sort(x) ** 2 * x)(x).astype(dtype)
     assert_structured(jacobian.astype(dtype), expected)
 
 
 def test_products_are_differentiable():
-    x, v = _constant(6), _constant(6)
+    x, v = constant(6), constant(6)
 
     def f(jacobian: Any) -> Any:
         return lambda x: jnp.sum(jnp.sin(jacobian(x) @ v)) + jnp.sum((v @ jacobian(x)) ** 2)
@@ -431,7 +342,7 @@ def test_random_compositions(chains: tuple[tuple[str, ...], tuple[str, ...]], si
         return jnp.append(ends[0][:shared] * ends[1][:shared], ends[1])
 
     x = np.random.default_rng(size).normal(size=size)
-    dense = _dense(jax.jit(f), x)
+    dense = dense_jacobian(jax.jit(f), x)
     jacobian = jax.jit(jax_cce.jacobian(f, format="structured"))(x)
     check_methods(jacobian, jax.jit(methods)(jacobian), dense)
     assert_structured(jacobian, dense)

@@ -14,10 +14,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from agreement import assert_agree
 from jax import lax
 
 import jax_cce
+from cases.agreement import assert_agree
 
 ORDERS = ["auto", "forward", "reverse"]
 

@@ -9,9 +9,9 @@ import jax
 import numpy as np
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
-from programs import Program, programs
 
 import jax_cce
+from cases.programs import Program, programs
 
 
 def _orders(program: Program, seed: int) -> dict[str, Any]:

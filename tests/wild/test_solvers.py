@@ -6,9 +6,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
-from sparsity import assert_bcoo, assert_values
 
 import jax_cce
+from cases.sparsity import assert_bcoo, assert_values
 
 pytest.importorskip("scipy")
 

@@ -8,10 +8,10 @@ import jax
 import numpy as np
 import pytest
 from scipy import sparse
-from sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 
 import jax_cce
 from benchmarks.tasks.sparse import PROBLEMS, Problem
+from cases.sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 
 pytestmark = pytest.mark.one_version
 

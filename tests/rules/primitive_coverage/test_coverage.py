@@ -175,7 +175,7 @@ def test_every_differentiable_primitive_has_a_row_or_a_reason() -> None:
 
 @pytest.mark.one_version
 def test_documented_coverage_is_up_to_date() -> None:
-    path = pathlib.Path(__file__).parents[2] / "docs" / "generate_coverage.py"
+    path = pathlib.Path(__file__).parents[3] / "docs" / "generate_coverage.py"
     spec = importlib.util.spec_from_file_location("generate_coverage", path)
     generate_coverage = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(generate_coverage)
