@@ -14,7 +14,7 @@ import jax
 import jax_cce
 
 _DOCS = Path(__file__).parent
-sys.path.append(str(_DOCS.parent / "tests" / "primitive_coverage"))
+sys.path.append(str(_DOCS.parent / "tests" / "rules" / "primitive_coverage"))
 
 from rows import Row  # noqa: E402
 from tables import ROWS  # noqa: E402
@@ -25,7 +25,8 @@ _HEADER = """\
 # Coverage
 
 Every function below is compared with `jax.jacrev` (with `jax.jacfwd` where `jacrev` cannot) in
-float64 by `tests/primitive_coverage`, on shapes with axes of size 0, of size 1 and unequal sizes.
+float64 by `tests/rules/primitive_coverage`, on shapes with axes of size 0, of size 1 and unequal
+sizes.
 
 - *structured*: every local Jacobian is a sum of indexed terms, which elimination multiplies and
   adds without losing its structure.

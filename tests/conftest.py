@@ -1,4 +1,15 @@
-"""Every test runs in float64 on eight host devices, so that sharding is tested on any machine."""
+"""Every test runs in float64 on eight host devices, so that sharding is tested on any machine.
+
+The folders are the rooms of `jax_cce` and `jax_cce_search`: what a module does is tested in the
+folder of its room. Beside them lie
+
+- `api`: the public transformations against the contract of `jax.jacrev`;
+- `rules/primitive_coverage`: a table row for each public differentiable function of JAX;
+- `search`, `learned`: the searches and their reports, and the policy that learns;
+- `contracts`: what we assume about JAX, by name, so that a new JAX fails there first;
+- `wild`: whole programs: reference tasks, examples, random ones, and what others got wrong;
+- `cases`: functions, random programs, strategies and comparisons that several modules share.
+"""
 
 import os
 
@@ -12,8 +23,13 @@ os.environ["XLA_FLAGS"] = (
     os.environ.get("XLA_FLAGS", "") + " --xla_force_host_platform_device_count=8"
 ).strip()
 
+import pathlib
+import shutil
+import sys
+
 import hypothesis
 import jax
+import platformdirs
 import pytest
 
 import jax_cce
@@ -29,6 +45,35 @@ hypothesis.settings.register_profile(
 )
 hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
+
+_LARGEST_CACHE = 2**30
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    """Keeps what XLA compiles from run to run, which saves most of a second run's time.
+
+    JAX_CCE_TESTS_CACHE names the directory; "off" compiles everything anew.
+    """
+    named = os.environ.get("JAX_CCE_TESTS_CACHE")
+    if named == "off":
+        return
+    root = pathlib.Path(named) if named else platformdirs.user_cache_path("jax_cce-tests")
+    python = f"{sys.version_info.major}.{sys.version_info.minor}"
+    cache = root / f"python-{python}-jax-{jax.__version__}"
+    is_worker = hasattr(config, "workerinput")
+    if not is_worker and cache.is_dir():
+        # JAX's own bound looks at every file on every write.
+        size = sum(entry.stat().st_size for entry in os.scandir(cache))
+        if size > _LARGEST_CACHE:
+            shutil.rmtree(cache)
+    for option, value in {
+        "jax_compilation_cache_dir": str(cache),
+        "jax_persistent_cache_min_compile_time_secs": 0.0,
+        "jax_persistent_cache_min_entry_size_bytes": 0,
+    }.items():
+        jax.config.update(option, value)
+        # For the processes that tests start.
+        os.environ[option.upper()] = str(value)
 
 
 @pytest.fixture(scope="module", autouse=True)

@@ -1,0 +1,1 @@
+"""What several test modules share: functions, random programs, strategies and comparisons."""

@@ -1,0 +1,243 @@
+"""What `jax_cce.jax_internals` takes from JAX's private modules is there and does what we use.
+
+Each test imports for itself, so that what is gone is reported by name.
+"""
+
+import ast
+import importlib
+import pathlib
+import tomllib
+
+import chex
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+from jax.extend import core
+from jax.sharding import AxisType, PartitionSpec
+from packaging.specifiers import SpecifierSet
+
+_ROOT = pathlib.Path(__file__).parents[2]
+_MODULE = _ROOT / "jax_cce" / "jax_internals.py"
+
+X = np.arange(3.0)
+
+
+def private_names(source: str) -> list[tuple[str, str]]:
+    """The (module, name) of everything that a source imports from `jax._src`."""
+    return [
+        (node.module, alias.name)
+        for node in ast.walk(ast.parse(source))
+        if isinstance(node, ast.ImportFrom) and str(node.module).startswith("jax._src")
+        for alias in node.names
+    ]
+
+
+_NAMES = private_names(_MODULE.read_text(encoding="utf-8"))
+
+# The tests below that say what each name is used for.
+_TESTED = {
+    "BatchTracer",
+    "DynamicJaxprTracer",
+    "ExtendedDType",
+    "_convert_element_type",
+    "discharge_state",
+    "source_info_util",
+}
+
+
+@pytest.mark.parametrize("module, name", _NAMES, ids=lambda part: part)
+def test_private_names_exist(module: str, name: str):
+    # A name is an attribute, or a module of its own.
+    if not hasattr(importlib.import_module(module), name):
+        importlib.import_module(f"{module}.{name}")
+
+
+def test_the_use_of_each_private_name_is_tested():
+    assert {name for _, name in _NAMES} == _TESTED
+
+
+def test_the_version_of_jax_is_a_supported_one():
+    project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+    (wanted,) = (line for line in project["dependencies"] if line.startswith("jax>"))
+    assert jax.__version__ in SpecifierSet(wanted.removeprefix("jax"))
+
+
+def test_values_under_jit_are_dynamic_jaxpr_tracers():
+    from jax._src.interpreters.partial_eval import DynamicJaxprTracer
+
+    seen = []
+    jax.make_jaxpr(lambda x: seen.append(x) or x)(X)
+    assert isinstance(seen[0], DynamicJaxprTracer)
+
+
+def test_values_under_grad_are_no_dynamic_jaxpr_tracers():
+    from jax._src.interpreters.partial_eval import DynamicJaxprTracer
+
+    seen = []
+    jax.grad(lambda x: seen.append(x) or x)(1.0)
+    assert not isinstance(seen[0], DynamicJaxprTracer)
+    assert isinstance(seen[0], jax.core.Tracer)
+
+
+def test_batch_tracers_know_their_value_their_batch_axis_and_their_level():
+    from jax._src.interpreters.batching import BatchTracer
+
+    seen = []
+
+    def f(x, y):
+        seen.append((x, y))
+        return x * y
+
+    jax.vmap(lambda x: jax.vmap(lambda y: f(x, y))(np.ones((2, 3))))(np.ones((5, 4))[:, :3])
+    ((x, y),) = seen
+    assert isinstance(x, BatchTracer)
+    assert isinstance(y, BatchTracer)
+    assert (x.batch_dim, x.val.shape) == (0, (5, 3))
+    assert (y.batch_dim, y.val.shape) == (0, (2, 3))
+    assert x._trace.tag is not y._trace.tag
+
+
+def test_convert_element_type_sets_dtype_and_weak_type():
+    from jax._src.lax.lax import _convert_element_type
+
+    for weak in (True, False):
+        converted = _convert_element_type(jnp.float32(2), np.dtype("float64"), weak)
+        chex.assert_type(converted, np.float64)
+        assert converted.aval.weak_type is weak
+
+
+def test_convert_element_type_can_leave_all_as_it_is():
+    from jax._src.lax.lax import _convert_element_type
+
+    x = jnp.asarray(X)
+    assert jax.make_jaxpr(lambda x: _convert_element_type(x, x.dtype, False))(x).eqns == []
+
+
+def test_random_keys_have_an_extended_dtype():
+    from jax._src.dtypes import ExtendedDType
+
+    assert isinstance(jax.random.key(0).dtype, ExtendedDType)
+    assert not isinstance(np.dtype("float64"), ExtendedDType)
+
+
+def _with_a_reference(x):
+    reference = jax.new_ref(x)
+    reference[...] = reference[...] * 2
+    return reference[...] + 1
+
+
+def test_discharging_turns_references_into_values():
+    from jax._src.state.discharge import discharge_state
+
+    closed = jax.make_jaxpr(_with_a_reference)(X)
+    assert "new_ref" in {eqn.primitive.name for eqn in closed.eqns}
+    discharged = discharge_state(closed)
+    names = {eqn.primitive.name for eqn in discharged.eqns}
+    assert names.isdisjoint({"new_ref", "get", "swap", "addupdate", "freeze"})
+    (result,) = core.jaxpr_as_fun(discharged)(X)
+    np.testing.assert_array_equal(result, 2 * X + 1)
+
+
+def _sine(x):
+    return jnp.sin(x)
+
+
+def test_equations_know_the_line_of_the_user():
+    from jax._src import source_info_util
+
+    (eqn,) = jax.make_jaxpr(_sine)(X).eqns
+    line = _sine.__code__.co_firstlineno + 1
+    assert source_info_util.summarize(eqn.source_info).startswith(f"{__file__}:{line}")
+
+
+def test_an_equation_can_be_bound_again_in_its_own_context():
+    from jax._src import source_info_util
+
+    (eqn,) = jax.make_jaxpr(_sine)(X).eqns
+
+    def again(x):
+        stack = source_info_util.current_name_stack() + eqn.source_info.name_stack
+        traceback = eqn.source_info.traceback
+        with source_info_util.user_context(traceback, name_stack=stack), eqn.ctx.manager:
+            return eqn.primitive.bind(x, **eqn.primitive.get_bind_params(eqn.params))
+
+    (copy,) = jax.make_jaxpr(again)(X).eqns
+    assert (copy.primitive, copy.params) == (eqn.primitive, eqn.params)
+    assert source_info_util.summarize(copy.source_info) == source_info_util.summarize(
+        eqn.source_info
+    )
+
+
+def test_equations_keep_the_precision_under_which_they_were_traced():
+    with jax.default_matmul_precision("float32"):
+        (eqn,) = jax.make_jaxpr(lambda a, b: lax.dot(a, b))(np.ones((2, 3)), np.ones((3, 2))).eqns
+    with eqn.ctx.manager:
+        assert eqn.params["precision"] is not None
+
+
+def test_custom_derivatives_are_bound_by_functions_and_not_by_jaxprs():
+    doubled = jax.custom_jvp(lambda x: 2 * x)
+    doubled.defjvps(lambda tangent, _, x: 3 * tangent)
+    (eqn,) = jax.make_jaxpr(doubled)(X).eqns
+
+    def again(x):
+        (result,) = eqn.primitive.bind(x, **eqn.primitive.get_bind_params(eqn.params))
+        return result
+
+    np.testing.assert_array_equal(again(X), 2 * X)
+    _, tangent = jax.jvp(again, (X,), (np.ones(3),))
+    np.testing.assert_array_equal(tangent, np.full(3, 3.0))
+
+
+# Attributes of types that are public in use, but documented nowhere.
+
+
+def test_types_say_whether_they_are_weak_and_how_they_are_sharded():
+    aval = jax.make_jaxpr(lambda x: x * 2)(2.0).jaxpr.invars[0].aval
+    assert aval.weak_type is True
+    assert aval.sharding.mesh.empty
+    assert tuple(aval.sharding.spec) == ()
+    assert aval.manual_axis_type.varying == frozenset()
+
+
+def test_arguments_can_be_traced_by_their_abstract_value():
+    aval = jax.make_jaxpr(jnp.sin)(2.0).jaxpr.invars[0].aval
+    abstract = jax.ShapeDtypeStruct(
+        aval.shape,
+        aval.dtype,
+        weak_type=aval.weak_type,
+        sharding=None,
+        manual_axis_type=aval.manual_axis_type,
+    )
+    assert jax.make_jaxpr(jnp.sin)(abstract).jaxpr.invars[0].aval == aval
+
+
+def test_explicitly_sharded_values_show_their_axes_and_can_be_replicated():
+    mesh = jax.make_mesh((2,), ("i",), (AxisType.Explicit,))
+    with jax.set_mesh(mesh):
+        x = jax.device_put(np.ones((4, 3)), PartitionSpec("i", None))
+        assert tuple(jax.typeof(x).sharding.spec) == ("i", None)
+        replicated = jax.sharding.reshard(x, PartitionSpec(None, None))
+        assert tuple(jax.typeof(replicated).sharding.spec) == (None, None)
+
+
+def test_values_inside_shard_map_show_the_axes_over_which_they_vary():
+    mesh = jax.make_mesh((2,), ("i",), (AxisType.Auto,))
+    seen = []
+
+    def f(x):
+        seen.append(jax.typeof(x).manual_axis_type.varying)
+        constant = jnp.ones(2)
+        seen.append(jax.typeof(constant).manual_axis_type.varying)
+        seen.append(jax.typeof(lax.pcast(constant, ("i",), to="varying")).manual_axis_type.varying)
+        return x
+
+    jax.shard_map(f, mesh=mesh, in_specs=PartitionSpec("i"), out_specs=PartitionSpec("i"))(X[:2])
+    assert seen[:3] == [{"i"}, frozenset(), {"i"}]
+
+
+def test_the_default_device_is_an_option():
+    assert "jax_default_device" in jax.config.values
+    assert isinstance(jax.local_devices()[0].device_kind, str)

@@ -1,0 +1,124 @@
+"""On random programs every elimination order gives the Jacobian of jax.jacrev."""
+
+import collections
+import re
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import numpy as np
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+import jax_cce
+from cases.programs import Program, programs
+
+
+def _orders(program: Program, seed: int) -> dict[str, Any]:
+    """The named orders and two random ones, these from a plan that sees shapes alone."""
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
+    structs = jax.eval_shape(lambda *args: args, *program.args)
+    vertices = jax_cce.plan(program.function, **options)(*structs).vertices
+    rng = np.random.default_rng(seed)
+    orders = {name: name for name in ("forward", "reverse", "markowitz")}
+    return orders | {f"random {k}": tuple(rng.permutation(vertices).tolist()) for k in range(2)}
+
+
+def _compile(program: Program, orders: dict[str, Any]) -> Callable[..., Any]:
+    """A function of the program's arguments that gives what is expected, and what we compute.
+
+    Everything is compiled together, since one compilation costs much less than seven.
+    """
+    f = program.function
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
+
+    def evaluate(*args):
+        ours = {
+            name: jax_cce.jacobian(f, **options, order=order)(*args)
+            for name, order in orders.items()
+        }
+        value, jacobian = jax_cce.value_and_jacobian(f, **options)(*args)
+        ours["auto"] = (jacobian, value[1]) if program.has_aux else jacobian
+        return (jax.jacrev(f, **options)(*args), f(*args)), (ours, value)
+
+    # Most of the time goes into LLVM's optimisations, which are not what is tested.
+    return jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
+
+
+def _differences(ours: Any, theirs: Any, rtol: float) -> list[str]:
+    """What differs between two pytrees, one line a leaf."""
+    if jax.tree.structure(ours) != jax.tree.structure(theirs):
+        return [f"{jax.tree.structure(ours)} is not {jax.tree.structure(theirs)}"]
+    found = []
+    for (path, their), our in zip(
+        jax.tree.leaves_with_path(theirs), jax.tree.leaves(ours), strict=True
+    ):
+        where = jax.tree_util.keystr(path) or "the result"
+        if our.aval != their.aval:
+            found.append(f"{where}: {our.aval} is not {their.aval}")
+            continue
+        ours64, theirs64 = np.asarray(our, np.float64), np.asarray(their, np.float64)
+        # The bounds on a program's values make its local Jacobians of order one, and so the
+        # rounding errors left where the entries of a Jacobian cancel.
+        scale = max(np.abs(theirs64).max(initial=0), 0.1)
+        error = np.abs(ours64 - theirs64)
+        if not (error <= rtol * scale).all():
+            found.append(f"{where}: off by {error.max() / scale:.1e}\n{ours64}\nis not\n{theirs64}")
+    return found
+
+
+def _perturbed(program: Program) -> tuple[Any, ...]:
+    """The arguments, changed by a hundred thousandth of the tolerance."""
+    rng = np.random.default_rng(0)
+
+    def perturb(leaf):
+        if isinstance(leaf, float):
+            return leaf * (1 + 1e-5 * program.rtol)
+        if leaf.dtype.kind != "f":
+            return leaf
+        step = max(1e-5 * program.rtol, 2 * np.finfo(leaf.dtype).eps)
+        return leaf * (1 + step * rng.choice((-1, 1), leaf.shape)).astype(leaf.dtype)
+
+    return jax.tree.map(perturb, program.args)
+
+
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+@given(program=programs(), seed=st.integers(0, 2**16))
+def test_every_order_gives_the_jacobian_of_jacrev(program: Program, seed: int):
+    orders = _orders(program, seed)
+    compiled = _compile(program, orders)
+    (reference, expected), (ours, value) = compiled(*program.args)
+    differences = {name: _differences(ours[name], reference, program.rtol) for name in ours}
+    differences["value"] = _differences(value, expected, program.rtol)
+    differences = {name: lines for name, lines in differences.items() if lines}
+    if differences:
+        # A Jacobian that jumps or swings within rounding (a kink, a near tie) is no reference.
+        (nearby, _), _ = compiled(*_perturbed(program))
+        assume(not _differences(nearby, reference, program.rtol))
+    report = "\n".join(
+        f"{name}: {orders.get(name)}\n" + "\n".join(lines) for name, lines in differences.items()
+    )
+    assert not differences, report
+
+
+def test_the_programs_are_diverse():
+    """The property above is worth as much as what it is tried on."""
+    seen = collections.Counter[str]()
+
+    @settings(max_examples=100, derandomize=True, suppress_health_check=list(HealthCheck))
+    @given(program=programs())
+    def trace(program: Program):
+        jaxpr = str(jax.make_jaxpr(program.function)(*program.args))
+        seen.update(set(re.findall(r" = (\w+)[\[ ]", jaxpr)))
+
+    trace()
+    expected = {
+        *("mul", "add", "sub", "div", "sin", "cos", "tanh", "max", "abs", "exp", "integer_pow"),
+        *("reduce_sum", "reduce_max", "dot_general", "broadcast_in_dim", "reshape", "transpose"),
+        *("slice", "pad", "concatenate", "rev", "gather", "scatter", "sort", "cumsum"),
+        *("select_n", "convert_element_type", "jit", "scan", "cond", "custom_jvp_call", "fft"),
+    }
+    assert expected <= set(seen), sorted(expected.difference(seen))
