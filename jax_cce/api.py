@@ -72,7 +72,7 @@ def jacobian(
     Source: Griewank & Walther, "Evaluating Derivatives" (2008), chapters 9 and 10; Lohoff &
     Neftci, "Optimizing Automatic Differentiation with Deep Reinforcement Learning" (2024).
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> f = lambda x: jnp.array([x[0] * x[1], jnp.sin(x[1])])
         >>> jax_cce.jacobian(f)(jnp.array([2.0, 0.0]))
@@ -110,7 +110,7 @@ def value_and_jacobian(
         A function that returns (value, Jacobian), or with `has_aux` ((value, auxiliary data),
         Jacobian), as `jax.value_and_grad` does.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> value, jac = jax_cce.value_and_jacobian(lambda x: x**2)(jnp.array([1.0, 3.0]))
         >>> value
@@ -159,7 +159,7 @@ def plan(
         A function with the arguments of `fun`, any array of which may be a
         `jax.ShapeDtypeStruct`, that returns a `Plan`.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> x = jax.ShapeDtypeStruct((3,), jnp.float32)
         >>> p = jax_cce.plan(lambda x: jnp.sum(jnp.sin(x) * x), order="reverse")(x)

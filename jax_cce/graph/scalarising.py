@@ -106,7 +106,7 @@ def expand(program: Program) -> Program | None:
         An equivalent program with the same inputs, constants and outputs; None if no arithmetic
         was expanded, so that nothing would be gained.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
         >>> from jax_cce import folding, tracing
         >>> f = lambda a, x: [jnp.array([[a, 0.0], [0.0, 1.0]]) @ x]

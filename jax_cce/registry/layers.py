@@ -74,7 +74,7 @@ class Registry:
     Attributes:
         generation: rises with each `put`, `import_` and `prune`, so that look-ups can be cached.
 
-    Example:
+    Examples:
         >>> registry = Registry()
         >>> _ = registry.put(Entry("0" * 64, "flops", (2, 0, 1), 34))
         >>> registry.get("0" * 64, "flops").order

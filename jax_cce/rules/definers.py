@@ -55,7 +55,7 @@ def register_rule(primitive: Any, rule: Rule) -> None:
     Raises:
         TypeError: if `primitive` is no JAX primitive or `rule` is not callable.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from jax_cce import extend
         >>> twice_p = jax.extend.core.Primitive("twice")

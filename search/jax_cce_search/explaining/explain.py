@@ -55,7 +55,7 @@ def explain(
         ValueError: where `jax_cce.plan` raises it.
         TypeError: where `jax_cce.plan` raises it.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> e = jax_cce.explain(lambda x, y: jnp.sin(x * y) * x, (0, 1), order="reverse")(1.0, 2.0)
         >>> e.structures

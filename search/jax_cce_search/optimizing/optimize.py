@@ -85,7 +85,7 @@ def optimize(
         ValueError: for unknown names, a function defined in reverse order only, and budgets that
             are negative or without any end.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> f = lambda x, y: (jnp.sin(x * y) * x, jnp.exp(x * y) / y)
         >>> found = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
