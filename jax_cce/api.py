@@ -43,8 +43,9 @@ def jacobian(
             complex.
         allow_int: whether integer inputs are allowed; their Jacobian is zero.
         order: the elimination order: "forward", "reverse", "markowitz" (minimal Markowitz
-            degree), "auto" (the one stored by `optimize`, else the cheapest that a quick search
-            finds), or the vertices of the function's graph in any order (see `plan`).
+            degree), "auto" (a stored order, else the one with the fewest flops that a quick
+            search finds; others may need fewer multiplications), or the vertices of the
+            function's graph in any order (see `plan`).
         format: what each block of the Jacobian is. "dense": an array. "bcoo": a
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
             structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on

@@ -75,8 +75,9 @@ class Registry:
         generation: rises with each `put`, `import_` and `prune`, so that look-ups can be cached.
 
     Examples:
+        >>> from jax_cce.registry import Registry, StoredOrder
         >>> registry = Registry()
-        >>> _ = registry.put(Entry("0" * 64, "flops", (2, 0, 1), 34))
+        >>> _ = registry.put(StoredOrder("0" * 64, "flops", (2, 0, 1), 34))
         >>> registry.get("0" * 64, "flops").order
         (2, 0, 1)
     """

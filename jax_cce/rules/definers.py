@@ -1,7 +1,7 @@
 """What a rule is, where rules are kept, and the definers that describe most primitives.
 
 A rule maps an `Equation` and the operands that are differentiated to a `LocalJacobian`: static
-terms now, and functions that compute their coefficients from a `Site` at run time.
+terms now, and functions that compute their coefficients from `Primals` at run time.
 """
 
 import functools
