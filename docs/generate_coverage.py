@@ -1,4 +1,4 @@
-"""Writes docs/coverage.md: how the Jacobian of each function of the coverage table is represented.
+"""Writes docs/reference/coverage.md: how the Jacobian of each function in the table is represented.
 
 Run ``python docs/generate_coverage.py`` after a change of the rules or of the table.
 """
@@ -19,7 +19,7 @@ sys.path.append(str(_DOCS.parent / "tests" / "primitive_coverage"))
 from rows import Row  # noqa: E402
 from tables import ROWS  # noqa: E402
 
-PAGE = _DOCS / "coverage.md"
+PAGE = _DOCS / "reference" / "coverage.md"
 
 _HEADER = """\
 # Coverage
