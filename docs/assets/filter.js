@@ -4,7 +4,8 @@ document.addEventListener("input", (event) => {
   if (!(field instanceof HTMLInputElement) || !field.classList.contains("table-filter")) return;
   const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const table of document.querySelectorAll(".md-content table")) {
-    const heading = table.closest(".md-typeset__scrollwrap")?.previousElementSibling;
+    const frame = table.closest(".md-typeset__scrollwrap") ?? table;
+    const heading = frame.previousElementSibling;
     const about = (heading?.textContent ?? "").toLowerCase();
     let shown = 0;
     for (const row of table.querySelectorAll("tbody tr")) {
@@ -12,7 +13,7 @@ document.addEventListener("input", (event) => {
       row.hidden = !words.every((word) => text.includes(word));
       shown += !row.hidden;
     }
-    table.hidden = shown === 0;
+    frame.hidden = shown === 0;
     if (heading) heading.hidden = shown === 0;
   }
 });

@@ -126,7 +126,7 @@ def run(
     """Carries out recorded steps on arrays.
 
     Args:
-        steps: from a `Tape`.
+        steps: from a `Recorder`.
         dtype: what static coefficients and masks become where numbers are needed.
         local: the coefficient array of a site's local Jacobian.
         lookup: an index array of a site's local Jacobian.
