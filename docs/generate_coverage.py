@@ -25,7 +25,8 @@ _HEADER = """\
 # Coverage
 
 Every function below is compared with `jax.jacrev` (with `jax.jacfwd` where `jacrev` cannot) in
-float64 by `tests/primitive_coverage`, on shapes with axes of size 0, of size 1 and unequal sizes.
+float64 by the tests (`primitive_coverage`), on shapes with axes of size 0, of size 1 and unequal
+sizes.
 
 - *structured*: every local Jacobian is a sum of indexed terms, which elimination multiplies and
   adds without losing its structure.

@@ -69,7 +69,8 @@ class Lookup(NamedTuple):
     Attributes:
         axes: the loop of each of its axes.
         size: its values lie in [0, size).
-        table: a static table (`index_arrays.Table`), or the slot of an array that is known at run time.
+        table: a static table (`index_arrays.Table`), or the slot of an array that is known at run
+            time.
     """
 
     axes: tuple[int, ...]

@@ -121,9 +121,9 @@ class Registry:
                 others by name.
             device: kind of the device; "runtime" must have been measured on the same.
             batch: batch size; of measured entries, that of the nearest size is taken, as a ratio.
-            vertices: the function's vertices, or by `StoredOrder.entries` those of its graph with small
-                arrays whole and taken apart; an entry whose order is no permutation of them is
-                reported and ignored.
+            vertices: the function's vertices, or by `StoredOrder.entries` those of its graph with
+                small arrays whole and taken apart; an entry whose order is no permutation of them
+                is reported and ignored.
         """
         answer = self.found(key, cost, device=device, batch=batch, vertices=vertices)
         return answer and answer[0]

@@ -64,7 +64,8 @@ def optimize(
             `JAX_CCE_POLICY` names the file of another policy than the one that comes with the
             package.
         budget: seconds to search; None for as long as it takes, where the strategy ends by itself.
-            For "runtime" half of it goes into the search and the other half bounds the timing.
+            For "runtime" half of it goes into the search and the other half bounds the timing. The
+            first search in a fresh installation takes some seconds more, in which it is compiled.
         evaluations: number of orders to look at, for the same result on every machine.
         seed: seeds the random numbers.
         batch_size: time under `jax.vmap` over so many points, for "runtime": the differentiated
