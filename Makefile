@@ -14,10 +14,10 @@ PIP := $(BIN)/python -m pip -qq --disable-pip-version-check
 
 .DEFAULT_GOAL := help
 .DELETE_ON_ERROR:
-.PHONY: help demo test lint format types imports doctest docs bench clean
+.PHONY: help demo test lint format types imports doctest docs house generated bench clean
 
 help: ## List the targets.
-	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-8s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+	@awk -F ':.*## ' '/^[a-z]+:.*## / {printf "  %-9s  %s\n", $$1, $$2}' $(MAKEFILE_LIST)
 
 demo: $(VENV)/.installed ## Counts, agreement and timings on the Roe flux and the robot arm.
 	@$(BIN)/python -m benchmarks.demo $(ARGS)
@@ -44,6 +44,18 @@ doctest: $(VENV)/.installed-test ## The examples in the docstrings.
 
 docs: $(VENV)/.installed-docs ## The documentation site, into site/.
 	@NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict --quiet $(ARGS)
+
+house: $(BIN)/python ## The rooms, the imports between them, cycles; draws the picture of them.
+	@$(BIN)/python docs/house.py $(ARGS)
+	@$(BIN)/python docs/house.py --svg docs/pictures/house.svg
+
+generated: $(VENV)/.installed-test ## All pages and pictures that a program writes, anew.
+	@$(BIN)/python docs/house.py --svg docs/pictures/house.svg
+	@$(BIN)/python docs/generate_coverage.py
+	@$(BIN)/python docs/speed_ups.py --svg docs/pictures/speed-ups.svg
+	@$(BIN)/python -m benchmarks.searches --load
+	@$(BIN)/python -m benchmarks.policies --load
+	@$(BIN)/python -m benchmarks.policies --curves
 
 bench: $(VENV)/.installed ## The measured tables: overhead, the bottleneck chain, dense, searches.
 	@$(BIN)/python -m benchmarks.counts

@@ -15,8 +15,9 @@ import numpy as np
 import jax_cce
 from benchmarks import report, timing
 from benchmarks.tasks import TASKS
+from jax_cce.planning.options import OrderName
 
-_ORDERS = ("auto", "markowitz", "forward", "reverse")
+_ORDERS: tuple[OrderName, ...] = ("auto", "markowitz", "forward", "reverse")
 
 
 def main() -> None:

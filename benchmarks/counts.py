@@ -12,8 +12,9 @@ import jax
 import jax_cce
 from benchmarks import report
 from benchmarks.tasks import TASKS
+from jax_cce.planning.options import OrderName
 
-_ORDERS = ("forward", "reverse", "markowitz")
+_ORDERS: tuple[OrderName, ...] = ("forward", "reverse", "markowitz")
 
 
 def main() -> None:

@@ -15,6 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections.abc import Callable
 from functools import partial
 from typing import Any
 
@@ -24,9 +25,10 @@ import numpy as np
 import jax_cce
 from benchmarks import report, timing
 from benchmarks.tasks import TASKS, Task, robot_arm_matrices
+from jax_cce.planning.options import OrderName
 
 _TASKS = ("RoeFlux_1d", "RobotArm_6DOF")
-_ORDERS = ("forward", "reverse", "markowitz", "auto")
+_ORDERS: tuple[OrderName, ...] = ("forward", "reverse", "markowitz", "auto")
 _BATCH = 16384
 _SEARCH_SECONDS = 20.0
 # Points this close to the reference point stay where both functions are smooth.
@@ -91,7 +93,7 @@ def counts(task: Task, points: tuple[jax.Array, ...]) -> str:
 
 def timings(task: Task, points: tuple[jax.Array, ...]) -> str:
     """Tabulates the time of a jitted batch and of an unjitted call beside JAX's own modes."""
-    transforms = {
+    transforms: dict[str, Callable[..., Any]] = {
         "jax_cce.jacobian": jax_cce.jacobian,
         "jax.jacfwd": jax.jacfwd,
         "jax.jacrev": jax.jacrev,

@@ -67,7 +67,7 @@ PROGRAMS: dict[str, tuple[Callable[[jax.Array], Any], tuple[int, ...]]] = {
     "x * sum(x^2), n = 1000": (lambda x: x * jnp.sum(x**2), (1000,)),
     "Burgers residual, n = 1000": (_burgers, (1000,)),
     "tanh network, 4 layers of 64": (_network, (64,)),
-    "its loss (a gradient)": (lambda x: jnp.sum(_network(x) ** 2), (64,)),
+    "the tanh network's loss": (lambda x: jnp.sum(_network(x) ** 2), (64,)),
     "vmapped network, 80 x (8 -> 8)": (_batched_network, (80, 8)),
     "attention, 16 x 64": (_attention, (16, 64)),
     "convolution, 784 -> 4": (_convolution, (784,)),

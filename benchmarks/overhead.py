@@ -24,7 +24,7 @@ from benchmarks.tasks import TASKS, Task
 from benchmarks.timing import Measured
 
 _LENGTHS = (100, 300, 1000, 3000, 10_000)
-_TRANSFORMS = {"jacobian": jax_cce.jacobian, "jacrev": jax.jacrev}
+_TRANSFORMS: dict[str, Callable[..., Any]] = {"jacobian": jax_cce.jacobian, "jacrev": jax.jacrev}
 
 
 def recurrence(length: int) -> Callable[[jax.Array, jax.Array], tuple[jax.Array, jax.Array]]:

@@ -4,8 +4,12 @@
     python -m benchmarks.policies --tasks --json b.json         # the reference tasks
     python -m benchmarks.policies --start --graphs 20           # as a start of annealing
     python -m benchmarks.policies --speed                       # steps and moves a second
-    python -m benchmarks.policies --curves metrics.jsonl ...    # draws docs/training.svg
-    python -m benchmarks.policies --load a.json b.json          # writes the tables of docs
+    python -m benchmarks.policies --curves [metrics.jsonl ...]  # draws the curves of training runs
+    python -m benchmarks.policies --load a.json b.json          # keeps these runs, writes the page
+    python -m benchmarks.policies --load                        # writes the page from the kept runs
+
+The page is docs/explanation/policies.md; runs, metrics and pictures are kept in docs/data and
+docs/pictures.
 
 Every tree search plays one game a graph. Times leave compiling out, except in fine-tuning, whose
 budget is that of the whole search. The random programs are drawn from other seeds than those that
@@ -23,6 +27,7 @@ import pathlib
 import subprocess
 import sys
 import time
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -47,6 +52,10 @@ from jax_cce.orders.greedy import greedy
 from jax_cce.orders.skeleton import Skeleton
 
 _DOCS = pathlib.Path(__file__).parents[1] / "docs"
+RUNS = _DOCS / "data" / "policies.json"
+PAGE = _DOCS / "explanation" / "policies.md"
+PICTURE = _DOCS / "pictures" / "training.svg"
+CURVES = _DOCS / "data" / "training"
 _SIZES = (30, 60, 100)
 _GRAPHS = 100
 # No stream of the training has this seed.
@@ -197,7 +206,7 @@ def task_table(results: list[dict[str, Any]]) -> str:
 
 def _annealed(task: str) -> str:
     """What annealing finds, as measured by `benchmarks.searches`."""
-    runs = json.loads((_DOCS / "searches.json").read_text())["runs"]
+    runs = json.loads((_DOCS / "data" / "searches.json").read_text())["runs"]
     costs = [
         result["cost"]
         for run in runs
@@ -317,7 +326,7 @@ def _rate(call: Any, *args: Any) -> float:
     return 1 / float(np.median(taken))
 
 
-def draw(paths: list[str], path: pathlib.Path) -> None:
+def draw(paths: Sequence[str | pathlib.Path], path: pathlib.Path) -> None:
     """Draws the validation costs of training runs over time."""
     from matplotlib.figure import Figure
 
@@ -336,7 +345,7 @@ def draw(paths: list[str], path: pathlib.Path) -> None:
     for ax in (left, right):
         ax.axhline(1, color="grey", lw=0.5)
         ax.legend()
-    figure.savefig(path)
+    report.save_picture(figure, path)
 
 
 def main() -> None:
@@ -346,8 +355,10 @@ def main() -> None:
     parser.add_argument("--tasks", nargs="*", help="reference tasks; all where none is named")
     parser.add_argument("--start", action="store_true", help="the policy's order as a start")
     parser.add_argument("--speed", action="store_true")
-    parser.add_argument("--curves", nargs="*", help="metrics of training runs to draw")
-    parser.add_argument("--load", nargs="*", help="earlier --json files to write docs from")
+    parser.add_argument("--curves", nargs="*", help="metrics of runs to draw, or of the kept ones")
+    parser.add_argument(
+        "--load", nargs="*", help="--json files to keep and write from, or the kept ones"
+    )
     parser.add_argument("--json", type=pathlib.Path, help="where to put the results")
     parser.add_argument("--graphs", type=int, default=_GRAPHS, help="random programs of each size")
     parser.add_argument("--seconds", type=float, default=600.0, help="of fine-tuning")
@@ -364,10 +375,10 @@ def main() -> None:
     heading = f"`python -m benchmarks.policies {' '.join(sys.argv[1:])}`. {report.provenance()}"
     if options.speed:
         print(f"{heading}\n\n{speed()}")
-    if options.curves:
-        draw(options.curves, _DOCS / "training.svg")
-    if options.load:
-        _write(options.load)
+    if options.curves is not None:
+        draw(options.curves or sorted(CURVES.glob("*.jsonl")), PICTURE)
+    if options.load is not None:
+        write(options.load)
     if options.random:
         random = [on_random(size, options.graphs) for size in _SIZES]
         print(f"{heading}\n\n{random_table(random)}")
@@ -400,10 +411,21 @@ def _keep(path: pathlib.Path | None, document: dict[str, Any]) -> None:
         path.write_text(json.dumps(document) + "\n")
 
 
-def _write(paths: list[str]) -> None:
-    """Writes docs/policies.{md,json} from the results of earlier runs."""
-    runs = [json.loads(pathlib.Path(path).read_text()) for path in paths]
-    (_DOCS / "policies.json").write_text(json.dumps({"runs": runs}) + "\n")
+def kept_runs() -> list[dict[str, Any]]:
+    """The runs that the page is written from."""
+    return json.loads(RUNS.read_text())["runs"]
+
+
+def write(paths: list[str]) -> None:
+    """Keeps the results of earlier runs, if any are given, and writes the page."""
+    if paths:
+        runs = [json.loads(pathlib.Path(path).read_text()) for path in paths]
+        RUNS.write_text(json.dumps({"runs": runs}) + "\n")
+    PAGE.write_text(page(kept_runs()))
+
+
+def page(runs: list[dict[str, Any]]) -> str:
+    """The text of docs/explanation/policies.md."""
     parts = [_INTRODUCTION]
     for run in runs:
         for kind, table in (
@@ -413,7 +435,7 @@ def _write(paths: list[str]) -> None:
         ):
             if kind in run:
                 parts.append(f"{run['heading']}\n\n{table(run[kind])}\n")
-    (_DOCS / "policies.md").write_text("\n".join(parts))
+    return "\n".join(parts)
 
 
 if __name__ == "__main__":

@@ -1,12 +1,14 @@
 """Every search strategy on every reference task: the best cost over time, beside published figures.
 
 Run it with `python -m benchmarks.searches`. Each search runs in a fresh process on one core, whose
-clock starts when the graph is there; the portfolio starts with nothing compiled. The committed
-table, plot and curves, docs/searches.{md,svg,json}, are written from the --json of such runs.
+clock starts when the graph is there; the portfolio starts with nothing compiled. The page
+docs/explanation/searches.md and its picture are written from the --json of such runs, which
+docs/data/searches.json keeps.
 
     python -m benchmarks.searches --seconds 60 --json a.json
     python -m benchmarks.searches --seconds 600 --strategies portfolio --json b.json
-    python -m benchmarks.searches --load a.json b.json
+    python -m benchmarks.searches --load a.json b.json      # keeps these runs, writes the page
+    python -m benchmarks.searches --load                    # writes the page from the kept runs
     python -m benchmarks.searches --speed                   # evaluations a second; large graphs
 """
 
@@ -38,20 +40,25 @@ from benchmarks.tasks import TASKS
 from jax_cce.graph.building import Graph
 from jax_cce.orders.greedy import greedy
 from jax_cce.orders.skeleton import Skeleton, skeleton
-from jax_cce.planning.task import subject as subject_of
+from jax_cce.planning.task import task_of
 
 _DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _SEARCHING = [name for name in strategies.STRATEGIES if name not in ("forward", "reverse")]
+RUNS = _DOCS / "data" / "searches.json"
+PAGE = _DOCS / "explanation" / "searches.md"
+PICTURE = _DOCS / "pictures" / "searches.svg"
 # A picture of costs that differ more than that has a logarithmic axis.
 _WIDE = 4
+# Okabe & Ito's colours, which people who see few colours tell apart; grey is for levels.
+_COLORS = ("#0072b2", "#e69f00", "#009e73", "#cc79a7", "#56b4e9", "#d55e00", "#f0e442", "black")
+_COLUMNS = 2
 _MARKS = (0.1, 1.0, 10.0, 60.0, 600.0)
 
 
 def graph_of(name: str) -> Graph:
     """The graph of a reference task, its small arrays whole, as the literature counts them."""
     task = TASKS[name]
-    subject = subject_of(task.fun, task.argnums)(*task.args)
-    return subject.graphs[False]
+    return task_of(task.fun, task.argnums)(*task.args).graphs[False]
 
 
 def search_here(name: str, cost: str, strategy: str, seconds: float, seed: int) -> dict[str, Any]:
@@ -140,14 +147,29 @@ def curve_table(results: list[dict[str, Any]]) -> str:
 
 def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
     """Draws the curves of every task into one picture."""
+    import matplotlib
+    from cycler import cycler
+
+    with matplotlib.rc_context({"axes.prop_cycle": cycler(color=_COLORS)}):
+        report.save_picture(_figure(results), path)
+
+
+def _figure(results: list[dict[str, Any]]) -> Any:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(result["task"] for result in results))
-    figure = Figure(figsize=(15, 4 * -(-len(tasks) // 3)), layout="constrained")
-    axes = figure.subplots(-(-len(tasks) // 3), 3, squeeze=False).ravel()
+    rows = -(-len(tasks) // _COLUMNS)
+    figure = Figure(figsize=(10, 3.4 * rows), layout="constrained")
+    axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
     for ax, task in zip(axes, tasks, strict=False):
         published = TASKS[task].published
         of_task = [result for result in results if result["task"] == task]
+        levels = {
+            "AlphaGrad": published.best if published else None,
+            "lower bound": max(result["bound"] for result in of_task) or None,
+        }
+        if levels["AlphaGrad"] == levels["lower bound"]:
+            levels = {"AlphaGrad, lower bound": levels["lower bound"]}
         curves.draw_curves(
             ax,
             {
@@ -158,18 +180,20 @@ def draw(results: list[dict[str, Any]], path: pathlib.Path) -> None:
                 for result in of_task
             },
             until=max(result["seconds"] for result in of_task),
-            lines={
-                "AlphaGrad": published.best if published else None,
-                "lower bound": max(result["bound"] for result in of_task) or None,
-            },
+            lines=levels,
         )
         ax.set_title(task)
         costs = [cost for result in of_task for _, _, cost, _ in result["curve"]]
         if max(costs) > _WIDE * min(costs):
             ax.set_yscale("log")
+        ax.minorticks_off()
+        handles = dict(zip(*reversed(ax.get_legend_handles_labels()), strict=True))
+        ax.get_legend().remove()
     for ax in axes[len(tasks) :]:
         ax.set_axis_off()
-    figure.savefig(path)
+    # One legend for all, away from the curves: every task has every strategy.
+    figure.legend(handles.values(), handles.keys(), loc="outside upper center", ncols=4)
+    return figure
 
 
 def speed() -> str:
@@ -234,7 +258,9 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--jobs", type=int, default=1, help="searches side by side, a core each")
     parser.add_argument("--json", type=pathlib.Path, help="where to put the curves")
-    parser.add_argument("--load", nargs="*", help="earlier --json files to write docs/ from")
+    parser.add_argument(
+        "--load", nargs="*", help="--json files to keep and write from, or the kept ones"
+    )
     parser.add_argument("--speed", action="store_true", help="evaluations a second instead")
     parser.add_argument("--only", nargs=2, help=argparse.SUPPRESS)
     options = parser.parse_args()
@@ -247,8 +273,8 @@ def main() -> None:
     if options.speed:
         print(f"One core. {report.provenance()}\n\n{speed()}")
         return
-    if options.load:
-        _write(options.load)
+    if options.load is not None:
+        write(options.load)
         return
     with concurrent.futures.ThreadPoolExecutor(options.jobs) as pool:
         futures = [
@@ -266,21 +292,33 @@ def main() -> None:
         options.json.write_text(json.dumps({"heading": heading, "results": results}) + "\n")
 
 
-def _write(paths: list[str]) -> None:
-    """Writes docs/searches.{md,svg,json} from the curves of earlier runs."""
-    runs = [json.loads(pathlib.Path(path).read_text()) for path in paths]
+def kept_runs() -> list[dict[str, Any]]:
+    """The runs that the page is written from."""
+    return json.loads(RUNS.read_text())["runs"]
+
+
+def write(paths: list[str]) -> None:
+    """Keeps the curves of earlier runs, if any are given, and writes the page and its picture."""
+    if paths:
+        runs = [json.loads(pathlib.Path(path).read_text()) for path in paths]
+        RUNS.write_text(json.dumps({"runs": runs}) + "\n")
+    runs = kept_runs()
+    draw([result for run in runs for result in run["results"]], PICTURE)
+    PAGE.write_text(page(runs))
+
+
+def page(runs: list[dict[str, Any]]) -> str:
+    """The text of docs/explanation/searches.md."""
     results = [result for run in runs for result in run["results"]]
-    (_DOCS / "searches.json").write_text(json.dumps({"runs": runs}) + "\n")
-    draw(results, _DOCS / "searches.svg")
     headings = "\n".join(f"- {run['heading']}" for run in runs)
-    (_DOCS / "searches.md").write_text(
+    return (
         f"# Search strategies compared\n\nMultiplications in the published convention.\n\n"
         f"{headings}\n\n"
         "The best cost that each strategy finds, and the seconds after which it has it; the best "
         "of each row is bold. AlphaGrad is the best that Lohoff & Neftci (2024) publish, on a "
         "graph that is the same for the first four tasks and similar for the others. The "
         "portfolio's clock includes compiling the search itself.\n\n"
-        f"{final_table(results)}\n\n![Best cost over time](searches.svg)\n\n"
+        f"{final_table(results)}\n\n![Best cost over time](../pictures/searches.svg)\n\n"
         f"## Over time\n\n{curve_table(results)}\n"
     )
 

@@ -17,7 +17,7 @@ import numpy as np
 import jax_cce
 from benchmarks.tasks import TASKS
 from jax_cce.planning import plans
-from jax_cce.planning.task import subject as subject_of
+from jax_cce.planning.task import task_of
 from jax_cce.registry import Registry
 
 _SHIPPED = pathlib.Path(jax_cce.__file__).parent / "data" / "registry"
@@ -48,7 +48,7 @@ def main() -> None:
             )(*double)
             print(found, flush=True)
             # The graph is the same in single precision, and so is the order.
-            other = subject_of(task.fun, task.argnums)(*single)
+            other = task_of(task.fun, task.argnums)(*single)
             same = plans.make(other.graphs[found.entry.entries], found.order)
             if same.cost(cost) == found.value:
                 shipped.put(dataclasses.replace(found.entry, key=other.key))

@@ -104,8 +104,9 @@ def jacobian(
             complex.
         allow_int: whether integer inputs are allowed; their Jacobian is zero.
         order: the elimination order: "forward", "reverse", "markowitz" (minimal Markowitz
-            degree), "auto" (the one stored by `optimize`, else the cheapest that a quick search
-            finds), or the vertices of the function's graph in any order (see `plan`).
+            degree), "auto" (a stored order, else the one with the fewest flops that a quick
+            search finds; others may need fewer multiplications), or the vertices of the
+            function's graph in any order (see `plan`).
         format: what each block of the Jacobian is. "dense": an array. "bcoo": a
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
             structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on
@@ -133,7 +134,7 @@ def jacobian(
     Source: Griewank & Walther, "Evaluating Derivatives" (2008), chapters 9 and 10; Lohoff &
     Neftci, "Optimizing Automatic Differentiation with Deep Reinforcement Learning" (2024).
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> f = lambda x: jnp.array([x[0] * x[1], jnp.sin(x[1])])
         >>> jax_cce.jacobian(f)(jnp.array([2.0, 0.0]))
@@ -224,7 +225,7 @@ def value_and_jacobian(
         A function that returns (value, Jacobian), or with `has_aux` ((value, auxiliary data),
         Jacobian), as `jax.value_and_grad` does.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> value, jac = jax_cce.value_and_jacobian(lambda x: x**2)(jnp.array([1.0, 3.0]))
         >>> value
@@ -282,7 +283,7 @@ def plan(
         A function with the arguments of `fun`, any array of which may be a
         `jax.ShapeDtypeStruct`, that returns a `Plan`.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> x = jax.ShapeDtypeStruct((3,), jnp.float32)
         >>> p = jax_cce.plan(lambda x: jnp.sum(jnp.sin(x) * x), order="reverse")(x)

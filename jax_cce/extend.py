@@ -9,6 +9,9 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.definers import elementwise_rule, register_rule
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, Rule, along, local_term
 
+# `Primals` by its former name.
+Site = Primals
+
 __all__ = [
     "Affine",
     "Equation",
@@ -16,6 +19,7 @@ __all__ = [
     "LocalTerm",
     "Primals",
     "Rule",
+    "Site",
     "Term",
     "along",
     "elementwise_rule",

@@ -85,7 +85,7 @@ def hessian(
         search: as for `jacobian`, for the outer one.
         search_budget: as for `jacobian`, for the outer one.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> jax_cce.hessian(lambda x: x[0] ** 3 * x[1])(jnp.array([1.0, 2.0]))
         Array([[12.,  3.],

@@ -24,7 +24,7 @@ class JacobianOperator(lineax.AbstractLinearOperator):
     Attributes:
         jacobian: the Jacobian.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp, jax_cce, lineax
         >>> from jax_cce.lineax import JacobianOperator
         >>> x = jnp.array([1.0, 2.0])

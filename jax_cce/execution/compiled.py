@@ -30,7 +30,7 @@ def key_of(task: Task) -> Hashable:
 def cache_info() -> CacheInfo:
     """How often a call outside `jax.jit` found its compiled program, since the last clear.
 
-    Example:
+    Examples:
         >>> import jax_cce
         >>> jax_cce.cache_clear()
         >>> f = jax_cce.jacobian(lambda x: x * x)

@@ -106,13 +106,13 @@ def expand(program: Program) -> Program | None:
         An equivalent program with the same inputs, constants and outputs; None if no arithmetic
         was expanded, so that nothing would be gained.
 
-    Example:
+    Examples:
         >>> import jax.numpy as jnp
-        >>> from jax_cce import folding, tracing
+        >>> from jax_cce.program import flat, known_values
         >>> f = lambda a, x: [jnp.array([[a, 0.0], [0.0, 1.0]]) @ x]
-        >>> program, constants = tracing.trace(f, [1.0, jnp.ones(2)])
-        >>> known = folding.known_constants(program, constants, sparse=False)
-        >>> program = folding.fold(program, known, sparse=False)
+        >>> program, constants = flat.trace(f, [1.0, jnp.ones(2)])
+        >>> known = known_values.known_constants(program, constants, sparse=False)
+        >>> program = known_values.fold(program, known, sparse=False)
         >>> [e.name for e in expand(program).equations if e.name in ("dot_general", "mul", "add")]
         ['mul']
     """

@@ -2,7 +2,7 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 from jax_cce.orders import named
 from jax_cce.planning.searches import search_package
@@ -10,9 +10,11 @@ from jax_cce.program.calls import Contract
 from jax_cce.sparse import formats
 from jax_cce.sparse.formats import DENSE, Format
 
-__all__ = ["Method", "Options", "Order", "OrderRequest", "options_of", "order_request"]
+__all__ = ["Method", "Options", "Order", "OrderName", "OrderRequest", "options_of", "order_request"]
 
-Order = Literal["auto", "forward", "markowitz", "reverse"] | Sequence[int]
+OrderName = Literal["auto", "forward", "markowitz", "reverse"]
+Order = OrderName | Sequence[int]
+assert tuple(named.ORDERS) == get_args(OrderName)
 Method = Literal["elimination", "jacfwd", "jacrev"]
 
 

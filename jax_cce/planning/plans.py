@@ -24,8 +24,10 @@ class Plan:
     """How a Jacobian will be computed.
 
     A vertex is a variable of the traced program (calls inlined, dead code dropped) that lies
-    between a differentiated input and an output and is not itself a mere output; its number is
-    its place among all variables that the program's equations compute, from 0.
+    between a differentiated input and an output and is not itself a mere output. Its number is
+    its place among all variables that the program's equations compute, from 0. So the numbers
+    have gaps: integers, masks, values that depend on no differentiated input, and mere outputs
+    are counted, and are no vertices.
 
     Attributes:
         order: the vertices in the order of their elimination.

@@ -6,17 +6,23 @@ there, and a writer removes only what is worse than a result that is safely on t
 a file is trusted: what is damaged or foreign is reported once, ignored, and never fatal.
 """
 
-from jax_cce.registry.defaults import default, export, get, import_, list, prune, put, verify
+from jax_cce.registry.defaults import default, entries, export, get, import_, prune, put, verify
 from jax_cce.registry.layers import Registry
 from jax_cce.registry.reports import RegistryWarning
 from jax_cce.registry.stored_order import SCHEMA, StoredOrder
 
+# By their former names.
+Entry = StoredOrder
+list = entries
+
 __all__ = [
     "SCHEMA",
+    "Entry",
     "Registry",
     "RegistryWarning",
     "StoredOrder",
     "default",
+    "entries",
     "export",
     "get",
     "import_",

@@ -1,6 +1,5 @@
 """The registry of this process, as the environment describes it."""
 
-import builtins
 import importlib.resources
 import os
 import pathlib
@@ -14,10 +13,10 @@ from jax_cce.registry.stored_order import StoredOrder
 
 __all__ = [
     "default",
+    "entries",
     "export",
     "get",
     "import_",
-    "list",
     "prune",
     "put",
     "verify",
@@ -57,7 +56,7 @@ def _user_location() -> pathlib.Path:
     return platformdirs.user_cache_path("jax_cce") / "registry"
 
 
-def _split(variable: str) -> builtins.list[str]:
+def _split(variable: str) -> list[str]:
     # The separator may be the colon of a URL's "://".
     return [each for each in re.split(rf"{re.escape(os.pathsep)}(?!//)", variable) if each]
 
@@ -85,9 +84,9 @@ def put(entry: StoredOrder) -> StoredOrder:
     return default().put(entry)
 
 
-def list(*, key: str | None = None, cost: str | None = None) -> builtins.list[StoredOrder]:
-    """`Registry.list` of the default registry."""
-    return default().list(key=key, cost=cost)
+def entries(*, key: str | None = None, cost: str | None = None) -> list[StoredOrder]:
+    """`Registry.entries` of the default registry."""
+    return default().entries(key=key, cost=cost)
 
 
 def export(path: stores.Location, *, key: str | None = None, cost: str | None = None) -> int:
@@ -106,13 +105,13 @@ def prune(
     superseded: bool = True,
     damaged: bool = True,
     dry_run: bool = False,
-) -> builtins.list[str]:
+) -> list[str]:
     """`Registry.prune` of the default registry."""
     return default().prune(
         older_than_days=older_than_days, superseded=superseded, damaged=damaged, dry_run=dry_run
     )
 
 
-def verify() -> builtins.list[str]:
+def verify() -> list[str]:
     """`Registry.verify` of the default registry."""
     return default().verify()

@@ -58,7 +58,7 @@ def digest(
     Args:
         program: a traced program; its inputs are what is differentiated.
         num_values: how many of its outputs, from the first on, are differentiated.
-        known: what is known of its constants (see `folding.known_constants`).
+        known: what is known of its constants (see `known_values.known_constants`).
         sparse: whether structural zeros matter.
         holomorphic: whether complex coefficients stand for derivatives.
     """

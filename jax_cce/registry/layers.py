@@ -6,7 +6,6 @@ there, and a writer removes only what is worse than a result that is safely on t
 a file is trusted: what is damaged or foreign is reported once, ignored, and never fatal.
 """
 
-import builtins
 import contextlib
 import dataclasses
 import datetime
@@ -74,9 +73,10 @@ class Registry:
     Attributes:
         generation: rises with each `put`, `import_` and `prune`, so that look-ups can be cached.
 
-    Example:
+    Examples:
+        >>> from jax_cce.registry import Registry, StoredOrder
         >>> registry = Registry()
-        >>> _ = registry.put(Entry("0" * 64, "flops", (2, 0, 1), 34))
+        >>> _ = registry.put(StoredOrder("0" * 64, "flops", (2, 0, 1), 34))
         >>> registry.get("0" * 64, "flops").order
         (2, 0, 1)
     """
@@ -95,7 +95,7 @@ class Registry:
         self._layers += [("shared", stores.opened(each)) for each in shared]
         self._layers += [] if shipped is None else [("shipped", stores.opened(shipped))]
         self._lock = threading.Lock()
-        self._memory: dict[str, builtins.list[StoredOrder]] = {}
+        self._memory: dict[str, list[StoredOrder]] = {}
         self._answers: dict[tuple[object, ...], tuple[StoredOrder, str]] = {}
 
     def __repr__(self) -> str:
@@ -120,9 +120,9 @@ class Registry:
                 others by name.
             device: kind of the device; "runtime" must have been measured on the same.
             batch: batch size; of measured entries, that of the nearest size is taken, as a ratio.
-            vertices: the function's vertices, or by `Entry.entries` those of its graph with small
-                arrays whole and taken apart; an entry whose order is no permutation of them is
-                reported and ignored.
+            vertices: the function's vertices, or by `StoredOrder.entries` those of its graph with
+                small arrays whole and taken apart; an entry whose order is no permutation of them
+                is reported and ignored.
         """
         answer = self.found(key, cost, device=device, batch=batch, vertices=vertices)
         return answer and answer[0]
@@ -143,7 +143,7 @@ class Registry:
             generation = self.generation
         if answer and fits(answer[0], vertices):
             return answer
-        by_cost: dict[str, builtins.list[Located]] = {}
+        by_cost: dict[str, list[Located]] = {}
         for stored in self._stored(key, cost):
             if stored.entry.cost in MEASURED and stored.entry.device != device:
                 continue
@@ -218,16 +218,14 @@ class Registry:
         self._changed()
         return entry, is_better
 
-    def list(
-        self, *, key: str | None = None, cost: str | None = None
-    ) -> builtins.list[StoredOrder]:
+    def entries(self, *, key: str | None = None, cost: str | None = None) -> list[StoredOrder]:
         """The entries that look-ups find, one for each key, cost, device and batch.
 
         Args:
             key: only entries of this function.
             cost: only entries for this cost.
         """
-        groups: dict[tuple[object, ...], builtins.list[Located]] = {}
+        groups: dict[tuple[object, ...], list[Located]] = {}
         for stored in self._stored(key, cost):
             groups.setdefault(purpose_of(stored.entry), []).append(stored)
         chosen = (best_over_layers(best_of_layers(group, None)) for group in groups.values())
@@ -237,7 +235,7 @@ class Registry:
     def export(
         self, path: stores.Location, *, key: str | None = None, cost: str | None = None
     ) -> int:
-        """Writes the entries of `list` into one JSON file, for `import_`; returns their number.
+        """Writes the orders of `entries` into one JSON file, for `import_`; returns their number.
 
         Args:
             path: the file to write; an older one is replaced as a whole.
@@ -247,7 +245,7 @@ class Registry:
         Raises:
             OSError: where the file cannot be written.
         """
-        entries = [content_of(entry) for entry in self.list(key=key, cost=cost)]
+        entries = [content_of(entry) for entry in self.entries(key=key, cost=cost)]
         stores.write_whole(os.fspath(path), serialised({"schema": SCHEMA, "entries": entries}))
         return len(entries)
 
@@ -267,7 +265,7 @@ class Registry:
             content = parsed(pathlib.Path(path).read_bytes())
         except DamagedError as error:
             raise ValueError(f"{os.fspath(path)} is no export of a registry: {error}.") from error
-        if not isinstance(content, dict) or not isinstance(content.get("entries"), builtins.list):
+        if not isinstance(content, dict) or not isinstance(content.get("entries"), list):
             raise ValueError(
                 f"{os.fspath(path)} is no export of a registry: it must be a JSON object with a "
                 f'list "entries". Write one with `jax-cce registry export`.'
@@ -291,7 +289,7 @@ class Registry:
         superseded: bool = True,
         damaged: bool = True,
         dry_run: bool = False,
-    ) -> builtins.list[str]:
+    ) -> list[str]:
         """Removes files from the user's location, and temporary ones of killed writers.
 
         Files that cannot be read, that a newer version of jax_cce wrote, or whose name is not that
@@ -314,7 +312,7 @@ class Registry:
             warn_unreadable(self._user, error)
             return []
         names = set(stale)
-        groups: dict[tuple[object, ...], builtins.list[tuple[StoredOrder, str]]] = {}
+        groups: dict[tuple[object, ...], list[tuple[StoredOrder, str]]] = {}
         for name, entry in files:
             if isinstance(entry, StoredOrder):
                 age = _now().timestamp() - instant(entry.created)
@@ -341,7 +339,7 @@ class Registry:
             self._changed()
         return removed
 
-    def verify(self) -> builtins.list[str]:
+    def verify(self) -> list[str]:
         """Reads every file of every layer and returns the problems, one line each."""
         lines = []
         for _, store in self._layers:
@@ -397,10 +395,10 @@ class Registry:
 
     def _survey(
         self, store: stores.Store
-    ) -> tuple[builtins.list[str], builtins.list[tuple[str, StoredOrder | Exception]]]:
+    ) -> tuple[list[str], list[tuple[str, StoredOrder | Exception]]]:
         """Stale temporary files, and every other file with its entry or what is wrong with it."""
-        stale: builtins.list[str] = []
-        files: builtins.list[tuple[str, StoredOrder | Exception]] = []
+        stale: list[str] = []
+        files: list[tuple[str, StoredOrder | Exception]] = []
         names = [name for prefix in store.prefixes() for name in store.names(prefix)]
         for name in names:
             try:
@@ -419,11 +417,15 @@ class Registry:
         return stale, files
 
 
+# By its former name.
+Registry.list = Registry.entries  # type: ignore[attr-defined]
+
+
 def _readable(
     store: stores.Store, prefix: str, key: str | None, cost: str | None
-) -> builtins.list[tuple[str, StoredOrder]]:
+) -> list[tuple[str, StoredOrder]]:
     """The valid entries in a subdirectory; files that are none are reported and left out."""
-    entries: builtins.list[tuple[str, StoredOrder]] = []
+    entries: list[tuple[str, StoredOrder]] = []
     for _ in range(_MOST_LISTINGS):
         entries.clear()
         gone = False

@@ -1,6 +1,5 @@
 """Which of two stored orders is better, within a layer of the registry and between layers."""
 
-import builtins
 import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
@@ -85,7 +84,7 @@ def fits(entry: StoredOrder, vertices: Vertices | None) -> bool:
     return len(entry.order) == len(vertices) and set(entry.order) == set(vertices)
 
 
-def best_of_layers(candidates: Iterable[Located], batch: int | None) -> builtins.list[Located]:
+def best_of_layers(candidates: Iterable[Located], batch: int | None) -> list[Located]:
     """The best entry of each layer, in the order of the layers."""
 
     def rank(stored: Located) -> tuple[float | str, ...]:

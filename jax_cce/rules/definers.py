@@ -1,7 +1,7 @@
 """What a rule is, where rules are kept, and the definers that describe most primitives.
 
 A rule maps an `Equation` and the operands that are differentiated to a `LocalJacobian`: static
-terms now, and functions that compute their coefficients from a `Site` at run time.
+terms now, and functions that compute their coefficients from `Primals` at run time.
 """
 
 import functools
@@ -55,7 +55,7 @@ def register_rule(primitive: Any, rule: Rule) -> None:
     Raises:
         TypeError: if `primitive` is no JAX primitive or `rule` is not callable.
 
-    Example:
+    Examples:
         >>> import jax
         >>> from jax_cce import extend
         >>> twice_p = jax.extend.core.Primitive("twice")

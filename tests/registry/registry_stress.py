@@ -160,7 +160,7 @@ def _checked(store: pathlib.Path, logs: pathlib.Path, kills: int) -> Counts:
         reader.prune()
         assert [*store.glob("*/.tmp-*")] == temporaries
         after = registry.Registry(store)
-        entries = {entry.key: entry.value for entry in after.list()}
+        entries = {entry.key: entry.value for entry in after.entries()}
         assert all(entries[key] <= value for key, value in best.items())
         assert len([*store.glob("*/*.json")]) == len(entries)
     return Counts(verbs["put"], verbs["kept"], verbs["get"], kills, len(entries), len(temporaries))

@@ -84,7 +84,7 @@ def test_an_entry_comes_back_as_it_was_put(each):
         look_up = {"device": each.device, "batch": each.batch, "vertices": set(each.order)}
         assert Registry(root).found(each.key, each.cost, **look_up) == (each, "user")
         assert Registry(root).get(each.key, **look_up) == each
-        assert Registry(root).list() == [each]
+        assert Registry(root).entries() == [each]
         assert Registry(root).verify() == []
 
 
@@ -98,7 +98,7 @@ def test_what_is_exported_is_imported(entries):
             before.put(each)
         assert before.export(path) == len(entries)
         assert after.import_(path) == len(entries)
-        assert after.list() == before.list()
+        assert after.entries() == before.entries()
         assert after.import_(path) == 0
 
 
@@ -200,10 +200,10 @@ def test_two_writers_that_did_not_see_each_other(tmp_path):
     for value in (5, 3, 7):
         written(tmp_path, stored_order.content_of(entry(value)))
     assert Registry(tmp_path).get(_KEY, "flops").value == 3
-    assert Registry(tmp_path).list() == [entry(3)]
+    assert Registry(tmp_path).entries() == [entry(3)]
     assert len(Registry(tmp_path).prune(dry_run=True)) == 2
     assert len(Registry(tmp_path).prune()) == 2
-    assert Registry(tmp_path).list() == [entry(3)]
+    assert Registry(tmp_path).entries() == [entry(3)]
 
 
 def test_an_entry_with_other_vertices_is_no_rival(tmp_path):
@@ -241,8 +241,8 @@ def test_what_is_shared_is_kept_and_not_written(tmp_path):
     one = Registry(tmp_path / "user", [tmp_path / "shared"])
     assert one.put(entry(5)) == entry(3)
     assert one.put(entry(2)) == entry(2)
-    assert Registry(tmp_path / "shared").list() == [entry(3)]
-    assert one.list() == [entry(2)]
+    assert Registry(tmp_path / "shared").entries() == [entry(3)]
+    assert one.entries() == [entry(2)]
 
 
 def test_without_a_cost_the_most_telling_one_is_taken(tmp_path):
@@ -277,7 +277,7 @@ def test_measured_entries(tmp_path):
     assert [value(device=device) for device in ("A", "B", "C", None)] == [2, 4, None, None]
     # Between 1 and 64, the middle is 8.
     assert [value(device="A", batch=batch) for batch in (1, 7, 9, 64, 10**6)] == [2, 2, 3, 3, 3]
-    assert len(one.list()) == 3
+    assert len(one.entries()) == 3
     # An own measurement is not replaced by another's that is newer, or faster.
     Registry(tmp_path / "shared").put(measured(0, 9))
     both = Registry(tmp_path, [tmp_path / "shared"])
@@ -315,7 +315,7 @@ def test_memory_alone():
     one.put(entry(5))
     one.put(entry(3))
     assert one.found(_KEY) == (entry(3), "memory")
-    assert one.list() == [entry(3)]
+    assert one.entries() == [entry(3)]
     assert one.prune() == one.verify() == []
 
 
@@ -341,14 +341,14 @@ def url():
 def test_a_url_of_an_object_store(url):
     one = Registry(url)
     assert one.get(_KEY) is None
-    assert one.list() == one.verify() == []
+    assert one.entries() == one.verify() == []
     one.put(entry(5))
     one.put(entry(3))
     assert Registry(url).found(_KEY, "flops", vertices=range(3)) == (entry(3), "user")
     assert Registry(None, [url]).found(_KEY) == (entry(3), "shared")
-    assert Registry(url).list() == [entry(3)]
+    assert Registry(url).entries() == [entry(3)]
     assert Registry(url).prune(older_than_days=0) != []
-    assert Registry(url).list() == []
+    assert Registry(url).entries() == []
 
 
 def test_a_url_of_a_file_system(tmp_path):
@@ -356,7 +356,7 @@ def test_a_url_of_a_file_system(tmp_path):
     url = f"file://{tmp_path}/registry"
     Registry(url).put(entry(5))
     Registry(url).put(entry(3))
-    assert Registry(tmp_path / "registry").list() == Registry(url).list() == [entry(3)]
+    assert Registry(tmp_path / "registry").entries() == Registry(url).entries() == [entry(3)]
     assert [*tmp_path.glob("*/*/.tmp-*")] == []
     stale = tmp_path / "registry" / "ab" / ".tmp-1-a"
     stale.touch()
@@ -552,7 +552,7 @@ def test_a_write_that_fails(call, code, tmp_path, monkeypatch):
     assert stored == [entry(3), entry(2)]
     assert len(caught) == 1
     assert one.found(_KEY, "flops") == (entry(2), "memory")
-    assert one.list() == [entry(2)]
+    assert one.entries() == [entry(2)]
     assert [*tmp_path.rglob("*.*")] == [committed]
     assert Registry(tmp_path).get(_KEY) == entry(5)
     monkeypatch.undo()
@@ -646,7 +646,7 @@ def test_import_merges_and_leaves_out_what_is_damaged(tmp_path):
     with pytest.warns(RegistryWarning, match=r"entry [34] was left out") as caught:
         assert one.import_(path) == 2
     assert len(caught) == 2
-    assert [each.value for each in one.list()] == [5, 3, 5]
+    assert [each.value for each in one.entries()] == [5, 3, 5]
 
 
 @pytest.mark.parametrize("text", ["", "?", "[]", '{"entries": 1}'])
@@ -680,7 +680,7 @@ def test_prune_by_age(tmp_path):
         one.put(entry(cost=f"cost{days}", created=created))
     (removed,) = one.prune(older_than_days=5)
     assert "cost10" in removed
-    assert [each.cost for each in one.list()] == ["cost1"]
+    assert [each.cost for each in one.entries()] == ["cost1"]
 
 
 # The registry of the process.
@@ -694,7 +694,7 @@ def test_the_environment_describes_the_registry(tmp_path, monkeypatch):
     assert registry.default() is one
     registry.put(entry(5))
     assert registry.get(_KEY, "flops") == entry(5)
-    assert registry.list() == [entry(5)]
+    assert registry.entries() == [entry(5)]
     assert registry.export(tmp_path / "orders.json") == 1
     assert registry.import_(tmp_path / "orders.json") == 0
     assert registry.verify() == registry.prune() == []

@@ -90,7 +90,7 @@ def test_optimize_stores_what_explain_finds(run, store, module):
     assert (code, err) == (0, "")
     assert "multiplications, optimal" in out
     assert "stored in the registry (user)" in out
-    (entry,) = registry.list()
+    (entry,) = registry.entries()
     assert entry.key[:12] in out
     code, out, _ = run(
         "explain", f"{module}:branched", "--args", "f32[] f32[]", "--argnums", "0,1", "--json"
@@ -186,7 +186,7 @@ def test_the_registry_from_end_to_end(run, store, module, tmp_path):
     assert run("registry", "list") == (0, "The registry holds no orders.\n", "")
     for argnums in ("0,1", "0"):
         run("optimize", f"{module}:branched", *QUICK, "--argnums", argnums)
-    keys = [entry.key for entry in registry.list()]
+    keys = [entry.key for entry in registry.entries()]
     code, out, _ = run("registry", "list")
     header, *rows = out.splitlines()
     assert header.split() == [
@@ -256,7 +256,7 @@ def test_the_registry_from_end_to_end(run, store, module, tmp_path):
 
 def test_on_a_terminal_keys_stay_whole(run, store, module, monkeypatch):
     run("optimize", f"{module}:branched", *QUICK)
-    (entry,) = registry.list()
+    (entry,) = registry.entries()
     monkeypatch.setattr(sys.stdout, "isatty", lambda: True)
     monkeypatch.setenv("COLUMNS", "80")
     out = run("registry", "list")[1]

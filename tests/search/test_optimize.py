@@ -22,7 +22,7 @@ from cases.agreement import assert_agree
 from jax_cce import jax_internals, registry
 from jax_cce.orders import named
 from jax_cce.planning import choosing
-from jax_cce.planning.task import subject as subject_of
+from jax_cce.planning.task import task_of
 
 ARM = TASKS["RobotArm_6DOF"]
 ROOT = pathlib.Path(__file__).parents[2]
@@ -157,12 +157,12 @@ def test_jax_modes_run_where_they_are_stored(store):
 
     t = {"w": jnp.ones((2, 3)) * 0.3, "x": jnp.arange(3.0, dtype=jnp.float32), "b": 0.5}
     options = {"has_aux": True}
-    subject = subject_of(g, **options)(t, 2)
+    task = task_of(g, **options)(t, 2)
     order = jax_cce.plan(g, order="reverse", **options)(t, 2).order
     for method in ("jacfwd", "jacrev"):
         registry.put(
             registry.StoredOrder(
-                subject.key,
+                task.key,
                 "runtime",
                 order,
                 1e-3,
@@ -215,10 +215,10 @@ def test_measured_under_vmap(store):
 
 
 def test_the_entry_of_the_nearest_batch_size_is_used(store):
-    subject = subject_of(f, (0, 1))(*POINT)
+    task = task_of(f, (0, 1))(*POINT)
     forward = jax_cce.plan(f, (0, 1), order="forward")(*POINT).order
     entry = registry.StoredOrder(
-        subject.key, "runtime", forward, 1.0, device=jax_internals.device_kind(), batch=None
+        task.key, "runtime", forward, 1.0, device=jax_internals.device_kind(), batch=None
     )
     registry.put(entry)
     registry.put(dataclasses.replace(entry, order=forward[::-1], batch=1000))
@@ -382,7 +382,7 @@ def test_a_registry_that_cannot_be_written(monkeypatch, tmp_path):
 def test_searching_on_the_fly(store, name):
     options = {"search": name, "search_budget": 0.2}
     assert_right(**options)
-    entry = registry.get(subject_of(f, (0, 1))(*POINT).key)
+    entry = registry.get(task_of(f, (0, 1))(*POINT).key)
     assert (entry.cost, entry.strategy) == ("flops", name)
     assert jax_cce.plan(f, (0, 1))(*POINT).source == "user"
 

@@ -103,7 +103,7 @@ def arguments(text: str) -> list[Any]:
     Raises:
         ValueError: for anything else.
 
-    Example:
+    Examples:
         >>> arguments("f32[2,3] {'rate': 0.5, 'at': [1, i32[]]}")
         [ShapeDtypeStruct(shape=(2, 3), dtype=float32),
          {'rate': 0.5, 'at': [1, ShapeDtypeStruct(shape=(), dtype=int32)]}]

@@ -27,7 +27,7 @@ SHORT_KEY = 12
 
 def list_orders(options: argparse.Namespace) -> Answer:
     """`registry list`: one line for each stored order."""
-    entries = registry.list(cost=options.cost)
+    entries = registry.entries(cost=options.cost)
     header = ("key", "name", "cost", "value", "bound", "strategy", "device", "created")
     rows = [
         (
@@ -74,7 +74,7 @@ def _amount(entry: StoredOrder, amount: float) -> str:
 
 def show_orders(options: argparse.Namespace) -> Answer:
     """`registry show`: all that is stored for one function."""
-    entries = [entry for entry in registry.list() if entry.key.startswith(options.key.lower())]
+    entries = [entry for entry in registry.entries() if entry.key.startswith(options.key.lower())]
     keys = sorted({entry.key for entry in entries})
     if not keys:
         raise CommandError(

@@ -61,7 +61,7 @@ def explain(
         ValueError: where `jax_cce.plan` raises it.
         TypeError: where `jax_cce.plan` raises it.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> e = jax_cce.explain(lambda x, y: jnp.sin(x * y) * x, (0, 1), order="reverse")(1.0, 2.0)
         >>> e.structures
@@ -70,14 +70,14 @@ def explain(
         (4, 3, 3)
     """
     calls.check_callable(fun)
-    options = options_of(
-        argnums, has_aux, holomorphic, allow_int, order=order, format=format
-    )
+    options = options_of(argnums, has_aux, holomorphic, allow_int, order=order, format=format)
 
     def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
         task = traced_task(fun, options, args, kwargs)
         batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
-        return _explained(choosing.planned(task, options.request, batch), task.name, task.key, batch)
+        return _explained(
+            choosing.planned(task, options.request, batch), task.name, task.key, batch
+        )
 
     return calls.from_shapes(explained)
 

@@ -132,7 +132,7 @@ class Explanation:
             "order": list(plan.order),
             "source": self.source,
             "method": plan.method,
-            "entries": plan.entries,
+            "entries": plan.scalarised,
             "structures": dict(self.structures),
             "costs": {name: dict(costs) for name, costs in self.costs.items()},
             "bound": self.bound,
@@ -179,7 +179,7 @@ def _sections(e: Explanation) -> list[Section]:
 
 
 def _summary(e: Explanation) -> Section:
-    apart = ", small arrays taken apart" if e.plan.entries else ""
+    apart = ", small arrays taken apart" if e.plan.scalarised else ""
     structures = ", ".join(f"{many:,} {name}" for name, many in e.structures.items())
     return Section(
         f"Jacobian of {e.name}",

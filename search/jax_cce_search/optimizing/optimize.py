@@ -5,8 +5,8 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
 from jax_cce.graph.building import Graph
-from jax_cce.sparse.formats import FormatName
 from jax_cce.registry import Registry
+from jax_cce.sparse.formats import FormatName
 from jax_cce_search import strategies
 from jax_cce_search.game.problem import Measure, Problem
 from jax_cce_search.optimizing.jobs import run
@@ -67,7 +67,8 @@ def optimize(
             `JAX_CCE_POLICY` names the file of another policy than the one that comes with the
             package.
         budget: seconds to search; None for as long as it takes, where the strategy ends by itself.
-            For "runtime" half of it goes into the search and the other half bounds the timing.
+            For "runtime" half of it goes into the search and the other half bounds the timing. The
+            first search in a fresh installation takes some seconds more, in which it is compiled.
         evaluations: number of orders to look at, for the same result on every machine.
         seed: seeds the random numbers.
         batch_size: time under `jax.vmap` over so many points, for "runtime": the differentiated
@@ -88,7 +89,7 @@ def optimize(
         ValueError: for unknown names, a function defined in reverse order only, and budgets that
             are negative or without any end.
 
-    Example:
+    Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
         >>> f = lambda x, y: (jnp.sin(x * y) * x, jnp.exp(x * y) / y)
         >>> best = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)

@@ -6,8 +6,8 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jax_cce.algebra import costs
-from jax_cce.sparse.formats import FormatName
 from jax_cce.registry import Registry
+from jax_cce.sparse.formats import FormatName
 from jax_cce_search import strategies
 from jax_cce_search.game.problem import Measure
 from jax_cce_search.searching import Budget, Improvement
