@@ -57,7 +57,7 @@ def jacobian(
     *,
     format: Literal["bcoo"],
     **how: Unpack[How],
-) -> Callable[Concatenate[jax.Array, P], BCOO]: ...
+) -> Callable[Concatenate[jax.Array, P], "BCOO"]: ...
 @overload
 def jacobian(
     fun: OfArrays[P],
@@ -182,7 +182,7 @@ def value_and_jacobian(
     *,
     format: Literal["bcoo"],
     **how: Unpack[How],
-) -> Callable[Concatenate[jax.Array, P], tuple[jax.Array, BCOO]]: ...
+) -> Callable[Concatenate[jax.Array, P], tuple[jax.Array, "BCOO"]]: ...
 @overload
 def value_and_jacobian(
     fun: OfArrays[P],

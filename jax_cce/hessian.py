@@ -41,7 +41,7 @@ def hessian(
     *,
     format: Literal["bcoo"],
     **how: Unpack[How],
-) -> Callable[Concatenate[jax.Array, P], BCOO]: ...
+) -> Callable[Concatenate[jax.Array, P], "BCOO"]: ...
 @overload
 def hessian(
     fun: OfArrays[P],
