@@ -45,10 +45,20 @@ class Cache(Generic[Value]):
         self._hits = self._misses = 0
         _caches.add(self)
 
-    def get(self, key: Hashable, make: Callable[[], Value]) -> Value:
+    def get(
+        self,
+        key: Hashable,
+        make: Callable[[], Value],
+        keep: Callable[[Value], bool] = lambda _: True,
+    ) -> Value:
         """The value of a key, made at its first use.
 
         Two threads that ask at once may both make it; the later one is kept.
+
+        Args:
+            key: the key.
+            make: makes the value.
+            keep: whether a value may be kept.
         """
         key = _generation, key
         with self._lock:
@@ -57,6 +67,8 @@ class Cache(Generic[Value]):
                 self._values.move_to_end(key)
                 return self._values[key]
         value = make()
+        if not keep(value):
+            return value
         with self._lock:
             self._misses += 1
             self._values[key] = value

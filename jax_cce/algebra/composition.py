@@ -5,7 +5,6 @@ over their loops, which is solved by substitution. Values of lookups enter as sy
 here is decided before any array exists, and memoised.
 """
 
-import functools
 import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -13,6 +12,7 @@ from typing import Any, NamedTuple
 from jax_cce.algebra.solving import System
 from jax_cce.algebra.symbols import Digit, Guard, Read, Symbol
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable, along, renamed
+from jax_cce.caches import memoised
 
 __all__ = [
     "Product",
@@ -59,7 +59,7 @@ class Product(NamedTuple):
         )
 
 
-@functools.lru_cache(maxsize=1 << 16)
+@memoised(1 << 16)
 def compose(later: Term, earlier: Term, join: bool = False) -> Product | None:
     """The product of two terms, dw/dv times dv/du, as one term dw/du.
 

@@ -18,13 +18,13 @@ Source: the chain rule on face-free computational graphs (Griewank & Walther, "E
 Derivatives", 2nd ed., section 10.2), with the edge values generalised to structured blocks.
 """
 
-import functools
 import itertools
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
 from jax_cce.algebra.index_arrays import Table
+from jax_cce.caches import memoised
 
 __all__ = [
     "Affine",
@@ -195,7 +195,7 @@ def renamed(term: Term) -> tuple[Term, dict[int, int]]:
     )
 
 
-@functools.lru_cache(maxsize=4096)
+@memoised(4096)
 def identity(shape: tuple[int, ...]) -> Term | None:
     """The identity on an array of the given shape; None for size zero."""
     maps = tuple(map(along, range(len(shape))))
@@ -203,7 +203,7 @@ def identity(shape: tuple[int, ...]) -> Term | None:
     return result and result[0]
 
 
-@functools.lru_cache(maxsize=4096)
+@memoised(4096)
 def dense(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term | None:
     """The term that stores every entry, coefficient shape out_shape + in_shape less the ones."""
     sizes = (*out_shape, *in_shape)
@@ -286,7 +286,7 @@ def direction(term: Term) -> Hashable:
     return tuple(affine.strides for affine in maps) if not term.lookups else term
 
 
-@functools.lru_cache(maxsize=1 << 14)
+@memoised(1 << 14)
 def union(one: Term, other: Term) -> Union | None:
     """Two terms of the same direction as one, if together they fill a box of loops.
 

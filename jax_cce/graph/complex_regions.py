@@ -9,22 +9,11 @@ from jax import numpy as jnp
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
+from jax_cce.rules.book import record
 
 __all__ = [
     "fuse_complex_regions",
 ]
-
-# On complex values these are linear over the reals only, so no complex coefficient describes them.
-_NOT_HOLOMORPHIC = {"real", "imag", "conj", "abs", "complex", "sign", "custom_jvp_call"}
-_NOT_HOLOMORPHIC |= {
-    "custom_vjp_call",
-    "cholesky",
-    "qr",
-    "eigh",
-    "eig",
-    "svd",
-    "householder_product",
-}
 
 
 class _Region:
@@ -67,7 +56,7 @@ def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[i
         selected = [True] * len(selected)
     elif holomorphic:
         if not any(
-            chosen and not _NOT_HOLOMORPHIC.isdisjoint(tracing.primitive_names([equation]))
+            chosen and not _is_holomorphic(equation)
             for chosen, equation in zip(selected, program.equations, strict=True)
         ):
             return program
@@ -104,3 +93,8 @@ def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[i
         [*ahead, fused, *behind],
         program.outputs,
     )
+
+
+def _is_holomorphic(equation: Equation) -> bool:
+    """Whether a complex number describes the derivative of all that an equation contains."""
+    return all(record(each).holomorphic for each in tracing.primitives([equation]))

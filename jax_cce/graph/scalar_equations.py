@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
+from jax_cce.caches import memoised
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
@@ -166,7 +167,7 @@ def _key(atom: Any) -> Any:
     return (atom.aval.dtype.str, np.asarray(atom.val).item()) if is_literal(atom) else atom
 
 
-@functools.lru_cache(maxsize=1024)
+@memoised(1024)
 def literal_of(value: float, dtype: Any) -> Literal:
     """The literal of a scalar."""
     return Literal(dtype.type(value), jax.core.ShapedArray((), dtype))
@@ -182,7 +183,7 @@ def _value(equation: Equation, atoms: Sequence[Literal]) -> Literal | None:
     return literal_of(number.item(), number.dtype) if np.isfinite(number) else None
 
 
-@functools.lru_cache(maxsize=64)
+@memoised(64)
 def scalar_operation(name: str, dtype: Any) -> Equation:
     """A scalar equation of a primitive."""
     scalars = [jax.ShapeDtypeStruct((), dtype)] * (1 if name == "neg" else 2)

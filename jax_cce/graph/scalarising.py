@@ -18,8 +18,7 @@ JAX would multiply it by an infinity or NaN and get NaN.
 
 import dataclasses
 import functools
-import math
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
@@ -28,6 +27,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import index_arrays
 from jax_cce.algebra.terms import Affine, Term
+from jax_cce.caches import memoised
 from jax_cce.graph.scalar_equations import (
     SCALAR_DTYPES,
     ProgramBuilder,
@@ -37,6 +37,7 @@ from jax_cce.graph.scalar_equations import (
 )
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
+from jax_cce.rules.book import Entrywise, record_of
 from jax_cce.rules.derivatives import local_jacobian
 
 __all__ = [
@@ -49,47 +50,6 @@ MOST_ENTRIES = 16
 
 # The entries of an array are an object array of atoms: variable numbers and literals.
 _Entries = np.ndarray
-
-_UNARY = "abs acos acosh asin asinh atan atanh cbrt ceil convert_element_type copy copy_p cos cosh"
-_UNARY += " erf erf_inv erfc exp exp2 expm1 floor integer_pow log log1p log2 logistic neg"
-_UNARY += " reduce_precision round rsqrt sign sin sinh sqrt square stop_gradient tan tanh"
-_OTHERS = "add add_any atan2 clamp div max min mul pow rem select_n sub"
-_ELEMENTWISE = frozenset(f"{_UNARY} {_OTHERS}".split())
-
-
-def _broadcast_in_dim(x: _Entries, shape: Any, broadcast_dimensions: Any, **_: Any) -> _Entries:
-    spread = dict(zip(broadcast_dimensions, x.shape, strict=True))
-    return np.broadcast_to(x.reshape([spread.get(axis, 1) for axis in range(len(shape))]), shape)
-
-
-def _slice(x: _Entries, start_indices: Any, limit_indices: Any, strides: Any) -> _Entries:
-    return x[tuple(map(slice, start_indices, limit_indices, strides or (1,) * x.ndim))]
-
-
-# Layout primitives as NumPy has them, for object arrays.
-_LAYOUT: dict[str, Callable[..., Any]] = {
-    "broadcast_in_dim": _broadcast_in_dim,
-    "concatenate": lambda *xs, dimension: np.concatenate(xs, dimension),
-    "reshape": lambda x, new_sizes, **_: x.reshape(new_sizes),
-    "rev": lambda x, dimensions: np.flip(x, dimensions),
-    "slice": _slice,
-    "split": lambda x, sizes, axis: np.split(x, np.cumsum(sizes)[:-1], axis),
-    "squeeze": lambda x, dimensions: x.squeeze(dimensions),
-    "stack": lambda *xs, axis: np.stack(xs, axis),
-    "tile": lambda x, reps: np.tile(x, reps),
-    "transpose": lambda x, permutation: x.transpose(permutation),
-    "unstack": lambda x, axis: [part.squeeze(axis) for part in np.split(x, x.shape[axis], axis)],
-}
-
-_TAKING_PARTS = frozenset({"slice", "split", "unstack"})
-
-# Where indices are known, the local Jacobian of these consists of zeros and ones; the first select
-# entries, the second add some up.
-_SELECTING = frozenset({"dynamic_slice", "dynamic_update_slice", "gather", "pad", "scatter"})
-_SUMMING = frozenset({"reduce_sum", "scatter-add"})
-
-_ARITHMETIC = _ELEMENTWISE | _SUMMING | {"dot_general"}
-_SUPPORTED = _ARITHMETIC | _LAYOUT.keys() | _SELECTING
 
 
 def expand(program: Program) -> Program | None:
@@ -116,9 +76,7 @@ def expand(program: Program) -> Program | None:
         >>> [e.name for e in expand(program).equations if e.name in ("dot_general", "mul", "add")]
         ['mul']
     """
-    if not any(
-        e.name in _ARITHMETIC and _is_eligible(e) and _has_array(e) for e in program.equations
-    ):
+    if not any(_is_arithmetic(e) and _has_array(e) for e in program.equations):
         return None
     expansion = _Expansion(program)
     for equation in program.equations:
@@ -156,7 +114,9 @@ class _Expansion:
         if results is None or (
             # The array, too, costs nothing; it is dead code unless it is needed.
             results[0].ndim
-            and (equation.name in _LAYOUT or all(map(_is_constant, results)))
+            and (
+                record_of(equation).entrywise is Entrywise.LAYOUT or all(map(_is_constant, results))
+            )
             and all(map(self._is_at_hand, equation.inputs))
         ):
             self._keep(equation)
@@ -167,8 +127,10 @@ class _Expansion:
 
     def _results(self, equation: Equation) -> list[_Entries] | None:
         """The entries of the results; None where the equation stays as it is."""
-        name, avals = equation.name, equation.in_avals
-        elementwise, moves = name in _ELEMENTWISE, name in _LAYOUT or name in _SELECTING
+        record, avals = record_of(equation), equation.in_avals
+        way = record.entrywise
+        assert way is not None
+        elementwise, layout = way is Entrywise.ELEMENTWISE, way is Entrywise.LAYOUT
         scalar = elementwise and not equation.out_avals[0].shape
         wanted = [k for k, aval in enumerate(avals) if elementwise or aval.dtype in SCALAR_DTYPES]
         held = {k: entries for k in wanted if (entries := self._held(equation, k)) is not None}
@@ -176,27 +138,28 @@ class _Expansion:
         # but a scalar that pads an array becomes one.
         if not (
             scalar
-            or (name in _LAYOUT and len(held) == len(wanted))
-            or any((moves or e.ndim) and any(map(is_literal, e.flat)) for e in held.values())
+            or (layout and len(held) == len(wanted))
+            or any((way.moves or e.ndim) and any(map(is_literal, e.flat)) for e in held.values())
         ):
             return None
         for k in wanted:
             if k not in held:
                 held[k] = self._apart(equation, k)
         operands = [held.get(k) for k in range(len(avals))]
-        if name in _LAYOUT:
-            results = _LAYOUT[name](*operands, **equation.params)
+        if layout:
+            assert record.operation is not None
+            results = record.operation(*operands, **equation.params)
             return results if isinstance(results, list) else [results]
         atoms: list[Any] | None
         if elementwise:
             atoms = self._elementwise(equation, operands)
-        elif name == "dot_general":
+        elif way is Entrywise.CONTRACTS:
             atoms = self._products(equation, operands)
         else:
             atoms = self._sums(equation, operands)
         if atoms is None:
             return None
-        self.gained |= not (moves or scalar or all(map(_is_constant, held.values())))
+        self.gained |= not (way.moves or scalar or all(map(_is_constant, held.values())))
         return [_table(atoms, equation.out_avals[0].shape)]
 
     def _held(self, equation: Equation, position: int) -> _Entries | None:
@@ -231,7 +194,8 @@ class _Expansion:
             return atom
         if atom not in self._arrays:
             entries, equation = self._entries[atom], self._expanded[atom]
-            if entries.ndim and equation.name in _LAYOUT.keys() - _TAKING_PARTS:
+            record = record_of(equation)
+            if entries.ndim and record.entrywise is Entrywise.LAYOUT and not record.takes_parts:
                 self._keep(equation)  # so that what it rearranges is joined once
                 return self._arrays[atom]
             array, weak = entries.flat[0], self._program.avals[atom].weak_type
@@ -263,22 +227,16 @@ class _Expansion:
         return [self._new.scalar(scalar, atoms) for atoms in zip(*spread, strict=True)]
 
     def _products(self, equation: Equation, operands: Sequence[Any]) -> list[Any] | None:
-        """dot_general: sums of products."""
+        """Sums of products, of the pairs of entries that a contraction names."""
         dtype = equation.out_avals[0].dtype
         if any(aval.dtype != dtype for aval in equation.in_avals):
             return None
-        parts = []
-        for entries, *axes in zip(operands, *equation.params["dimension_numbers"], strict=True):
-            summed, batch = map(list, axes)
-            free = [axis for axis in range(entries.ndim) if axis not in summed + batch]
-            sizes = [math.prod(entries.shape[k] for k in group) for group in (batch, free, summed)]
-            parts.append(entries.transpose(batch + free + summed).reshape(sizes))
+        pairs = record_of(equation).operation
+        assert pairs is not None
         multiply = functools.partial(self._new.scalar, scalar_operation("mul", dtype))
         return [
-            self._new.sum(list(map(multiply, zip(x, y, strict=True))), dtype)
-            for xs, ys in zip(*parts, strict=True)
-            for x in xs
-            for y in ys
+            self._new.sum(list(map(multiply, of_entry)), dtype)
+            for of_entry in pairs(*operands, **equation.params)
         ]
 
     def _sums(self, equation: Equation, operands: Sequence[Any]) -> list[Any] | None:
@@ -314,10 +272,16 @@ class _Expansion:
 def _is_eligible(equation: Equation) -> bool:
     """Whether an equation's floating-point operands and results may be taken apart."""
     return (
-        equation.name in _SUPPORTED
+        record_of(equation).entrywise is not None
         and all(map(_is_small, equation.out_avals))
         and all(_is_small(a) or not jax_internals.is_differentiable(a) for a in equation.in_avals)
     )
+
+
+def _is_arithmetic(equation: Equation) -> bool:
+    """Whether an equation may be taken apart and computes more than it moves."""
+    way = record_of(equation).entrywise
+    return way is not None and not way.moves and _is_eligible(equation)
 
 
 def _has_array(equation: Equation) -> bool:
@@ -358,7 +322,7 @@ def _positions(term: Term, maps: Sequence[Affine], shape: Sequence[int]) -> list
     )
 
 
-@functools.lru_cache(maxsize=1024)
+@memoised(1024)
 def _slices(aval: Any) -> Program:
     """All entries of an array as scalars."""
 
@@ -370,7 +334,7 @@ def _slices(aval: Any) -> Program:
     return tracing.trace(slices, [jax_internals.abstract(aval)])[0]
 
 
-@functools.lru_cache(maxsize=1024)
+@memoised(1024)
 def _join(shape: tuple[int, ...], avals: tuple[Any, ...]) -> Program:
     """An array from its entries."""
 
@@ -380,7 +344,7 @@ def _join(shape: tuple[int, ...], avals: tuple[Any, ...]) -> Program:
     return tracing.trace(join, list(map(jax_internals.abstract, avals)))[0]
 
 
-@functools.lru_cache(maxsize=64)
+@memoised(64)
 def _conversion(aval: Any, weak_type: bool) -> Program:
     def convert(x: Any) -> list[Any]:
         return [jax_internals.convert(x, aval.dtype, weak_type)]

@@ -30,6 +30,7 @@ __all__ = [
     "inner_equations",
     "is_hoistable",
     "primitive_names",
+    "primitives",
     "trace",
 ]
 
@@ -133,23 +134,28 @@ def is_hoistable(literal: Any) -> bool:
     )
 
 
-def primitive_names(equations: Iterable[Equation]) -> set[str]:
-    """The names of all primitives in some equations, those inside control flow included."""
+def primitives(equations: Iterable[Equation]) -> set[Any]:
+    """All primitives in some equations, those inside control flow included."""
     equations = list(equations)
-    names = {equation.name for equation in equations}
+    seen = {equation.primitive for equation in equations}
     pending: list[Any] = [equation.params for equation in equations]
-    seen: set[int] = set()
+    bodies: set[int] = set()
     while pending:
         value = pending.pop()
         if type(value) is dict:
             pending.extend(value.values())
         elif type(value) in (tuple, list):
             pending.extend(value)
-        elif isinstance(value, JAXPRS) and id(value) not in seen:
-            seen.add(id(value))
-            names.update(eqn.primitive.name for eqn in value.eqns)
+        elif isinstance(value, JAXPRS) and id(value) not in bodies:
+            bodies.add(id(value))
+            seen.update(eqn.primitive for eqn in value.eqns)
             pending.extend(eqn.params for eqn in value.eqns)
-    return names
+    return seen
+
+
+def primitive_names(equations: Iterable[Equation]) -> set[str]:
+    """The names of all primitives in some equations, those inside control flow included."""
+    return {primitive.name for primitive in primitives(equations)}
 
 
 def inner_equations(equation: Equation) -> list[Equation]:

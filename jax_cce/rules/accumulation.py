@@ -17,7 +17,7 @@ from jax_cce.algebra.steps import needed, run
 from jax_cce.algebra.terms import Unrepresentable, transpose
 from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
-from jax_cce.rules.definers import rules_for
+from jax_cce.rules.book import rules_for
 from jax_cce.rules.local import LocalSites, LocalTerm, Primals
 
 __all__ = [

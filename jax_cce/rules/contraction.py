@@ -1,5 +1,6 @@
 """Products, selections and reductions whose coefficients are other operands or masks."""
 
+import math
 from typing import Any
 
 import numpy as np
@@ -7,7 +8,8 @@ from jax import lax
 
 from jax_cce.algebra.terms import Term
 from jax_cce.program.flat import Equation
-from jax_cce.rules.definers import define
+from jax_cce.rules.book import EACH, Entrywise, Linear
+from jax_cce.rules.definers import full
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
 
 __all__ = [
@@ -126,8 +128,44 @@ def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
     return LocalJacobian({(0, 0): block} if block else {})
 
 
-define("dot_general", dot_general)
-define("select_n", _select_n)
-define("clamp", _clamp)
-define("reduce_max", _reduce_choice)
-define("reduce_min", _reduce_choice)
+def _pairs(x: np.ndarray, y: np.ndarray, *, dimension_numbers: Any, **_: Any) -> list[Any]:
+    """For each entry of a dot_general the pairs of entries whose products it sums up."""
+    parts = []
+    for entries, *axes in zip((x, y), *dimension_numbers, strict=True):
+        summed, batch = map(list, axes)
+        free = [axis for axis in range(entries.ndim) if axis not in summed + batch]
+        sizes = [math.prod(entries.shape[k] for k in group) for group in (batch, free, summed)]
+        parts.append(entries.transpose(batch + free + summed).reshape(sizes))
+    return [
+        list(zip(row, column, strict=True))
+        for rows, columns in zip(*parts, strict=True)
+        for row in rows
+        for column in columns
+    ]
+
+
+def _dot_flops(equation: Equation) -> int:
+    ((contracted, _), _) = equation.params["dimension_numbers"]
+    size = math.prod(equation.out_avals[0].shape)
+    for axis in contracted:
+        size *= 2 * equation.in_avals[0].shape[axis]
+    return size
+
+
+full(
+    "dot_general",
+    dot_general,
+    linear=EACH,
+    entrywise=Entrywise.CONTRACTS,
+    operation=_pairs,
+    flops=_dot_flops,
+)
+full(
+    "select_n",
+    _select_n,
+    linear=Linear(tuple(range(1, 64))),
+    entrywise=Entrywise.ELEMENTWISE,
+)
+full("clamp", _clamp, entrywise=Entrywise.ELEMENTWISE)
+full("reduce_max", _reduce_choice)
+full("reduce_min", _reduce_choice)

@@ -20,7 +20,7 @@ from jax_cce.program import flat
 from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation, Row
 from jax_cce.rules.bodies import Body, inner_primals, row_of
-from jax_cce.rules.definers import define_sparse
+from jax_cce.rules.definers import sparse
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
 from jax_cce.rules.stencils import stencil
 
@@ -178,5 +178,5 @@ def _transposed(block: Sequence[Piece]) -> Block:
     return tuple(piece._replace(term=transpose(piece.term)[0]) for piece in block)
 
 
-define_sparse("cond", _cond, linear=True)
-define_sparse("scan", _scan, linear=True)
+sparse("cond", _cond, of_linear=True)
+sparse("scan", _scan, of_linear=True)

@@ -12,7 +12,7 @@ import numpy as np
 from jax_cce.algebra.solving import solve
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 from jax_cce.program.flat import Equation
-from jax_cce.rules.definers import define_sparse
+from jax_cce.rules.definers import sparse
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
 
 __all__ = [
@@ -149,5 +149,5 @@ def window_sum(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     return LocalJacobian({(0, 0): block} if block else {})
 
 
-define_sparse("conv_general_dilated", convolution)
-define_sparse("reduce_window_sum", window_sum)
+sparse("conv_general_dilated", convolution)
+sparse("reduce_window_sum", window_sum)

@@ -1,125 +1,66 @@
-"""What a rule is, where rules are kept, and the definers that describe most primitives.
+"""Definers: the vocabulary in which primitives are described.
 
-A rule maps an `Equation` and the operands that are differentiated to a `LocalJacobian`: static
-terms now, and functions that compute their coefficients from `Primals` at run time.
+Most primitives take one line: `elementwise` by partial derivatives, `layout` by the operation on
+entries, `linear` by the operands in which they are linear. Only the rest get a `full` rule. These
+describe primitives of JAX by name; `jax_cce.extend` offers the same for primitives of a user's own,
+with every rule checked.
 """
 
-import functools
 import inspect
 from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import jax
 import numpy as np
-from jax.extend import core as jex_core
-from jax.interpreters import ad
 
 from jax_cce.algebra.terms import Term
+from jax_cce.caches import memoised
 from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
+from jax_cce.rules.book import Entrywise, Linear, describe
 from jax_cce.rules.local import AT_ZERO, LocalJacobian, LocalTerm, Primals, Rule, along, local_term
 
 __all__ = [
-    "RULES",
-    "SPARSE_RULES",
-    "define",
-    "define_sparse",
-    "differentiable_primitives",
+    "ElementwiseRule",
+    "Terms",
     "elementwise",
     "elementwise_rule",
+    "full",
     "layout",
-    "register_rule",
-    "rules_for",
+    "linear",
+    "sparse",
+    "terms_rule",
 ]
 
-RULES: dict[Any, Rule] = {}
-
-# Tried first where the Jacobian is wanted without structural zeros.
-SPARSE_RULES: dict[Any, Rule] = {}
-
-# The same for equations of a linear program, which depend linearly on their active operands.
-LINEAR_RULES: dict[Any, Rule] = {}
+# The terms of an operand's block, with coefficient one; None for a zero block.
+Terms = Callable[[Equation, int], Sequence[Term] | Term | None]
 
 
-def register_rule(primitive: Any, rule: Rule) -> None:
-    """Registers the rule that gives a primitive's local Jacobian.
-
-    A primitive without a rule is linearised by JAX, so a rule is only needed where it is more
-    exact, cheaper, or faster to trace. A later registration replaces an earlier one.
-
-    Args:
-        primitive: a JAX primitive.
-        rule: called with the `Equation` and, for each operand, whether it is differentiated;
-            returns a `LocalJacobian`. It sees static facts only.
-
-    Raises:
-        TypeError: if `primitive` is no JAX primitive or `rule` is not callable.
-
-    Examples:
-        >>> import jax
-        >>> from jax_cce import extend
-        >>> twice_p = jax.extend.core.Primitive("twice")
-        >>> extend.register_rule(twice_p, extend.elementwise_rule(2.0))
-    """
-    if not isinstance(primitive, jex_core.Primitive):
-        raise TypeError(
-            f"register_rule requires a jax.extend.core.Primitive, but got {primitive!r}. "
-            "Pass the primitive object, such as jax.lax.sin_p, not its name."
-        )
-    if not callable(rule):
-        raise TypeError(f"register_rule requires a callable rule, but got {rule!r}.")
-    RULES[primitive] = rule
-
-
-@functools.cache
-def differentiable_primitives() -> dict[str, Any]:
-    """The primitives that this JAX version can differentiate, by name."""
-    return {primitive.name: primitive for primitive in ad.primitive_jvps}
-
-
-def rules_for(equation: Equation, *, sparse: bool, linear: bool = False) -> list[Rule]:
-    """The registered rules of an equation's primitive, the one to try first coming first.
-
-    Args:
-        equation: the equation.
-        sparse: whether structural zeros matter.
-        linear: whether it is linear in its active operands.
-    """
-    books = [*([LINEAR_RULES] if linear else []), SPARSE_RULES] if sparse else []
-    found = (book.get(equation.primitive) for book in (*books, RULES))
-    return [rule for rule in found if rule is not None]
-
-
-def define(name: str, rule: Rule) -> None:
-    """Registers a rule of the package itself, where this JAX version has the primitive."""
-    primitive = differentiable_primitives().get(name)
-    if primitive is not None:
-        register_rule(primitive, rule)
-
-
-class _Partial(NamedTuple):
+class Partial(NamedTuple):
     """A partial derivative given as a function whose parameters say what it reads."""
 
     function: Callable[..., Any]
     reads: tuple[str, ...]
 
-    def at(self, site: Primals) -> Any:
-        return self.function(*(_read(site, name) for name in self.reads))
+    def at(self, primals: Primals) -> Any:
+        """The value of the partial."""
+        return self.function(*(_read(primals, name) for name in self.reads))
 
 
 _OPERANDS = {"x": 0, "y": 1, "z": 2}
 
 
-def _read(site: Primals, name: str) -> Any:
+def _read(primals: Primals, name: str) -> Any:
     if name == "out":
-        return site.outs[0]
+        return primals.outs[0]
     if name == "params":
-        return site.equation.params
-    value = site.ins[_OPERANDS[name]]
+        return primals.equation.params
+    value = primals.ins[_OPERANDS[name]]
     return value if hasattr(value, "dtype") else jax.numpy.asarray(value)
 
 
-@functools.lru_cache(maxsize=4096)
+@memoised(4096)
 def _elementwise_term(
     out_shape: tuple[int, ...],
     in_shape: tuple[int, ...],
@@ -145,32 +86,41 @@ def _elementwise_term(
     return Term(out_shape, loops, inn, tuple(axes))
 
 
-def elementwise_rule(*partials: Any, fold: bool = False) -> Rule:
-    """The rule of an elementwise primitive, one partial derivative for each operand.
+@dataclass(frozen=True)
+class ElementwiseRule:
+    """The rule of an elementwise primitive.
 
-    Args:
-        *partials: a number; a function whose parameters are named after what it reads (x, y, z
-            for the operands, `out` for the result, `params`); or None for a zero derivative.
-        fold: whether a partial that reads one operand may be called with a Python number where
-            that operand is a literal, to become part of the static scale.
+    Attributes:
+        partials: for each operand its partial derivative: a number, a `Partial`, or None for zero.
+        fold: see `elementwise_rule`.
     """
-    described = [
-        _Partial(p, tuple(inspect.signature(p).parameters)) if callable(p) else p for p in partials
-    ]
 
-    def rule(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    partials: tuple[Any, ...]
+    fold: bool = False
+
+    @property
+    def linear(self) -> Linear | None:
+        """Linear in all operands together where all partials are numbers."""
+        if not all(isinstance(partial, int | float | complex) for partial in self.partials):
+            return None
+        return Linear(affine=len(self.partials) > 1)
+
+    def __call__(self, equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+        """The local Jacobian: a diagonal for each operand."""
+        if len(self.partials) != len(active):
+            raise ValueError(f"{len(self.partials)} partials for {len(active)} operands")
         (out,) = equation.out_avals
         edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
-        for operand, (partial, wanted) in enumerate(zip(described, active, strict=True)):
+        for operand, (partial, wanted) in enumerate(zip(self.partials, active, strict=True)):
             if not wanted or partial is None:
                 continue
             in_shape = equation.in_avals[operand].shape
             scale: complex = 1
             value: Callable[[Primals], Any] | None = None
             reads: tuple[tuple[int, ...], ...] | None = None
-            if not isinstance(partial, _Partial):
+            if not isinstance(partial, Partial):
                 scale = partial
-            elif fold and (number := _literal_operand(equation, partial)) is not None:
+            elif self.fold and (number := _literal_operand(equation, partial)) is not None:
                 scale = partial.function(number)
             else:
                 value = partial.at
@@ -185,10 +135,8 @@ def elementwise_rule(*partials: Any, fold: bool = False) -> Rule:
                 edges[operand, 0] = block
         return LocalJacobian(edges)
 
-    return rule
 
-
-def _literal_operand(equation: Equation, partial: _Partial) -> Any:
+def _literal_operand(equation: Equation, partial: Partial) -> Any:
     """The only operand that a partial reads, if it is a literal: a Python number."""
     if len(partial.reads) != 1:
         return None
@@ -196,41 +144,122 @@ def _literal_operand(equation: Equation, partial: _Partial) -> Any:
     return np.asarray(operand.val).item() if isinstance(operand, Literal) else None
 
 
-def define_sparse(name: str, rule: Rule, *, linear: bool = False) -> None:
-    """Registers a rule of the package itself for the sparse formats only.
+def elementwise_rule(*partials: Any, fold: bool = False) -> ElementwiseRule:
+    """The rule of an elementwise primitive, one partial derivative for each operand.
 
     Args:
-        name: the primitive's name.
-        rule: the rule.
-        linear: whether it serves equations of linear programs only.
+        *partials: a number; a function whose parameters are named after what it reads (x, y, z
+            for the operands, `out` for the result, `params`); or None for a zero derivative.
+        fold: whether a partial that reads one operand may be called with a Python number where
+            that operand is a literal, to become part of the static scale.
     """
-    primitive = differentiable_primitives().get(name)
-    if primitive is not None:
-        (LINEAR_RULES if linear else SPARSE_RULES)[primitive] = rule
+    described = (
+        Partial(p, tuple(inspect.signature(p).parameters)) if callable(p) else p for p in partials
+    )
+    return ElementwiseRule(tuple(described), fold)
 
 
-def elementwise(name: str, *partials: Any, fold: bool = False) -> None:
-    """Describes an elementwise primitive by its partial derivatives (see `elementwise_rule`)."""
-    define(name, elementwise_rule(*partials, fold=fold))
-
-
-def layout(name: str, term: Callable[[Equation, int], Sequence[Term] | Term | None]) -> None:
-    """Describes a primitive that only moves, repeats or sums entries.
-
-    Args:
-        name: the primitive's name.
-        term: gives the term, or terms, of an operand; None for a zero block.
-    """
+def terms_rule(terms: Terms) -> Rule:
+    """The rule of a primitive with one result, whose blocks are terms with coefficient one."""
 
     def rule(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         edges = {}
         for operand, wanted in enumerate(active):
-            terms = term(equation, operand) if wanted else None
-            if isinstance(terms, Term):
-                terms = [terms]
-            block = tuple(piece for t in terms or () for piece in local_term(t))
+            given = terms(equation, operand) if wanted else None
+            if isinstance(given, Term):
+                given = [given]
+            block = tuple(piece for term in given or () for piece in local_term(term))
             if block:
                 edges[operand, 0] = block
         return LocalJacobian(edges)
 
-    define(name, rule)
+    return rule
+
+
+def elementwise(
+    names: str, *partials: Any, fold: bool = False, linear: Linear | None = None
+) -> None:
+    """Describes elementwise primitives by their partial derivatives (see `elementwise_rule`).
+
+    Args:
+        names: the primitives, separated by spaces.
+        *partials: their partial derivatives; without any, JAX linearises them.
+        fold: see `elementwise_rule`.
+        linear: in which operands they are linear, where the partials do not show it.
+    """
+    rule = elementwise_rule(*partials, fold=fold) if partials else None
+    how = linear or (rule and rule.linear)
+    for name in names.split():
+        describe(name, rule=rule, linear=how, entrywise=Entrywise.ELEMENTWISE)
+
+
+def layout(
+    name: str,
+    operation: Callable[..., Any],
+    terms: Terms | None = None,
+    *,
+    rule: Rule | None = None,
+    affine: bool = False,
+    takes_parts: bool = False,
+) -> None:
+    """Describes a primitive that only moves or repeats entries.
+
+    Args:
+        name: the primitive's name.
+        operation: the operation on NumPy arrays of entries, called with the operands and the
+            equation's parameters; returns the result, or a list of results.
+        terms: the terms of an operand, where there is one result.
+        rule: the whole rule, where there are several.
+        affine: see `Linear`.
+        takes_parts: whether it leaves out entries.
+    """
+    describe(
+        name,
+        rule=rule if terms is None else terms_rule(terms),
+        linear=Linear(affine=affine),
+        entrywise=Entrywise.LAYOUT,
+        operation=operation,
+        takes_parts=takes_parts,
+    )
+
+
+def linear(
+    names: str, terms: Terms | None = None, *, how: Linear | None = None, **facts: Any
+) -> None:
+    """Describes linear primitives.
+
+    Args:
+        names: the primitives, separated by spaces.
+        terms: the terms of an operand; without any, the primitive is applied as an operator.
+        how: in which operands they are linear; in all together if that is not said.
+        **facts: other attributes of their `Record`.
+    """
+    if terms is not None:
+        facts["rule"] = terms_rule(terms)
+    for name in names.split():
+        describe(name, linear=how or Linear(), **facts)
+
+
+def full(name: str, rule: Rule, **facts: Any) -> None:
+    """Describes a primitive by a rule of its own.
+
+    Args:
+        name: the primitive's name.
+        rule: its local Jacobian.
+        **facts: other attributes of its `Record`.
+    """
+    describe(name, rule=rule, **facts)
+
+
+def sparse(name: str, rule: Rule, *, of_linear: bool = False) -> None:
+    """Adds a rule for the sparse formats, where structural zeros matter.
+
+    Args:
+        name: the primitive's name.
+        rule: the rule.
+        of_linear: whether it serves equations that are linear in their active operands only.
+    """
+    if of_linear:
+        describe(name, linear_rule=rule)
+    else:
+        describe(name, sparse_rule=rule)

@@ -8,6 +8,7 @@ from collections.abc import Hashable
 
 from jax_cce import jax_internals
 from jax_cce.algebra.terms import Unrepresentable
+from jax_cce.caches import Cache
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 from jax_cce.program.identity import ById, constant_key, jaxpr_key, program_key
@@ -18,9 +19,10 @@ from jax_cce.rules import (  # noqa: F401
     elementwise,
     indexing,
     layout,
+    operators,
     structural_zeros,
 )
-from jax_cce.rules.definers import rules_for
+from jax_cce.rules.book import rules_for
 from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.local import LocalJacobian
 
@@ -73,23 +75,25 @@ def _located(error: Exception, equation: Equation) -> Exception:
 
 # Linearising takes milliseconds, and programs repeat equations. JAX also hands out the same
 # function object again for a custom rule under jit, as in relu.
-_linearisations: dict[Hashable, Linearised] = {}
-_MOST_LINEARISATIONS = 1024
+_linearisations: Cache[Linearised] = Cache(1024)
 
 
 def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = False) -> Linearised:
-    key = _identity(equation), equation.in_avals, active, sparse
-    if key[0] is not None and key in _linearisations:
-        return _linearisations[key]
-    apply = functools.partial(jax_internals.bind, equation)
-    reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
-    avals = equation.in_avals, equation.out_avals
-    parts = Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
-    if key[0] is not None and not any(map(jax_internals.is_tracer, parts.constants)):
-        if len(_linearisations) >= _MOST_LINEARISATIONS:
-            _linearisations.clear()
-        _linearisations[key] = parts
-    return parts
+    def linearise() -> Linearised:
+        apply = functools.partial(jax_internals.bind, equation)
+        reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
+        avals = equation.in_avals, equation.out_avals
+        return Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
+
+    name = _identity(equation)
+    if name is None:
+        return linearise()
+    key = name, equation.in_avals, active, sparse
+    return _linearisations.get(key, linearise, keep=_has_no_tracers)
+
+
+def _has_no_tracers(linearised: Linearised) -> bool:
+    return not any(map(jax_internals.is_tracer, linearised.constants))
 
 
 def _has_collective(equation: Equation) -> bool:

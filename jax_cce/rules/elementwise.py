@@ -8,7 +8,8 @@ from typing import Any
 
 from jax import lax
 
-from jax_cce.rules.definers import elementwise
+from jax_cce.rules.book import EACH, Linear, describe
+from jax_cce.rules.definers import elementwise, elementwise_rule, full
 
 
 def _like(x: Any, value: float) -> Any:
@@ -87,11 +88,17 @@ def _one_plus_square(x: Any) -> Any:
 _TWO_OVER_ROOT_PI = 1.1283791670955126
 
 elementwise("add", 1, 1)
-elementwise("add_any", 1, 1)
+elementwise("add_any", 1, 1, linear=Linear())
 elementwise("sub", 1, -1)
 elementwise("neg", -1)
-elementwise("mul", lambda y: y, lambda x: x, fold=True)
-elementwise("div", _reciprocal, lambda y, out: lax.neg(lax.div(out, y)), fold=True)
+elementwise("mul", lambda y: y, lambda x: x, fold=True, linear=EACH)
+elementwise(
+    "div",
+    _reciprocal,
+    lambda y, out: lax.neg(lax.div(out, y)),
+    fold=True,
+    linear=Linear((0,)),
+)
 elementwise("integer_pow", _integer_power)
 elementwise("pow", _power_of_base, _power_of_exponent)
 elementwise("square", lambda x: lax.mul(_like(x, 2), x))
@@ -124,11 +131,13 @@ elementwise(
     "erf",
     lambda x: lax.mul(_like(x, _TWO_OVER_ROOT_PI), lax.exp(lax.neg(lax.mul(x, x)))),
 )
-elementwise("sign", None)
-elementwise("floor", None)
-elementwise("ceil", None)
-elementwise("round", None)
-elementwise("stop_gradient", None)
-elementwise("copy", 1)
-elementwise("copy_p", 1)
-elementwise("name", 1)
+elementwise("ceil floor round sign stop_gradient", None)
+elementwise("copy copy_p", 1)
+elementwise("acosh atanh cbrt erf_inv erfc exp2 log2 rem")
+
+# Arrays that carry a name stay whole.
+full("name", elementwise_rule(1), linear=Linear())
+
+# On complex values these are linear over the reals only.
+for name in ("abs", "sign"):
+    describe(name, holomorphic=False)

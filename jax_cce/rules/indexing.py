@@ -14,7 +14,8 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 from jax_cce.program.flat import Equation
-from jax_cce.rules.definers import define
+from jax_cce.rules.book import Entrywise, Linear
+from jax_cce.rules.definers import full
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
 from jax_cce.rules.positions import (
     Positions,
@@ -226,10 +227,15 @@ def _top_k(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     return LocalJacobian({(0, 0): block} if block else {})
 
 
-define("gather", _gather)
-define("scatter-add", _scatter_add)
-define("scatter", _scatter)
-define("dynamic_slice", _dynamic_slice)
-define("dynamic_update_slice", _dynamic_update_slice)
-define("sort", _sort)
-define("top_k", _top_k)
+full("gather", _gather, linear=Linear((0,)), entrywise=Entrywise.SELECTS)
+full("scatter-add", _scatter_add, linear=Linear((0, 2)), entrywise=Entrywise.SUMS)
+full("scatter", _scatter, entrywise=Entrywise.SELECTS)
+full("dynamic_slice", _dynamic_slice, linear=Linear((0,)), entrywise=Entrywise.SELECTS)
+full(
+    "dynamic_update_slice",
+    _dynamic_update_slice,
+    linear=Linear((0, 1), affine=True),
+    entrywise=Entrywise.SELECTS,
+)
+full("sort", _sort)
+full("top_k", _top_k)

@@ -1,12 +1,16 @@
 """Primitives that move, repeat, select or sum entries: static terms with coefficient one."""
 
 from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
 
 from jax_cce.algebra import terms
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 from jax_cce.jax_internals import is_differentiable
 from jax_cce.program.flat import Equation
-from jax_cce.rules.definers import define, layout
+from jax_cce.rules.book import Entrywise, Linear
+from jax_cce.rules.definers import full, layout, linear
 from jax_cce.rules.local import LocalJacobian, LocalTerm, along, local_term
 
 _AT_ZERO = Affine(0, ())
@@ -167,20 +171,44 @@ def _reshape(equation: Equation, operand: int) -> Term | None:
     return terms.reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
 
 
-layout("convert_element_type", _convert)
-layout("reduce_precision", _same)
-layout("broadcast_in_dim", _broadcast_in_dim)
-layout("transpose", _transpose)
-layout("squeeze", _squeeze)
-layout("fence", _same)
-layout("slice", _slice)
-layout("rev", _rev)
-layout("concatenate", _concatenate)
-layout("reduce_sum", _reduce_sum)
-layout("reshape", _reshape)
-layout("stack", _stack)
-layout("tile", _tile)
-define("unstack", _unstack)
-define("pad", _pad)
-define("split", _split)
-define("optimization_barrier", _barrier)
+def _spread(x: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:
+    """broadcast_in_dim, as NumPy has it."""
+    spread = dict(zip(broadcast_dimensions, x.shape, strict=True))
+    return np.broadcast_to(x.reshape([spread.get(axis, 1) for axis in range(len(shape))]), shape)
+
+
+def _cut_out(x: Any, start_indices: Any, limit_indices: Any, strides: Any) -> Any:
+    """slice, as NumPy has it."""
+    return x[tuple(map(slice, start_indices, limit_indices, strides or (1,) * x.ndim))]
+
+
+def _parts(x: Any, axis: int) -> list[Any]:
+    """unstack, as NumPy has it."""
+    return [part.squeeze(axis) for part in np.split(x, x.shape[axis], axis)]
+
+
+layout("broadcast_in_dim", _spread, _broadcast_in_dim)
+layout(
+    "concatenate", lambda *xs, dimension: np.concatenate(xs, dimension), _concatenate, affine=True
+)
+layout("reshape", lambda x, new_sizes, **_: x.reshape(new_sizes), _reshape)
+layout("rev", lambda x, dimensions: np.flip(x, dimensions), _rev)
+layout("slice", _cut_out, _slice, takes_parts=True)
+layout(
+    "split",
+    lambda x, sizes, axis: np.split(x, np.cumsum(sizes)[:-1], axis),
+    rule=_split,
+    takes_parts=True,
+)
+layout("squeeze", lambda x, dimensions: x.squeeze(dimensions), _squeeze)
+layout("stack", lambda *xs, axis: np.stack(xs, axis), _stack, affine=True)
+layout("tile", lambda x, reps: np.tile(x, reps), _tile)
+layout("transpose", lambda x, permutation: x.transpose(permutation), _transpose)
+layout("unstack", _parts, rule=_unstack, takes_parts=True)
+
+linear("convert_element_type", _convert, entrywise=Entrywise.ELEMENTWISE)
+linear("reduce_precision", _same, entrywise=Entrywise.ELEMENTWISE)
+linear("fence", _same)
+linear("reduce_sum", _reduce_sum, entrywise=Entrywise.SUMS)
+full("pad", _pad, linear=Linear((0, 1), affine=True), entrywise=Entrywise.SELECTS)
+full("optimization_barrier", _barrier, linear=Linear())

@@ -24,6 +24,7 @@ from jax_cce.jax_internals import Literal
 from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation
+from jax_cce.rules.book import record_of
 from jax_cce.rules.linearity import are_linear
 from jax_cce.rules.local import LocalJacobian, Primals
 
@@ -174,12 +175,11 @@ class Linearised:
 
 
 def _flops(equation: Equation) -> int:
-    size = sum(map(jax_internals.size, (*equation.in_avals, *equation.out_avals)))
-    if equation.name == "dot_general":
-        ((contracted, _), _) = equation.params["dimension_numbers"]
-        size = jax_internals.size(equation.out_avals[0])
-        for axis in contracted:
-            size *= 2 * equation.in_avals[0].shape[axis]
+    count = record_of(equation).flops
+    if count is not None:
+        size = count(equation)
+    else:
+        size = sum(map(jax_internals.size, (*equation.in_avals, *equation.out_avals)))
     body = sum(map(_flops, tracing.inner_equations(equation)))
     return size + body * equation.params.get("length", 1)
 

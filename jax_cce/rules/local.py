@@ -1,5 +1,6 @@
 """What a rule returns: the local Jacobian of one equation, in terms."""
 
+import math
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -112,6 +113,8 @@ def local_term(
         if array.ndim == 0:
             return array if not shape else lax.broadcast(array, shape)
         if array.shape != given:
+            if math.prod(array.shape) != math.prod(given):
+                raise ValueError(f"an array of shape {array.shape} where {given} is wanted")
             array = lax.reshape(array, given)
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 

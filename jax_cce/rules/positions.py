@@ -16,6 +16,7 @@ from jax_cce.rules.local import LocalTerm, Primals, along, local_term
 __all__ = [
     "Positions",
     "Window",
+    "as_affine",
     "boxes_outside",
     "clipped",
     "known",
@@ -95,7 +96,7 @@ class Positions:
             axes: the loop of each of its axes.
             size: exclusive bound of its values.
         """
-        if values is not None and (affine := _as_affine(values, axes)) is not None:
+        if values is not None and (affine := as_affine(values, axes)) is not None:
             return affine
         if values is not None:
             table: Any = Table(values)
@@ -106,7 +107,7 @@ class Positions:
         return Affine(0, ((-len(self.lookups), 1),))
 
 
-def _as_affine(values: np.ndarray, axes: Sequence[int]) -> Affine | None:
+def as_affine(values: np.ndarray, axes: Sequence[int]) -> Affine | None:
     """Static positions as an affine map, if they are one."""
     if not values.size:
         return Affine(0, ())

@@ -16,7 +16,7 @@ from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 from jax_cce.program.flat import Equation
 from jax_cce.rules.contraction import dot_general
-from jax_cce.rules.definers import define_sparse
+from jax_cce.rules.definers import sparse
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
 from jax_cce.rules.positions import known, restricted
 
@@ -193,8 +193,8 @@ def _cumsum(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     return LocalJacobian({(0, 0): local_term(term._replace(layout=True))})
 
 
-define_sparse("reshape", _reshape)
-define_sparse("select_n", _select_n)
-define_sparse("mul", _mul)
-define_sparse("dot_general", _dot_general)
-define_sparse("cumsum", _cumsum)
+sparse("reshape", _reshape)
+sparse("select_n", _select_n)
+sparse("mul", _mul)
+sparse("dot_general", _dot_general)
+sparse("cumsum", _cumsum)

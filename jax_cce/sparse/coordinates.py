@@ -23,6 +23,7 @@ from jax_cce.algebra import coefficients, index_arrays, placement
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.placement import Placed
 from jax_cce.algebra.terms import Term, linear
+from jax_cce.caches import memoised
 from jax_cce.sparse.cells import Cell, Irregular, cells_of, cut_rows, leaves, row_strides, width_of
 from jax_cce.sparse.interleaving import cell_index, cell_values, concatenated
 
@@ -227,7 +228,7 @@ class Assembly:
         return build(cells, 0)
 
 
-@functools.lru_cache(maxsize=1024)
+@memoised(1024)
 def assembly(
     terms: tuple[Term, ...], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
 ) -> Assembly:

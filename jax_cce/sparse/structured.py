@@ -28,6 +28,7 @@ from jax_cce.algebra.terms import (
     reshape,
     transpose,
 )
+from jax_cce.caches import memoised
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly
 
 __all__ = [
@@ -476,7 +477,7 @@ def _cast(array: Any, dtype: Any) -> Any:
     return lax.convert_element_type(array, dtype)
 
 
-@functools.lru_cache(maxsize=256)
+@memoised(256)
 def _diagonal_term(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term:
     """Picks the diagonal of the flattened block: (size,) <- out_shape + in_shape."""
     same = reshape(out_shape, in_shape)

@@ -1,0 +1,166 @@
+"""The rule book: what is known of each primitive, described once and asked by every pass.
+
+Scalarising asks how entries come from entries, linearisation in which operands a primitive is
+linear, complex regions whether a complex coefficient describes it, accumulation and graphs for its
+local Jacobian. Of a primitive that nobody has described the default record holds: JAX linearises
+it.
+"""
+
+import dataclasses
+import enum
+import functools
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+from jax.extend.core import Primitive, primitives
+from jax.interpreters import ad
+
+from jax_cce import caches
+from jax_cce.jax_internals import Literal
+from jax_cce.program.flat import Equation
+from jax_cce.rules.local import Rule
+
+__all__ = [
+    "EACH",
+    "Entrywise",
+    "Linear",
+    "Record",
+    "describe",
+    "record",
+    "record_of",
+    "rules_for",
+]
+
+
+class Entrywise(enum.Enum):
+    """How the entries of a result come from entries of the operands."""
+
+    ELEMENTWISE = "each is the primitive of the entries at its place"
+    LAYOUT = "each is an entry of an operand, as a NumPy operation tells"
+    SELECTS = "each is an entry of an operand, as the local Jacobian tells"
+    SUMS = "each is a sum of entries, as the local Jacobian tells"
+    CONTRACTS = "each is a sum of products, as a NumPy operation tells"
+
+    @property
+    def moves(self) -> bool:
+        """Whether entries are only moved around."""
+        return self in (Entrywise.LAYOUT, Entrywise.SELECTS)
+
+
+@dataclass(frozen=True)
+class Linear:
+    """In which operands a primitive is linear.
+
+    Attributes:
+        operands: their positions; None for all.
+        jointly: whether it is linear in all of these together; else in each while the others are
+            fixed.
+        affine: whether an operand of these that is fixed is added to the result, so that it has to
+            be zero.
+    """
+
+    operands: tuple[int, ...] | None = None
+    jointly: bool = True
+    affine: bool = False
+
+    def holds(self, equation: Equation, varied: Sequence[int]) -> bool:
+        """Whether an equation is known to be linear in the operands at some positions."""
+        places = range(len(equation.inputs)) if self.operands is None else self.operands
+        if not set(varied) <= set(places):
+            return False
+        if not self.jointly:
+            return len(varied) == 1
+        fixed = [equation.inputs[k] for k in places if k < len(equation.inputs) and k not in varied]
+        return not self.affine or all(map(_is_zero, fixed))
+
+
+def _is_zero(atom: Any) -> bool:
+    return isinstance(atom, Literal) and not np.any(atom.val)
+
+
+EACH = Linear(jointly=False)
+
+
+@dataclass(frozen=True)
+class Record:
+    """What is known of a primitive.
+
+    Attributes:
+        rule: its local Jacobian; None where JAX linearises it.
+        sparse_rule: the same without structural zeros, tried first where these matter.
+        linear_rule: the same for equations that are linear in their active operands.
+        linear: in which operands it is linear; None where that is not known.
+        entrywise: how entries of the results come from entries; None where arrays stay whole.
+        operation: for layouts and contractions the operation on NumPy arrays of entries, called
+            with the operands and the equation's parameters. A contraction returns the pairs of
+            entries to be multiplied, for each entry of the result.
+        takes_parts: whether a layout leaves out entries.
+        holomorphic: whether a complex number describes the derivative on complex values.
+        flops: estimates what the equation costs; None for one operation for each entry that is read
+            or written.
+    """
+
+    rule: Rule | None = None
+    sparse_rule: Rule | None = None
+    linear_rule: Rule | None = None
+    linear: Linear | None = None
+    entrywise: Entrywise | None = None
+    operation: Callable[..., Any] | None = None
+    takes_parts: bool = False
+    holomorphic: bool = True
+    flops: Callable[[Equation], int] | None = None
+
+
+_records: dict[Any, Record] = {}
+_UNKNOWN = Record()
+
+
+@functools.cache
+def _primitives() -> dict[str, Any]:
+    """The primitives of this JAX version and of this package, by name."""
+    public = [each for each in vars(primitives).values() if isinstance(each, Primitive)]
+    return {primitive.name: primitive for primitive in (*public, *ad.primitive_jvps)}
+
+
+def record(primitive: Any) -> Record:
+    """What is known of a primitive."""
+    return _records.get(primitive, _UNKNOWN)
+
+
+def record_of(equation: Equation) -> Record:
+    """What is known of an equation's primitive."""
+    return record(equation.primitive)
+
+
+def describe(primitive: Any, anew: bool = False, /, **facts: Any) -> None:
+    """Notes facts of a primitive.
+
+    Args:
+        primitive: a primitive, or the name of one of JAX's, which may be absent in its version.
+        anew: whether what was known before is forgotten.
+        **facts: attributes of its `Record`.
+    """
+    if isinstance(primitive, str):
+        primitive = _primitives().get(primitive)
+        if primitive is None:
+            return
+    known = _UNKNOWN if anew else _records.get(primitive, _UNKNOWN)
+    _records[primitive] = dataclasses.replace(known, **facts)
+    caches.next_generation()
+
+
+def rules_for(equation: Equation, *, sparse: bool, linear: bool = False) -> list[Rule]:
+    """The rules of an equation's primitive, the one to try first coming first.
+
+    Args:
+        equation: the equation.
+        sparse: whether structural zeros matter.
+        linear: whether it is linear in its active operands.
+    """
+    known = record_of(equation)
+    rules = [known.rule]
+    if sparse:
+        rules = [known.linear_rule if linear else None, known.sparse_rule, known.rule]
+    return [rule for rule in rules if rule is not None]
