@@ -12,7 +12,7 @@ Source: message passing after Gilmer et al., "Neural message passing for quantum
 import dataclasses
 from typing import NamedTuple
 
-import chex  # type: ignore[import-untyped]
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp

@@ -11,7 +11,7 @@ this game.
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import chex  # type: ignore[import-untyped]
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np

@@ -4,7 +4,7 @@ from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-import chex  # type: ignore[import-untyped]
+import chex
 import numpy as np
 
 __all__ = [

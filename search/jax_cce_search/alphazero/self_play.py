@@ -12,7 +12,7 @@ through self-play" (2018); Danihelka et al., "Policy improvement by planning wit
 from collections.abc import Mapping
 from typing import Any, NamedTuple
 
-import chex  # type: ignore[import-untyped]
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np

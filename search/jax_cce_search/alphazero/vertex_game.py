@@ -11,7 +11,7 @@ Source: Lohoff & Neftci, "Optimizing automatic differentiation with deep reinfor
 import dataclasses
 from typing import Any, NamedTuple
 
-import chex  # type: ignore[import-untyped]
+import chex
 import equinox as eqx
 import jax.numpy as jnp
 

@@ -56,8 +56,7 @@ class Request:
         size = self.batch_size
         if size is not None and not (isinstance(size, int) and size > 0):
             raise ValueError(f"batch_size must be a positive integer, but got {size!r}.")
-        # A budget checks itself.
-        _ = self.limits
+        Budget(self.budget, self.evaluations)  # checks itself
 
     @property
     def options(self) -> dict[str, Any]:
@@ -80,14 +79,11 @@ class Request:
         """The measures in which orders are searched."""
         return _RACE_MEASURES if self.cost == "runtime" else (self.cost,)
 
-    @property
-    def limits(self) -> Budget:
-        """The budget of one function."""
-        return Budget(self.budget, self.evaluations)
-
     def share(self, parts: int) -> Budget:
         """The budget of each of so many searches for one function."""
-        seconds, evaluations = self.limits.seconds, self.limits.evaluations
+        seconds, evaluations = self.budget, self.evaluations
         if seconds is not None:
             seconds *= (_SEARCH_SHARE if self.is_timed else 1) / parts
-        return Budget(seconds, None if evaluations is None else max(1, evaluations // parts))
+        if evaluations is not None:
+            evaluations = max(1, int(evaluations / parts))
+        return Budget(seconds, evaluations)
