@@ -58,6 +58,8 @@ def several(t: Any, s: Any) -> Any:
 TREE = ({"x": X, "y": np.float32([[1.0, 2.0]])}, np.float64(3.0))
 
 
+# What JAX does at these is compared in the test of the contract, for the dense format.
+@pytest.mark.one_version
 @pytest.mark.parametrize("format", SPARSE)
 @pytest.mark.parametrize(
     "case",
