@@ -23,7 +23,7 @@ demo: $(VENV)/.installed ## Counts, agreement and timings on the Roe flux and th
 	@$(BIN)/python -m benchmarks.demo $(ARGS)
 
 test: $(VENV)/.installed-test ## The test suite.
-	@$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 $(ARGS)
+	@$(BIN)/python -m pytest -q --numprocesses auto --maxprocesses 4 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.installed-dev ## Formatting and lint rules, as checked in CI.
 	@$(BIN)/ruff format --check --quiet . || { $(BIN)/ruff format --diff --quiet .; exit 1; }

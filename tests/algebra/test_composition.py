@@ -33,6 +33,8 @@ from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 
+pytestmark = pytest.mark.one_version
+
 # Each axis of the earlier variable has a loop of its own over all of it.
 _FULL = {
     "identity",
@@ -323,7 +325,6 @@ def _check_sum(one_kind: str, other_kind: str) -> None:
     check()
 
 
-@pytest.mark.one_version
 @pytest.mark.parametrize("later_kind", KINDS)
 def test_the_tape_composes_and_adds_every_pair_of_kinds(later_kind: str):
     for earlier_kind in KINDS:

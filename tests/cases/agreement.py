@@ -3,6 +3,7 @@
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 
@@ -27,8 +28,7 @@ def assert_agree(ours: Any, theirs: Any, *, tolerance: float | None = None) -> N
       tolerance: The allowed difference relative to the largest entry of an array; by default one
         that suits the array's dtype.
     """
-    found, expected = jax.tree.structure(ours), jax.tree.structure(theirs)
-    assert found == expected, f"{found} is not {expected}"
+    chex.assert_trees_all_equal_structs(ours, theirs)
     our_leaves, their_leaves = jax.tree.leaves(ours), jax.tree.leaves(theirs)
     for index, (our, their) in enumerate(zip(our_leaves, their_leaves, strict=True)):
         if not isinstance(their, jax.Array):
@@ -60,7 +60,12 @@ def assert_same_outcome(
     ours: Callable[..., Any], theirs: Callable[..., Any], *args: Any, **kwargs: Any
 ) -> None:
     """Asserts that two callables return results that agree, or raise the same exception type."""
-    found, expected = _outcome(ours, args, kwargs), _outcome(theirs, args, kwargs)
+    assert_outcome(ours, outcome(theirs, *args, **kwargs), *args, **kwargs)
+
+
+def assert_outcome(ours: Callable[..., Any], expected: Any, *args: Any, **kwargs: Any) -> None:
+    """The same with the other one's `outcome` at hand."""
+    found = outcome(ours, *args, **kwargs)
     if isinstance(expected, Exception):
         assert type(found) is type(expected), f"{found!r} is not like {expected!r}"
     elif isinstance(found, Exception):
@@ -69,7 +74,8 @@ def assert_same_outcome(
         assert_agree(found, expected)
 
 
-def _outcome(function: Callable[..., Any], args: Any, kwargs: Any) -> Any:
+def outcome(function: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+    """What a function returns, or the exception that it raises."""
     try:
         return function(*args, **kwargs)
     except Exception as error:

@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_cce
+from cases.references import once
 
 _RNG = np.random.default_rng(0)
 
@@ -106,6 +107,7 @@ def operands(jacobian: Any) -> dict[str, Any]:
     return {name: rng.normal(size=shape) for name, shape in shapes.items()}
 
 
+@once
 def jacobian_of(case: Case) -> tuple[Any, np.ndarray, np.ndarray]:
     x = np.random.default_rng(2).normal(size=case.shape)
     return jax_cce.jacobian(case.fun, format="structured")(x), dense_jacobian(case.fun, x), x

@@ -11,6 +11,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from cases.agreement import outcome
+from cases.references import once
+
 
 class Case(NamedTuple):
     """One call: ``jacobian(fun, **options)(*args, **kwargs)``."""
@@ -20,6 +23,12 @@ class Case(NamedTuple):
     args: tuple[Any, ...]
     options: Mapping[str, Any] = MappingProxyType({})
     kwargs: Mapping[str, Any] = MappingProxyType({})
+
+
+@once
+def outcome_of_jacrev(case: Case) -> Any:
+    """The result of `jax.jacrev` on a case, or the exception that it raises."""
+    return outcome(jax.jacrev(case.fun, **case.options), *case.args, **case.kwargs)
 
 
 class Point(NamedTuple):

@@ -21,6 +21,8 @@ from hypothesis import strategies as st
 from jax_cce import registry
 from jax_cce.registry import Registry, RegistryWarning, StoredOrder, defaults, stored_order, stores
 
+pytestmark = pytest.mark.one_version
+
 _KEY = "ab" + "0" * 62
 _OTHER = "ab" + "1" * 62
 _ENTRY = StoredOrder(_KEY, "flops", (2, 0, 1), 34.0, created="2026-01-01T00:00:00+00:00", name="f")

@@ -86,6 +86,7 @@ def test_shapes_are_enough_for_counts(store):
     assert "221 multiplications, optimal" in str(found)
 
 
+@pytest.mark.one_version
 def test_a_gap_that_is_left_is_reported(store):
     task = TASKS["RoeFlux_1d"]
     found = jax_cce.optimize(
@@ -132,6 +133,7 @@ print(all(jax.tree.leaves(same)), "jax_cce_search" in sys.modules)
 """
 
 
+@pytest.mark.one_version
 def test_a_second_process_finds_the_order_without_searching(store, tmp_path):
     jax_cce.optimize(ARM.fun, ARM.argnums, cost="multiplications", budget=10)(*ARM.args)
     program = textwrap.dedent(SECOND).format(root=str(ROOT))
@@ -271,6 +273,7 @@ def test_a_contender_that_cannot_run_is_left_out(store):
     assert_right(g, (jnp.ones(3),), 0)
 
 
+@pytest.mark.one_version
 def test_small_arrays_taken_apart_or_whole(store):
     def g(t):
         rotation = jnp.array([[jnp.cos(t), -jnp.sin(t)], [jnp.sin(t), jnp.cos(t)]])
@@ -407,6 +410,7 @@ def test_search_budgets():
             jax_cce.jacobian(f, **options)
 
 
+@pytest.mark.one_version
 def test_every_transformation_takes_the_search_options(store):
     def g(x):
         return jnp.sum(jnp.sin(x) * x[0])
@@ -474,6 +478,7 @@ def test_progress_is_shown_on_request_only(store, capsys):
     assert "jax_cce" in err
 
 
+@pytest.mark.one_version
 def test_many_functions(store):
     calls = [(f, POINT), (lambda x, y: (x / y, jnp.exp(x * y) * x), POINT)]
     found = jax_cce.optimize_many(calls, (0, 1), cost="multiplications", budget=2)

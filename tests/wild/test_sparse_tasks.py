@@ -11,6 +11,7 @@ from scipy import sparse
 
 import jax_cce
 from benchmarks.tasks.sparse import PROBLEMS, Problem
+from cases.references import jitted_jacrev
 from cases.sparsity import assert_bcoo, assert_structured, assert_values, nonzeros
 
 pytestmark = pytest.mark.one_version
@@ -35,7 +36,7 @@ def _arguments(problem: Problem, n: int) -> tuple[np.ndarray, ...]:
 @pytest.mark.parametrize("transform", [lambda f: f, jax.jit], ids=["call", "jit"])
 def test_jacobian_equals_jacrev(problem: Problem, format: str, transform: Any):
     args = _arguments(problem, problem.small)
-    expected = jax.jit(jax.jacrev(problem.fun))(*args)
+    expected = jitted_jacrev(problem.fun)(*args)
     found = transform(jax_cce.jacobian(problem.fun, format=format))(*args)
     CHECKS[format](found, expected)
 
@@ -43,7 +44,7 @@ def test_jacobian_equals_jacrev(problem: Problem, format: str, transform: Any):
 @problems
 def test_stored_entries_are_the_nonzeros(problem: Problem):
     x, *parameters = _arguments(problem, problem.small)
-    jacrev = jax.jit(jax.jacrev(problem.fun))
+    jacrev = jitted_jacrev(problem.fun)
     rng = np.random.default_rng(2)
     points = [x, *(rng.permutation(x) * scale for scale in (0.5, 0.9))]
     mask = np.any([nonzeros(jacrev(point, *parameters)) for point in points], axis=0)
@@ -85,7 +86,7 @@ def test_by_hand_equals_jacrev(problem: Problem):
     if sparse.issparse(found):
         assert found.nnz == problem.nonzeros(problem.small)
         found = found.toarray()
-    assert_values(found, jax.jacrev(problem.fun)(*args))
+    assert_values(found, jitted_jacrev(problem.fun)(*args))
 
 
 @problems

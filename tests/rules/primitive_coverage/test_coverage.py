@@ -12,6 +12,7 @@ import sys
 import types
 from typing import Any
 
+import chex
 import excluded
 import jax
 import jax.numpy as jnp
@@ -29,13 +30,13 @@ REFUSED = [row for row in ROWS if row.reference == "none"]
 
 def _assert_same(got: Any, reference: Any, row: Row, where: str) -> None:
     """Same pytree, shapes and dtypes; values within the row's tolerance."""
-    assert jax.tree.structure(got) == jax.tree.structure(reference), where
+    chex.assert_trees_all_equal_structs(got, reference, custom_message=where)
+    chex.assert_trees_all_equal_shapes_and_dtypes(got, reference, custom_message=where)
     leaves = jax.tree_util.tree_leaves_with_path(reference)
     scale = max((_largest(leaf) for _, leaf in leaves), default=0.0)
     for (path, expected), actual in zip(leaves, jax.tree.leaves(got), strict=True):
         at = f"{where}, leaf {jax.tree_util.keystr(path)}"
         expected, actual = np.asarray(expected), np.asarray(actual)
-        assert (actual.shape, actual.dtype) == (expected.shape, expected.dtype), at
         undefined = np.isnan(expected)
         assert row.nan or np.all(np.isfinite(expected)), f"{at}: the reference is not finite"
         np.testing.assert_array_equal(np.isnan(actual), undefined, err_msg=f"{at}: NaN")
