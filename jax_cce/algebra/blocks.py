@@ -9,7 +9,6 @@ A `recorder.Recorder` composes and adds blocks symbolically. It allocates slots 
 carrying them out on arrays happens later, in `steps.run`.
 """
 
-import math
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any, NamedTuple
@@ -78,8 +77,11 @@ Block = tuple[Piece | OperatorPiece, ...]
 
 def slots_of(piece: Piece) -> list[int]:
     """The slots that a piece reads: of its coefficient and of its index arrays."""
-    slots = [piece.slot, *(lookup.table for lookup in piece.term.lookups)]
-    return [slot for slot in slots if isinstance(slot, int)]
+    slots = [] if piece.slot is None else [piece.slot]
+    if piece.term.lookups:
+        tables = [lookup.table for lookup in piece.term.lookups]
+        slots += [table for table in tables if isinstance(table, int)]
+    return slots
 
 
 def renumbered(piece: Piece, number: Mapping[int, int]) -> Piece:
@@ -94,7 +96,7 @@ def renumbered(piece: Piece, number: Mapping[int, int]) -> Piece:
 
 def stored_numbers(piece: Piece) -> int:
     """How many numbers the coefficient is stored as."""
-    return 0 if piece.slot is None else math.prod(piece.term.coefficient_shape)
+    return 0 if piece.slot is None else piece.term.coefficient_size
 
 
 def is_unit(piece: Piece) -> bool:

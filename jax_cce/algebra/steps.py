@@ -164,7 +164,7 @@ class Local(Step):
     @property
     def moved(self) -> int:
         """One number for each entry."""
-        return math.prod(self.term.coefficient_shape)
+        return self.term.coefficient_size
 
     def described(self) -> str:
         """The two ends of the local Jacobian and the coefficient's shape."""
@@ -267,12 +267,13 @@ class Multiply(Step):
 
     @property
     def _factors(self) -> list[int]:
-        return [piece.slot for piece in (self.later, self.earlier) if piece.slot is not None]
+        slots = self.later.slot, self.earlier.slot
+        return [slot for slot in slots if slot is not None]
 
     @property
     def reads(self) -> tuple[int, ...]:
         """The factors, and run-time positions."""
-        return (*self._factors, *(table for table in self.symbols if isinstance(table, int)))
+        return (*self._factors, *[table for table in self.symbols if isinstance(table, int)])
 
     @property
     def flops(self) -> int:
@@ -282,7 +283,7 @@ class Multiply(Step):
     @property
     def moved(self) -> int:
         """Both factors and the result."""
-        result = math.prod(self.product.term.coefficient_shape)
+        result = self.product.term.coefficient_size
         return stored_numbers(self.later) + stored_numbers(self.earlier) + result
 
     def described(self) -> str:
@@ -321,7 +322,7 @@ class _Sum(Step):
     @property
     def reads(self) -> tuple[int, ...]:
         """The coefficients, and run-time index arrays of their terms."""
-        return tuple(slot for piece in self.pieces for slot in slots_of(piece))
+        return tuple([slot for piece in self.pieces for slot in slots_of(piece)])
 
     @property
     @abc.abstractmethod
@@ -615,16 +616,18 @@ class PullBack(Push):
         return self.operator.vjp(primals, self.position, vector)
 
 
-def needed(steps: Sequence[Step], wanted: Iterable[int]) -> list[Step]:
-    """The steps on which the wanted slots depend, in order."""
+def needed(steps: Sequence[Step], wanted: Iterable[int]) -> tuple[list[Step], list[Step]]:
+    """The steps on which the wanted slots depend, in order, and the others."""
     live = set(wanted)
-    kept = []
+    kept, others = [], []
     for step in reversed(steps):
-        if not live.isdisjoint(step.slots):
+        if live.isdisjoint(step.slots):
+            others.append(step)
+        else:
             kept.append(step)
             live.update(step.reads)
     kept.reverse()
-    return kept
+    return kept, others
 
 
 def run(

@@ -106,7 +106,16 @@ class Term(NamedTuple):
     @property
     def coefficient_shape(self) -> tuple[int, ...]:
         """The shape of the coefficient array, () for a static number."""
-        return tuple(self.sizes[axis] for axis in self.axes or ())
+        # Planning asks for it all the time, mostly of scalars.
+        if not self.axes:
+            return ()
+        sizes = self.sizes
+        return tuple([sizes[axis] for axis in self.axes])
+
+    @property
+    def coefficient_size(self) -> int:
+        """The number of entries of the coefficient array."""
+        return math.prod(self.coefficient_shape) if self.axes else 1
 
 
 def loops_of(maps: Sequence[Affine], lookups: Sequence[Any] = ()) -> list[int]:

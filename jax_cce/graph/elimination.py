@@ -1,23 +1,84 @@
-"""Vertex elimination on a graph of blocks.
+"""Vertex elimination: on any graph whose edges hold values of an algebra, and on blocks.
 
-Eliminating v composes every incoming block with every outgoing one and adds the product to the
-block between their ends; when only inputs and outputs are left, their blocks are the Jacobian.
-A vertex that is also an output keeps its incoming edges.
+Eliminating v composes every incoming edge with every outgoing one and adds the product to the
+edge between their ends; when only inputs and outputs are left, their edges are the Jacobian. A
+vertex that is also an output keeps its incoming edges.
 
 Source: Griewank & Reese, "On the calculation of Jacobian matrices by the Markowitz rule" (1991).
 """
+
+import abc
+from collections.abc import Collection, Mapping
+from typing import Generic, TypeVar
 
 from jax_cce.algebra.blocks import Block, Piece
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.graph.building import Graph
 
-__all__ = [
-    "Elimination",
-]
+__all__ = ["Elimination", "GraphState"]
+
+Edge = TypeVar("Edge")
 
 
-class Elimination:
-    """The state of a graph while its vertices are eliminated, and the recorder of how.
+class GraphState(abc.ABC, Generic[Edge]):
+    """A graph while its vertices are eliminated; what its edges hold is any algebra's business.
+
+    Attributes:
+        successors: for each node u what every edge u -> v holds.
+        predecessors: for each node v the nodes with an edge to it.
+        outputs: the nodes that are differentiated; one that is a vertex keeps its incoming edges.
+    """
+
+    def __init__(
+        self, successors: Mapping[int, Mapping[int, Edge]], outputs: Collection[int]
+    ) -> None:
+        self.outputs = frozenset(outputs)
+        self.successors = {node: dict(to) for node, to in successors.items()}
+        self.predecessors: dict[int, dict[int, None]] = {node: {} for node in successors}
+        for node, to in self.successors.items():
+            for target in to:
+                self.predecessors[target][node] = None
+
+    @abc.abstractmethod
+    def joined(
+        self, old: Edge | None, later: Edge, earlier: Edge, ends: tuple[int, int, int]
+    ) -> Edge:
+        """What an edge holds after an elimination: `old` plus the product of two edges.
+
+        Args:
+            old: what it held; None where there was no edge.
+            later: what the edge from the eliminated vertex holds.
+            earlier: what the edge to it holds.
+            ends: the target, the eliminated vertex and the source.
+
+        Returns:
+            What it holds now; false where that is a structural zero, and the edge goes.
+        """
+
+    def update(self, vertex: int) -> None:
+        """Eliminates a vertex."""
+        outgoing, self.successors[vertex] = self.successors[vertex], {}
+        for target in outgoing:
+            del self.predecessors[target][vertex]
+        incoming, keeps = self.predecessors[vertex], vertex in self.outputs
+        for source in incoming:
+            to = self.successors[source]
+            earlier = to[vertex]
+            for target, later in outgoing.items():
+                edge = self.joined(to.get(target), later, earlier, (target, vertex, source))
+                if edge:
+                    to[target] = edge
+                    self.predecessors[target][source] = None
+                elif target in to:
+                    del to[target], self.predecessors[target][source]
+            if not keeps:
+                del to[vertex]
+        if not keeps:
+            self.predecessors[vertex] = {}
+
+
+class Elimination(GraphState[Block]):
+    """The state of a graph of blocks, and the steps by which it came there.
 
     Attributes:
         graph: the graph as it was.
@@ -26,45 +87,30 @@ class Elimination:
     """
 
     def __init__(self, graph: Graph) -> None:
+        super().__init__(graph.successors, {k for k in graph.outputs if isinstance(k, int)})
         self.graph = graph
         self.recorder: Recorder = graph.recorder.fork()
         self.order: list[int] = []
         self._jacobian: dict[tuple[int, int], tuple[Piece, ...]] | None = None
-        self._outputs = {name for name in graph.outputs if isinstance(name, int)}
-        self._successors = {name: dict(to) for name, to in graph.successors.items()}
-        self._predecessors: dict[int, dict[int, None]] = {name: {} for name in graph.successors}
-        for name, to in graph.successors.items():
-            for target in to:
-                self._predecessors[target][name] = None
+
+    def joined(
+        self, old: Block | None, later: Block, earlier: Block, ends: tuple[int, int, int]
+    ) -> Block:
+        """Composes and adds blocks, recording how."""
+        target, middle, source = (self.graph.shapes[name] for name in ends)
+        product = self.recorder.compose(later, earlier, (target, middle, source))
+        return self.recorder.add(old or (), product, target, source)
 
     def eliminate(self, vertex: int) -> None:
         """Eliminates a vertex."""
-        shapes, middle = self.graph.shapes, self.graph.shapes[vertex]
         self.recorder.vertex = vertex - self.graph.program.first_computed
         self.order.append(vertex)
-        outgoing, self._successors[vertex] = self._successors[vertex], {}
-        for target in outgoing:
-            del self._predecessors[target][vertex]
-        for source in list(self._predecessors[vertex]):
-            to = self._successors[source]
-            for target, later in outgoing.items():
-                out_shape, in_shape = shapes[target], shapes[source]
-                product = self.recorder.compose(later, to[vertex], (out_shape, middle, in_shape))
-                total = self.recorder.add(to.get(target, ()), product, out_shape, in_shape)
-                if total:
-                    to[target] = total
-                    self._predecessors[target][source] = None
-                elif target in to:
-                    del to[target], self._predecessors[target][source]
-            if vertex not in self._outputs:
-                del to[vertex]
-        if vertex not in self._outputs:
-            self._predecessors[vertex] = {}
+        self.update(vertex)
 
     def jacobian(self) -> dict[tuple[int, int], tuple[Piece, ...]]:
         """The blocks (output position, input position) that are not zero, as terms.
 
-        On a recorder that is not sparse each is one dense piece.
+        Where the recorder is not sparse each is one dense piece.
         """
         if self._jacobian is not None:
             return self._jacobian
@@ -91,4 +137,4 @@ class Elimination:
     def _block(self, name: int, output: int) -> Block:
         if name == output:
             return self.recorder.one(self.graph.shapes[name])
-        return self._successors[name].get(output, ())
+        return self.successors[name].get(output, ())

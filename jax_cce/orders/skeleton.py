@@ -1,7 +1,7 @@
 """Graphs reduced to what decides the cost of an order: the kind of block on every edge.
 
 What an elimination costs depends on the static structure of the blocks that it composes and adds,
-and few different structures occur in one graph. `Structures` numbers them and tabulates their
+and few different structures occur in one graph. `BlockTable` numbers them and tabulates their
 products and sums, each carried out once by the recorder that will carry it out in earnest. On a
 `Skeleton`, a graph whose edges hold such numbers, an order is evaluated without touching a block.
 """
@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 
 from jax_cce.graph.building import Graph
+from jax_cce.graph.elimination import GraphState
 from jax_cce.orders.block_table import ABSENT, Algebra, BlockTable, PricedBlocks, UnitBlocks
 
 __all__ = [
@@ -19,7 +20,7 @@ __all__ = [
 ]
 
 
-class Skeleton:
+class Skeleton(GraphState[int]):
     """A graph of kinds, and the state of its elimination.
 
     Attributes:
@@ -41,16 +42,12 @@ class Skeleton:
         successors: Mapping[int, Mapping[int, int]],
         algebra: Algebra,
     ) -> None:
+        super().__init__(successors, frozenset(outputs))
         self.vertices = tuple(vertices)
         self.inputs = tuple(inputs)
-        self.outputs = frozenset(outputs)
         self.sizes = sizes
         self.algebra = algebra
-        self.successors = {node: dict(to) for node, to in successors.items()}
-        self.predecessors: dict[int, dict[int, None]] = {node: {} for node in successors}
-        for node, to in self.successors.items():
-            for target in to:
-                self.predecessors[target][node] = None
+        self._paid = 0
 
     @classmethod
     def from_edges(
@@ -113,46 +110,38 @@ class Skeleton:
             for source in self.predecessors[vertex]
         )
 
+    def joined(self, old: int | None, later: int, earlier: int, ends: tuple[int, int, int]) -> int:
+        """Looks products and sums up, and pays for them."""
+        kind, price = self.algebra.product(later, earlier)
+        self._paid += price
+        if not old or kind == ABSENT:
+            return old or kind
+        kind, price = self.algebra.total(old, kind)
+        self._paid += price
+        return kind
+
     def eliminate(self, vertex: int) -> int:
         """Eliminates a vertex, and returns what its products and sums cost."""
-        product, total = self.algebra.product, self.algebra.total
-        outgoing, self.successors[vertex] = self.successors[vertex], {}
-        for target in outgoing:
-            del self.predecessors[target][vertex]
         if isinstance(self.algebra, UnitBlocks):
-            return self._join(vertex, outgoing)
-        cost = 0
-        for source in self.predecessors[vertex]:
-            to = self.successors[source]
-            earlier = to[vertex]
-            for target, later in outgoing.items():
-                kind, paid = product(later, earlier)
-                cost += paid
-                if target in to:
-                    kind, paid = total(to[target], kind) if kind != ABSENT else (to[target], 0)
-                    cost += paid
-                    if kind == ABSENT:
-                        del to[target], self.predecessors[target][source]
-                        continue
-                if kind != ABSENT:
-                    to[target] = kind
-                    self.predecessors[target][source] = None
-            if vertex not in self.outputs:
-                del to[vertex]
-        if vertex not in self.outputs:
-            self.predecessors[vertex] = {}
-        return cost
+            return self._update_alike(vertex)
+        self._paid = 0
+        self.update(vertex)
+        return self._paid
 
-    def _join(self, vertex: int, outgoing: Mapping[int, int]) -> int:
-        """`eliminate` where all edges are alike: whole sets of them at a time."""
-        sources = self.predecessors[vertex]
+    def _update_alike(self, vertex: int) -> int:
+        """`update` where all edges are alike: whole sets of them at a time."""
+        outgoing, self.successors[vertex] = self.successors[vertex], {}
+        sources, keeps = self.predecessors[vertex], vertex in self.outputs
         for source in sources:
-            self.successors[source].update(outgoing)
-            if vertex not in self.outputs:
-                del self.successors[source][vertex]
+            to = self.successors[source]
+            to.update(outgoing)
+            if not keeps:
+                del to[vertex]
         for target in outgoing:
-            self.predecessors[target].update(sources)
-        if vertex not in self.outputs:
+            before = self.predecessors[target]
+            del before[vertex]
+            before.update(sources)
+        if not keeps:
             self.predecessors[vertex] = {}
         return len(sources) * len(outgoing)
 

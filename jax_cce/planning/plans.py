@@ -112,21 +112,22 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
     state = named.eliminate(graph, order, work)
     results = state.jacobian()
     wanted = [slot for block in results.values() for piece in block for slot in slots_of(piece)]
-    steps = tuple(needed(state.recorder.steps, wanted))
+    steps, unused = needed(state.recorder.steps, wanted)
+    cost = state.recorder.cost
     first = graph.program.first_computed
     return Plan(
         tuple(vertex - first for vertex in state.order),
         tuple(vertex - first for vertex in graph.vertices),
         graph.num_edges,
-        steps,
+        tuple(steps),
         _operators(graph),
         graph,
         results,
         Cost(
-            state.recorder.cost.multiplications,
-            state.recorder.cost.nonunit,
-            sum(step.flops for step in steps),
-            sum(step.moved for step in steps),
+            cost.multiplications,
+            cost.nonunit,
+            cost.flops - sum(step.flops for step in unused),
+            cost.moved - sum(step.moved for step in unused),
         ),
     )
 

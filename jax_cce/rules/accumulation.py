@@ -125,7 +125,7 @@ class Accumulation:
             transposed: whether the terms are those of the transposed blocks.
         """
         wanted = {slot for block in blocks.values() for p in block for slot in slots_of(p)}  # type: ignore[arg-type]
-        steps = needed(self.recorder.steps, wanted)
+        steps, _ = needed(self.recorder.steps, wanted)
         key = object()
 
         def slots(site: Primals) -> dict[int, Any]:

@@ -232,7 +232,7 @@ class _Recorder:
         if piece.slot is None:
             return np.full(shape, piece.scale)
         slots = steps.run(
-            steps.needed(self.recorder.steps, [piece.slot]),
+            steps.needed(self.recorder.steps, [piece.slot])[0],
             np.float64,
             sites=self,
         )
