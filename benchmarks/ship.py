@@ -13,6 +13,7 @@ import pathlib
 
 import jax
 import numpy as np
+from jax_cce_search.game.problem import Measure
 
 import jax_cce
 from benchmarks.tasks import TASKS
@@ -37,7 +38,9 @@ def main() -> None:
             [jax.ShapeDtypeStruct(np.shape(arg), dtype) for arg in task.args]
             for dtype in (np.float64, np.float32)
         )
-        for cost, entries in (("multiplications", False), ("flops", None)):
+        passes: tuple[tuple[Measure, bool | None], ...]
+        passes = ("multiplications", False), ("flops", None)
+        for cost, entries in passes:
             found = jax_cce.optimize(
                 task.fun,
                 task.argnums,

@@ -3,17 +3,15 @@
 `jacobian` takes the place of `jax.jacrev`, `hessian` that of `jax.hessian`, and
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
 computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
-`jax_cce.extend` registers rules for your own primitives.
+`jax_cce.extend` describes your own primitives.
 """
-
-from typing import Any
 
 from jax_cce import extend, registry
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
 from jax_cce.planning.plans import Plan
-from jax_cce.planning.searches import search_package
+from jax_cce.planning.searches import search_package as _search_package
 from jax_cce.sparse.structured import Bands, StructuredJacobian
 
 __all__ = [
@@ -35,16 +33,16 @@ __all__ = [
 ]
 
 # What the package of order searches adds; it imports this one, so it is loaded on first use.
-_SEARCH = ("explain", "optimize", "optimize_many")
+_SEARCHES = ("explain", "optimize", "optimize_many")
 
 __version__ = "0.1.0"
 
 
-def __getattr__(name: str) -> Any:
-    if name in _SEARCH:
-        return getattr(search_package(), name)
+def __getattr__(name: str) -> object:
+    if name in _SEARCHES:
+        return getattr(_search_package(), name)
     raise AttributeError(f"module 'jax_cce' has no attribute {name!r}")
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_SEARCH})
+    return [*__all__, "__version__"]

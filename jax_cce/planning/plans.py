@@ -11,6 +11,7 @@ from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
 from jax_cce.algebra.costs import Cost
 from jax_cce.algebra.steps import Step, needed
 from jax_cce.graph.building import Graph
+from jax_cce.jax_internals import source_line
 from jax_cce.orders import named
 
 __all__ = [
@@ -60,6 +61,11 @@ class Plan:
         return dataclasses.replace(self, **facts)
 
     @property
+    def entries(self) -> bool:
+        """`scalarised`, by its former name."""
+        return self.scalarised
+
+    @property
     def num_vertices(self) -> int:
         """The number of vertices."""
         return len(self.vertices)
@@ -95,7 +101,14 @@ class Plan:
             lines.append(f"  runs as jax.{self.method}, which was measured to be faster here")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
-        return "\n".join([*lines, *(f"  {step}" for step in self.steps)])
+        return "\n".join([*lines, *(f"  {step}{self._origin(step)}" for step in self.steps)])
+
+    def _origin(self, step: Step) -> str:
+        """The primitive and the user's line of the equation that a step belongs to."""
+        if not isinstance(step.site, int):
+            return ""
+        equation = self.graph.program.equations[step.site]
+        return f" ({', '.join(filter(None, (equation.name, source_line(equation))))})"
 
 
 def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_WORK) -> Plan:

@@ -10,13 +10,12 @@ import functools
 import math
 from collections.abc import Callable, Sequence
 from functools import partial
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental.sparse import BCOO
 
 from jax_cce import jax_internals
 from jax_cce.algebra import coefficients, index_arrays, placement
@@ -26,6 +25,9 @@ from jax_cce.algebra.terms import Term, linear
 from jax_cce.caches import memoised
 from jax_cce.sparse.cells import Cell, Irregular, cells_of, cut_rows, leaves, row_strides, width_of
 from jax_cce.sparse.interleaving import cell_index, cell_values, concatenated
+
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
 
 __all__ = [
     "Assembly",
@@ -306,11 +308,13 @@ class Coordinates:
         """The inverse of `tree_flatten`."""
         return cls(entries, *children)
 
-    def to_bcoo(self) -> BCOO:
+    def to_bcoo(self) -> "BCOO":
         """The matrix; its indices are NumPy, or computed in the program if they are large."""
         indices = self._indices
         if indices is None:
             indices = self._entries.indices(traced=jax_internals.is_tracer(self.data))
+        from jax.experimental.sparse import BCOO  # takes a while to import
+
         static = {"shape": self._entries.shape, "indices_sorted": True, "unique_indices": True}
         # The constructor would copy NumPy indices to the device at every call.
         return BCOO.tree_unflatten(static, (self.data, indices))

@@ -3,13 +3,12 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
-from jax.experimental.sparse import BCOO
 
 from jax_cce.algebra import placement
 from jax_cce.algebra.blocks import Piece, renumbered, slots_of
@@ -30,6 +29,9 @@ from jax_cce.algebra.terms import (
 )
 from jax_cce.caches import memoised
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly
+
+if TYPE_CHECKING:
+    from jax.experimental.sparse import BCOO
 
 __all__ = [
     "Bands",
@@ -153,7 +155,7 @@ class StructuredJacobian:
             return lax.full(self.shape, 0, self.dtype)
         return _cast(placement.dense_sum(self._placed(), self.shape), self.dtype)
 
-    def to_bcoo(self) -> BCOO:
+    def to_bcoo(self) -> "BCOO":
         """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
         return self.coordinates().to_bcoo()
 

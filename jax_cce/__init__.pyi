@@ -1,0 +1,21 @@
+# The types of the public names: those of the order searches, which are loaded on first use, too.
+
+from jax_cce_search import explain as explain
+from jax_cce_search import optimize as optimize
+from jax_cce_search import optimize_many as optimize_many
+
+from jax_cce import extend as extend
+from jax_cce import registry as registry
+from jax_cce.api import jacobian as jacobian
+from jax_cce.api import plan as plan
+from jax_cce.api import value_and_jacobian as value_and_jacobian
+from jax_cce.execution.compiled import CacheInfo as CacheInfo
+from jax_cce.execution.compiled import cache_clear as cache_clear
+from jax_cce.execution.compiled import cache_info as cache_info
+from jax_cce.hessian import hessian as hessian
+from jax_cce.planning.plans import Plan as Plan
+from jax_cce.sparse.structured import Bands as Bands
+from jax_cce.sparse.structured import StructuredJacobian as StructuredJacobian
+
+__all__: list[str]
+__version__: str
