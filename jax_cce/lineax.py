@@ -87,9 +87,9 @@ def _(operator: JacobianOperator) -> Any:
 def _(operator: JacobianOperator) -> tuple[Any, Any, Any]:
     bands = operator.jacobian.bands
     size = operator.in_size()
-    found = {} if bands is None else dict(zip(bands.offsets, bands.data, strict=True))
+    diagonals = {} if bands is None else dict(zip(bands.offsets, bands.data, strict=True))
     zero = jnp.zeros(size, operator.jacobian.dtype)
-    lower, diagonal, upper = (found.get(offset, zero) for offset in (-1, 0, 1))
+    lower, diagonal, upper = (diagonals.get(offset, zero) for offset in (-1, 0, 1))
     return diagonal, lower[:-1], upper[1:]
 
 

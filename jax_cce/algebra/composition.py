@@ -127,7 +127,7 @@ def compose(later: Term, earlier: Term, join: bool = False) -> Product | None:
     ends = rename(out), rename(inn)
     factors = [None if maps is None else rename(maps) for maps in (ahead, behind)]
     lookups = tuple(
-        Lookup(symbol.axes, symbol.size, -1 - index) for index, symbol in enumerate(symbols.found)
+        Lookup(symbol.axes, symbol.size, -1 - index) for index, symbol in enumerate(symbols.symbols)
     )
     term = Term(
         sizes[:own],
@@ -144,7 +144,7 @@ def compose(later: Term, earlier: Term, join: bool = False) -> Product | None:
         term,
         sizes,
         *factors,
-        tuple(symbols.found),
+        tuple(symbols.symbols),
         guards,
         math.prod(sizes[loop] for loop in range(own, len(sizes)) if loop not in carried),
         0 if later.layout or earlier.layout else math.prod(system.sizes[loop] for loop in meeting),

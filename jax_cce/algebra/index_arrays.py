@@ -64,8 +64,8 @@ def matching(
     split = len(one[0])
     left, right = code[:split], code[split:]
     order = np.argsort(right, kind="stable")
-    found = right[order]
-    first, last = np.searchsorted(found, left, "left"), np.searchsorted(found, left, "right")
+    ordered = right[order]
+    first, last = np.searchsorted(ordered, left, "left"), np.searchsorted(ordered, left, "right")
     counts = last - first
     i = np.repeat(np.arange(split), counts)
     within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)

@@ -156,7 +156,7 @@ class System:
                     offset = 0 if side else equation.offset
                     values = self._values(Affine(offset, tuple(part)), half)
                     keys[side].append(-values.reshape(-1) if side else values.reshape(-1))
-            found: tuple[Any, ...] = index_arrays.matching(*keys)
+            solutions: tuple[Any, ...] = index_arrays.matching(*keys)
         else:
             mask = np.ones([self.sizes[loop] for loop in loops], bool)
             for equation in equations:
@@ -166,14 +166,14 @@ class System:
                 mask &= (values >= guard.low) & (values <= guard.high)
             if mask.all():
                 return mask.size > 0
-            found = (np.flatnonzero(mask),)
-        count = len(found[0])
+            solutions = (np.flatnonzero(mask),)
+        count = len(solutions[0])
         if not count or count > _MOST_POINTS:
             if not count:
                 return False
             raise Unrepresentable("too many entries to enumerate")
         fresh = self._fresh(count)
-        for own, at in zip((later, earlier), found, strict=False):
+        for own, at in zip((later, earlier), solutions, strict=False):
             shape = tuple(self.sizes[loop] for loop in own)
             for loop, values in zip(list(own), np.unravel_index(at, shape), strict=True):
                 size = self.sizes[loop]
@@ -222,16 +222,16 @@ class System:
 
     def loops_of(self, maps: Sequence[Affine]) -> list[int]:
         """The free loops on which some maps depend, in order of appearance."""
-        found: list[int] = []
+        loops: list[int] = []
         for affine in maps:
             for variable, _ in affine.strides:
                 if variable >= 0:
-                    found.append(variable)
+                    loops.append(variable)
                 else:
                     source = self.source(variable)
                     read = source.maps
-                    found += self.loops_of(read)
-        return found
+                    loops += self.loops_of(read)
+        return loops
 
     def named_symbols(self, names: Mapping[int, int]) -> NamedSymbols:
         """The symbols in terms of renamed loops."""

@@ -66,7 +66,7 @@ class NamedSymbols:
     """The symbols that a product needs, renamed in an order in which each can be evaluated.
 
     Attributes:
-        found: the symbols so far; each reads only those before it.
+        symbols: the symbols so far; each reads only those before it.
     """
 
     def __init__(
@@ -82,7 +82,7 @@ class NamedSymbols:
             source: where the symbol of a (negative) variable comes from.
             loops: the new name of each free loop.
         """
-        self.found: list[Symbol] = []
+        self.symbols: list[Symbol] = []
         self._sizes, self._source, self._loops = sizes, source, loops
         self._names: dict[int, int] = {}
         self._known: dict[Symbol, int] = {}
@@ -102,11 +102,11 @@ class NamedSymbols:
                 source = source._replace(maps=tuple(map(self.rename, source.maps)))
             else:
                 source = source._replace(position=self.rename(source.position))
-            axes = tuple(sorted(set(loops_of(source.maps, self.found))))
+            axes = tuple(sorted(set(loops_of(source.maps, self.symbols))))
             symbol = Symbol(axes, size, source)
             if symbol not in self._known:
-                self._known[symbol] = -1 - len(self.found)
-                self.found.append(symbol)
+                self._known[symbol] = -1 - len(self.symbols)
+                self.symbols.append(symbol)
             self._names[variable] = self._known[symbol]
         return self._names[variable]
 

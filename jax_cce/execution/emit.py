@@ -86,10 +86,10 @@ def emit_by_mode(
 
     transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
     jacobian = transform(function, argnums=tuple(range(len(names))), has_aux=True)
-    found, outputs = jacobian(*(inputs[name] for name in names))
+    jacobians, outputs = jacobian(*(inputs[name] for name in names))
     blocks = {
         (at_output, at_input): StructuredJacobian.fromdense(array, jnp.shape(outputs[at_output]))
-        for at_output, row in enumerate(found)
+        for at_output, row in enumerate(jacobians)
         for at_input, array in enumerate(row)
     }
     return outputs, blocks

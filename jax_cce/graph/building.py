@@ -116,9 +116,9 @@ def build(
     pending = [name for name in outputs if not isinstance(name, Literal) and name in edges]
     reaches = set(pending)
     while pending:
-        found = [name for name in predecessors[pending.pop()] if name not in reaches]
-        reaches.update(found)
-        pending += found
+        sources = [name for name in predecessors[pending.pop()] if name not in reaches]
+        reaches.update(sources)
+        pending += sources
     successors = {
         name: {target: block for target, block in to.items() if target in reaches}
         for name, to in edges.items()

@@ -96,28 +96,28 @@ class BlockTable:
 
     def product(self, later: int, earlier: int) -> tuple[int, Cost]:
         """The kind of a product and what it costs."""
-        found = self._products.get((later, earlier))
-        if found is None:
+        priced = self._products.get((later, earlier))
+        if priced is None:
             one, out_shape, middle = self._blocks[later]
             other, _, in_shape = self._blocks[earlier]
             recorder = self._tape()
             shapes = out_shape, middle, in_shape
             block = recorder.compose(_named(one, _FIRST), _named(other, _SECOND), shapes)
-            found = self.intern(block, out_shape, in_shape), recorder.cost
-            self._products[later, earlier] = found
-        return found
+            priced = self.intern(block, out_shape, in_shape), recorder.cost
+            self._products[later, earlier] = priced
+        return priced
 
     def total(self, one: int, other: int) -> tuple[int, Cost]:
         """The kind of a sum and what it costs."""
-        found = self._totals.get((one, other))
-        if found is None:
+        priced = self._totals.get((one, other))
+        if priced is None:
             first, out_shape, in_shape = self._blocks[one]
             second = _named(self._blocks[other][0], _SECOND)
             recorder = self._tape()
             block = recorder.add(_named(first, _FIRST), second, out_shape, in_shape)
-            found = self.intern(block, out_shape, in_shape), recorder.cost
-            self._totals[one, other] = found
-        return found
+            priced = self.intern(block, out_shape, in_shape), recorder.cost
+            self._totals[one, other] = priced
+        return priced
 
     def final(self, kind: int) -> Cost:
         """What it costs to bring a block of the Jacobian into the form that is returned."""
@@ -178,19 +178,19 @@ class PricedBlocks:
 
     def product(self, later: int, earlier: int) -> tuple[int, int]:
         """The kind of a product, or `ABSENT` for a structural zero, and what it costs."""
-        found = self.products.get((later, earlier))
-        if found is None:
+        priced = self.products.get((later, earlier))
+        if priced is None:
             kind, cost = self.structures.product(later, earlier)
-            found = self.products[later, earlier] = kind, costs.measure(self.cost, cost)
-        return found
+            priced = self.products[later, earlier] = kind, costs.measure(self.cost, cost)
+        return priced
 
     def total(self, one: int, other: int) -> tuple[int, int]:
         """The kind of a sum, or `ABSENT` for a structural zero, and what it costs."""
-        found = self.totals.get((one, other))
-        if found is None:
+        priced = self.totals.get((one, other))
+        if priced is None:
             kind, cost = self.structures.total(one, other)
-            found = self.totals[one, other] = kind, costs.measure(self.cost, cost)
-        return found
+            priced = self.totals[one, other] = kind, costs.measure(self.cost, cost)
+        return priced
 
     def final(self, kind: int) -> int:
         """What it costs to bring a block of the Jacobian into the form that is returned."""

@@ -67,7 +67,7 @@ def auto(graph: Graph, work: int = DEFAULT_WORK) -> Elimination:
     if len(vertices) < 2:
         return forward(graph)
     counted = skeleton(graph, "flops")
-    found = {
+    priced = {
         order: counted.evaluate(order)
         for order in (
             vertices,
@@ -75,10 +75,10 @@ def auto(graph: Graph, work: int = DEFAULT_WORK) -> Elimination:
             greedy(counted.priced("multiplications"))[0],
         )
     }
-    classical = min(found, key=found.__getitem__)
+    classical = min(priced, key=priced.__getitem__)
     for order, cost in _searched(counted, work):
-        found.setdefault(order, cost)
-    best = min(found, key=found.__getitem__)
+        priced.setdefault(order, cost)
+    best = min(priced, key=priced.__getitem__)
     state = given(graph, best)
     if best != classical:
         # A recorder shares steps that the skeleton counts twice.

@@ -32,22 +32,22 @@ __all__ = [
 
 
 def from_shapes(
-    made_of: Callable[[tuple[Any, ...], dict[str, Any]], Any],
+    function: Callable[[tuple[Any, ...], dict[str, Any]], Any],
 ) -> Callable[..., Any]:
     """Lets any array among the arguments be a `jax.ShapeDtypeStruct`."""
 
     def from_shapes(*args: Any, **kwargs: Any) -> Any:
         leaves, tree = tree_flatten((args, kwargs))
         shapes = [k for k, leaf in enumerate(leaves) if isinstance(leaf, jax.ShapeDtypeStruct)]
-        made: list[Any] = []
+        results: list[Any] = []
 
         def abstractly(*tracers: Any) -> None:
             for k, tracer in zip(shapes, tracers, strict=True):
                 leaves[k] = tracer
-            made.append(made_of(*tree_unflatten(tree, leaves)))
+            results.append(function(*tree_unflatten(tree, leaves)))
 
         jax.eval_shape(abstractly, *(leaves[k] for k in shapes))
-        return made[0]
+        return results[0]
 
     return from_shapes
 

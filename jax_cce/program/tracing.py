@@ -160,9 +160,9 @@ def primitive_names(equations: Iterable[Equation]) -> set[str]:
 
 def inner_equations(equation: Equation) -> list[Equation]:
     """The equations of the jaxprs among an equation's parameters, such as a scan's body."""
-    found = []
+    equations = []
     for value in equation.params.values():
         for item in value if type(value) is tuple else (value,):
             if isinstance(item, JAXPRS):
-                found += flatten(*opened(item))[0].equations
-    return found
+                equations += flatten(*opened(item))[0].equations
+    return equations

@@ -128,12 +128,12 @@ class Accumulation:
         steps, _ = needed(self.recorder.steps, wanted)
         key = object()
 
-        def slots(site: Primals) -> dict[int, Any]:
-            if key not in site.memo:
-                inner = sites(site)
+        def slots(primals: Primals) -> dict[int, Any]:
+            if key not in primals.memo:
+                inner = sites(primals)
                 values = LocalSites(self._locals.__getitem__, inner)
-                site.memo[key] = run(steps, dtype, sites=values)
-            return site.memo[key]
+                primals.memo[key] = run(steps, dtype, sites=values)
+            return primals.memo[key]
 
         edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
         for (image, seed), block in blocks.items():
@@ -162,8 +162,8 @@ def _local(piece: Piece, slots: Callable[[Primals], dict[int, Any]], transposed:
 def _from_slot(
     slots: Callable[[Primals], dict[int, Any]], slot: Any, order: tuple[int, ...]
 ) -> Any:
-    def value(site: Primals) -> Any:
-        array = slots(site)[slot]
+    def value(primals: Primals) -> Any:
+        array = slots(primals)[slot]
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
     return value

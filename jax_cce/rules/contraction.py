@@ -54,7 +54,7 @@ def dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 
 
 def _operand(index: int) -> Any:
-    return lambda site: site.ins[index]
+    return lambda primals: primals.ins[index]
 
 
 def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
@@ -65,8 +65,8 @@ def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     axes = tuple(range(len(which.shape)))
 
     def mask(case: int) -> Any:
-        def value(site: Primals) -> Any:
-            selector = site.ins[0]
+        def value(primals: Primals) -> Any:
+            selector = primals.ins[0]
             if which.dtype == np.bool_:
                 return selector if case else lax.bitwise_not(selector)
             return lax.eq(selector, lax.full_like(selector, case))
@@ -86,16 +86,16 @@ def _clamp(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     loops = tuple(map(along, range(len(shape))))
     axes = tuple(range(len(shape)))
 
-    def lower(site: Primals) -> Any:
-        low, x, high = (_to_shape(operand, shape) for operand in site.ins)
+    def lower(primals: Primals) -> Any:
+        low, x, high = (_to_shape(operand, shape) for operand in primals.ins)
         return lax.bitwise_and(lax.gt(low, x), lax.lt(low, high))
 
-    def upper(site: Primals) -> Any:
-        _, x, high = (_to_shape(operand, shape) for operand in site.ins)
+    def upper(primals: Primals) -> Any:
+        _, x, high = (_to_shape(operand, shape) for operand in primals.ins)
         return lax.lt(high, x)
 
-    def inside(site: Primals) -> Any:
-        low, x, high = (_to_shape(operand, shape) for operand in site.ins)
+    def inside(primals: Primals) -> Any:
+        low, x, high = (_to_shape(operand, shape) for operand in primals.ins)
         return lax.bitwise_and(lax.gt(x, low), lax.lt(x, high))
 
     edges = {}
@@ -116,8 +116,8 @@ def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
     loops = tuple(map(along, range(len(shape))))
     kept = tuple(axis for axis in range(len(shape)) if axis not in reduced)
 
-    def value(site: Primals) -> Any:
-        x, out = site.ins[0], site.outs[0]
+    def value(primals: Primals) -> Any:
+        x, out = primals.ins[0], primals.outs[0]
         chosen = lax.eq(x, lax.broadcast_in_dim(out, shape, kept))
         chosen = lax.convert_element_type(chosen, x.dtype)
         count = lax.reduce_sum(chosen, tuple(reduced))

@@ -55,9 +55,9 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         dependent, _ = body.dependent(active[1:])
 
         def sites(
-            site: Primals, body: Body = body, dependent: list[bool] = dependent
+            primals: Primals, body: Body = body, dependent: list[bool] = dependent
         ) -> Callable[[int], Primals]:
-            values = body.known(site.ins[1:], dependent)
+            values = body.known(primals.ins[1:], dependent)
             equations = body.program.equations
             return functools.cache(lambda index: inner_primals(equations[index], values))
 
@@ -71,12 +71,12 @@ def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:
     """A branch's term, zero where the branch is not taken."""
     term, inner = local.term, local.value
 
-    def value(site: Primals) -> Any:
-        which = jnp.asarray(site.ins[0])
+    def value(primals: Primals) -> Any:
+        which = jnp.asarray(primals.ins[0])
         taken = lax.eq(lax.convert_element_type(which, np.int32), lax.full((), branch, np.int32))
         if inner is None:
             return taken
-        array = inner(site)
+        array = inner(primals)
         return lax.select(lax.broadcast(taken, array.shape), array, lax.full_like(array, 0))
 
     axes = () if term.axes is None else term.axes
@@ -141,15 +141,15 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         for k, atom in enumerate(body.program.outputs[:carry]):
             carried[k] = carried[k] or (not isinstance(atom, Literal) and atom in varied)
 
-    def sites(site: Primals) -> Callable[[Hashable], Primals]:
+    def sites(primals: Primals) -> Callable[[Hashable], Primals]:
         values: dict[int, list[Any]] = {}
-        now = list(site.ins[consts : consts + carry])
+        now = list(primals.ins[consts : consts + carry])
         for step in steps:
             parts = [
                 None if array is None else lax.index_in_dim(array, step, keepdims=False)
-                for array in site.ins[consts + carry :]
+                for array in primals.ins[consts + carry :]
             ]
-            values[step] = body.known([*site.ins[:consts], *now, *parts], dependent)
+            values[step] = body.known([*primals.ins[:consts], *now, *parts], dependent)
             now = [flat.read(values[step], atom) for atom in body.program.outputs[:carry]]
         equations = body.program.equations
 

@@ -32,7 +32,7 @@ def _taps(
     Returns:
         (tap, output position, input position, number of positions) of the taps that meet at all.
     """
-    found = []
+    joined = []
     for tap in range(window):
         # output * stride + tap * dilation - low = input * base
         if not out or not size:
@@ -41,8 +41,8 @@ def _taps(
         solution = solve(box, tap * dilation - low, {0: stride, 1: -base})
         if solution is not None:
             (output, source), count = solution
-            found.append((tap, output, source, count))
-    return found
+            joined.append((tap, output, source, count))
+    return joined
 
 
 def convolution(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
@@ -107,10 +107,14 @@ def _moved(affine: Affine, loop: int) -> Affine:
 
 
 def _at(
-    operand: int, maps: Sequence[Affine], sizes: Sequence[int], axes: Sequence[int], site: Primals
+    operand: int,
+    maps: Sequence[Affine],
+    sizes: Sequence[int],
+    axes: Sequence[int],
+    primals: Primals,
 ) -> Any:
     """An operand at affine positions, as an array over some loops."""
-    x = site.ins[operand]
+    x = primals.ins[operand]
     at = []
     for affine in maps:
         position: Any = np.full((1,) * len(axes), affine.offset)

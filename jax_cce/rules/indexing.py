@@ -151,8 +151,8 @@ def _starts(
         value = known(equation, first + axis)
         limit = size - extent
 
-        def start(site: Primals, operand: int = first + axis, limit: int = limit) -> Any:
-            return clipped(jnp.asarray(site.ins[operand]), limit)
+        def start(primals: Primals, operand: int = first + axis, limit: int = limit) -> Any:
+            return clipped(jnp.asarray(primals.ins[operand]), limit)
 
         static = None if value is None else np.clip(value, 0, limit)
         maps.append(sum_of(along(axis), positions.add(static, start, (), limit + 1)))
@@ -172,10 +172,10 @@ def _dynamic_update_slice(equation: Equation, active: tuple[bool, ...]) -> Local
         )
     elif active[0]:
 
-        def stays(site: Primals) -> Any:
+        def stays(primals: Primals) -> Any:
             inside: Any = True
             for axis, (size, extent) in enumerate(zip(shape, update, strict=True)):
-                start = clipped(jnp.asarray(site.ins[2 + axis]), size - extent)
+                start = clipped(jnp.asarray(primals.ins[2 + axis]), size - extent)
                 place = lax.broadcasted_iota(np.int32, shape, axis)
                 here = (place >= start) & (place < start + extent)
                 inside = here & inside
@@ -209,7 +209,7 @@ def _sort(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     edges = {}
     for operand, wanted in enumerate(active):
         if wanted and operand < count:
-            block = local_term(term, 1, None, (lambda site: site.residuals[0],))
+            block = local_term(term, 1, None, (lambda primals: primals.residuals[0],))
             if block:
                 edges[operand, operand] = block
     return LocalJacobian(edges, evaluate)
@@ -223,7 +223,7 @@ def _top_k(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     inn = tuple(Affine(0, ((-1, 1),)) if k == axis else loop for k, loop in enumerate(loops))
     lookups = (Lookup(tuple(range(len(result))), shape[axis], 0),)
     term = Term(result, loops, inn, None, layout=True, lookups=lookups)
-    block = local_term(term, 1, None, (lambda site: site.outs[1],)) if active[0] else ()
+    block = local_term(term, 1, None, (lambda primals: primals.outs[1],)) if active[0] else ()
     return LocalJacobian({(0, 0): block} if block else {})
 
 

@@ -219,11 +219,11 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
         if block
     }
 
-    def sites(site: Primals) -> Callable[[int], Primals]:
+    def sites(primals: Primals) -> Callable[[int], Primals]:
         @functools.cache
         def inner(index: int) -> Primals:
             equation = parts.linear[index]
-            return Primals(equation, [flat.read(site.residuals, k) for k in equation.inputs], ())
+            return Primals(equation, [flat.read(primals.residuals, k) for k in equation.inputs], ())
 
         return inner
 
@@ -236,7 +236,7 @@ def _operator(parts: Linearised) -> Operator:
     in_shapes = {k: tuple(parts.in_avals[k].shape) for k in parts.active}
     out_shapes = {k: tuple(parts.out_avals[k].shape) for k in parts.differentiable}
 
-    def direct(site: Primals, position: int, vector: Any) -> dict[int, Any]:
+    def direct(primals: Primals, position: int, vector: Any) -> dict[int, Any]:
         sources, avals = (
             (parts.differentiable, parts.out_avals)
             if parts.reverse
@@ -249,17 +249,17 @@ def _operator(parts: Linearised) -> Operator:
         )
         vector = _cast(vector, avals[position])
         seeds = [vector if k == position else None for k in sources]
-        images = parts.apply(site.residuals, seeds)
+        images = parts.apply(primals.residuals, seeds)
         return {
             k: jax_internals.zeros(target_avals[k]) if image is None else image
             for k, image in zip(targets, images, strict=True)
         }
 
-    def transposed(site: Primals, position: int, vector: Any) -> dict[int, Any]:
+    def transposed(primals: Primals, position: int, vector: Any) -> dict[int, Any]:
         at = parts.differentiable.index(position)
 
         def function(*tangents: Any) -> Any:
-            return parts.apply(site.residuals, tangents)[at]
+            return parts.apply(primals.residuals, tangents)[at]
 
         avals = [jax_internals.abstract(parts.in_avals[k]) for k in parts.active]
         aval = parts.out_avals[position]

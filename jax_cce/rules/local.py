@@ -108,8 +108,8 @@ def local_term(
     shape = result.coefficient_shape
     given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] > 1)
 
-    def coefficient(site: Primals) -> Any:
-        array = value(site)
+    def coefficient(primals: Primals) -> Any:
+        array = value(primals)
         if array.ndim == 0:
             return array if not shape else lax.broadcast(array, shape)
         if array.shape != given:

@@ -182,8 +182,8 @@ class Window:
             limit = limits[component]
             static = None if values is None else np.clip(values[..., component], 0, limit)
 
-            def start(site: Primals, component: int = component, limit: int = limit) -> Any:
-                array = lax.index_in_dim(site.ins[indices], component, axis=-1, keepdims=False)
+            def start(primals: Primals, component: int = component, limit: int = limit) -> Any:
+                array = lax.index_in_dim(primals.ins[indices], component, axis=-1, keepdims=False)
                 return clipped(array, limit)
 
             maps[axis] = sum_of(maps[axis], positions.add(static, start, batch, limit + 1))
@@ -192,8 +192,8 @@ class Window:
         self.mask: Callable[[Primals], Any] | None = None
         if drops and values is None and mapped:
 
-            def mask(site: Primals) -> Any:
-                array = site.ins[indices]
+            def mask(primals: Primals) -> Any:
+                array = primals.ins[indices]
                 bound = jnp.asarray(limits, array.dtype)
                 return jnp.all((array >= 0) & (array <= bound), axis=-1)
 

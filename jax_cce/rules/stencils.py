@@ -61,8 +61,8 @@ def stencil(equation: Equation, body: Body, carried: int, length: int) -> LocalJ
     if work <= _FEW_TERMS or seeds > _MOST_SEEDS:
         return None
 
-    def responses(site: Primals) -> Any:
-        if "responses" not in site.memo:
+    def responses(primals: Primals) -> Any:
+        if "responses" not in primals.memo:
             groups = lax.broadcasted_iota(np.int32, (*widths, *shape), 0) * 0 == 0
             for axis, width in enumerate(widths):
                 group = lax.broadcasted_iota(np.int32, groups.shape, axis)
@@ -72,11 +72,11 @@ def stencil(equation: Equation, body: Body, carried: int, length: int) -> LocalJ
             tangents = groups.astype(dtype).reshape((seeds, *shape))
 
             def push(tangent: Any) -> Any:
-                ins = [tangent if k == carried else x for k, x in enumerate(site.ins)]
+                ins = [tangent if k == carried else x for k, x in enumerate(primals.ins)]
                 return jax_internals.bind(equation, ins)[0]
 
-            site.memo["responses"] = jax.vmap(push)(tangents).reshape((*widths, *shape))
-        return site.memo["responses"]
+            primals.memo["responses"] = jax.vmap(push)(tangents).reshape((*widths, *shape))
+        return primals.memo["responses"]
 
     block: tuple[LocalTerm, ...] = ()
     for offset in sorted(reached):
@@ -89,7 +89,7 @@ def stencil(equation: Equation, body: Body, carried: int, length: int) -> LocalJ
         )
 
         def value(
-            site: Primals, offset: Any = offset, starts: Any = starts, sizes: Any = sizes
+            primals: Primals, offset: Any = offset, starts: Any = starts, sizes: Any = sizes
         ) -> Any:
             rank = len(sizes)
             at: list[Any] = []
@@ -100,7 +100,7 @@ def stencil(equation: Equation, body: Body, carried: int, length: int) -> LocalJ
             for axis in range(rank):
                 spread = [-1 if k == axis else 1 for k in range(rank)]
                 at.append((np.arange(sizes[axis]) + starts[axis]).reshape(spread))
-            return responses(site)[tuple(at)]
+            return responses(primals)[tuple(at)]
 
         term = Term(tuple(sizes), out, inn, tuple(range(len(sizes))))
         block += local_term(term, 1, value)

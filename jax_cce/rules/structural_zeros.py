@@ -85,8 +85,8 @@ def _read_at(term: Term, operand: int) -> tuple[LocalTerm, ...]:
     """A diagonal term whose coefficient is another operand, read at the term's positions."""
     axes = tuple(range(len(term.sizes)))
 
-    def value(site: Primals) -> Any:
-        x = jnp.asarray(site.ins[operand])
+    def value(primals: Primals) -> Any:
+        x = jnp.asarray(primals.ins[operand])
         at = []
         for affine in term.out_map:
             position: Any = affine.offset
@@ -110,14 +110,14 @@ def _dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """A product with a constant matrix that is mostly zero: one loop over its other entries."""
     plain = dot_general(equation, active)
     edges = dict(plain.edges)
-    found = False
+    has_zeros = False
     for side in (0, 1):
         constant = equation.known.get(1 - side)
         if (side, 0) not in edges or constant is None or 2 * (constant == 0).sum() < constant.size:
             continue
         edges[side, 0] = _where_nonzero(equation, side, constant)
-        found = True
-    if not found:
+        has_zeros = True
+    if not has_zeros:
         raise Unrepresentable("no structural zeros")
     return LocalJacobian({key: block for key, block in edges.items() if block})
 
@@ -154,8 +154,8 @@ def _where_nonzero(equation: Equation, side: int, constant: np.ndarray) -> tuple
     out = [*(entry[axis] for axis in batch[other]), *ends[0], *ends[1]]
     term = Term(tuple(sizes), tuple(out), tuple(inn), (0,), lookups=lookups)
 
-    def value(site: Primals) -> Any:
-        return jnp.asarray(site.ins[other])[at]
+    def value(primals: Primals) -> Any:
+        return jnp.asarray(primals.ins[other])[at]
 
     return local_term(term, 1, value)
 

@@ -334,16 +334,16 @@ class StructuredJacobian:
     def bands(self) -> Bands | None:
         """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
         columns = math.prod(self.in_shape)
-        found: dict[int, list[Placed]] = {}
+        diagonals: dict[int, list[Placed]] = {}
         for (term, _, _), item in zip(self._pieces, self._placed(), strict=True):
             row, rows = linear(term.out_map, self.out_shape)
             column, strides = linear(term.in_map, self.in_shape)
             if rows != strides or len(rows) < len(term.sizes) or term.lookups:
                 return None
             at = Affine(column, tuple(sorted(strides.items())))
-            found.setdefault(column - row, []).append(item._replace(maps=(at,)))
-        offsets = tuple(sorted(found))
-        rows_ = [placement.dense_sum(found[offset], (columns,)) for offset in offsets]
+            diagonals.setdefault(column - row, []).append(item._replace(maps=(at,)))
+        offsets = tuple(sorted(diagonals))
+        rows_ = [placement.dense_sum(diagonals[offset], (columns,)) for offset in offsets]
         data = jnp.stack(rows_) if rows_ else jnp.zeros((0, columns), self.dtype)
         return Bands(offsets, data)
 
