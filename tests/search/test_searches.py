@@ -1,12 +1,9 @@
 """Order searches: exact against brute force, honest about what they find and prove."""
 
-import functools
 import itertools
 import pickle
-import random
 import time
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
@@ -20,88 +17,12 @@ from jax_cce_search.searching import Budget, Search
 import jax_cce
 from benchmarks.tasks import TASKS
 from cases.programs import programs
-from jax_cce.orders.greedy import SCORES, TIES, greedy
+from cases.scalar_graphs import Scalars, both, graph_of, scalars, task_graph
 from jax_cce.orders.skeleton import Skeleton, skeleton
 
 # "alphazero" has tests of its own, which play less.
 NAMES = tuple(name for name in strategies.STRATEGIES if name != "alphazero")
 LOCAL = ("annealing", "windows", "beam", "branch_and_bound", "portfolio")
-
-
-class Scalars:
-    """A graph of scalars as sets, to check by: elimination as the literature defines it."""
-
-    def __init__(self, edges, vertices, outputs):
-        self.edges, self.vertices, self.outputs = frozenset(edges), tuple(vertices), outputs
-
-    def after(self, eliminated):
-        """The edges that are left, and what each vertex would cost, after a set of vertices."""
-        edges = set(self.edges)
-        for vertex in sorted(eliminated):
-            edges = self._without(edges, vertex)[0]
-        return edges
-
-    def _without(self, edges, vertex):
-        before = [s for s, t in edges if t == vertex]
-        after = [t for s, t in edges if s == vertex]
-        left = {(s, t) for s, t in edges if s != vertex and (t != vertex or vertex in self.outputs)}
-        return left | set(itertools.product(before, after)), len(before) * len(after)
-
-    def cost(self, order):
-        edges, total = set(self.edges), 0
-        for vertex in order:
-            edges, paid = self._without(edges, vertex)
-            total += paid
-        return total
-
-    def optimum(self):
-        """By dynamic programming over sets; `test_brute_force` checks it against permutations."""
-        whole = frozenset(self.vertices)
-
-        @functools.cache
-        def least(done):
-            if done == whole:
-                return 0
-            edges = self.after(done)
-            return min(self._without(edges, v)[1] + least(done | {v}) for v in whole - done)
-
-        return least(frozenset())
-
-
-@st.composite
-def scalars(draw, most=8):
-    """Random graphs, their outputs possibly vertices too."""
-    inputs = draw(st.integers(1, 3))
-    count = draw(st.integers(0, most))
-    sinks = draw(st.integers(1, 3))
-    rng = random.Random(draw(st.integers(0, 2**32)))
-    density = draw(st.sampled_from((0.2, 0.35, 0.6)))
-    last = inputs + count + sinks
-    edges = {
-        (s, t)
-        for t in range(inputs, last)
-        for s in range(min(t, inputs + count))
-        if rng.random() < density
-    }
-    outputs = set(range(inputs + count, last))
-    outputs |= {v for v in range(inputs, inputs + count) if rng.random() < 0.15}
-    return edges, inputs, outputs
-
-
-def both(graph):
-    edges, inputs, outputs = graph
-    sk = Skeleton.from_edges(edges, range(inputs), outputs)
-    return sk, Scalars(edges, sk.vertices, outputs)
-
-
-def graph_of(fun, argnums, args):
-    return jax_cce.plan(fun, argnums, order="reverse")(*args).graph
-
-
-@functools.cache
-def task_graph(name):
-    task = TASKS[name]
-    return graph_of(task.fun, task.argnums, task.args)
 
 
 def run(problem, strategy, **budget):
@@ -177,28 +98,6 @@ def test_strategies_report_what_their_orders_cost(graph, name, seed):
     )
     for found in search.improvements:
         assert truth.cost(found.order) == found.cost
-
-
-@pytest.mark.one_version
-@pytest.mark.parametrize("score", SCORES)
-@pytest.mark.parametrize("tie", TIES)
-@settings(max_examples=20)
-@given(graph=scalars(most=12))
-def test_greedy_orders_are_permutations(score, tie, graph):
-    sk, truth = both(graph)
-    order, cost = greedy(sk.copy(), score, tie, uniform=random.Random(0).random)
-    assert sorted(order) == list(sk.vertices)
-    assert cost == truth.cost(order)
-
-
-def test_minimum_fill_adds_the_fewest_edges():
-    """Every step of a greedy order has the least score of all the vertices left."""
-    sk, _ = both(({(0, k) for k in (1, 2, 3)} | {(1, 2), (1, 3), (2, 4), (3, 4), (1, 4)}, 1, {4}))
-    state = sk.copy()
-    for vertex in greedy(sk.copy(), "minimum_fill")[0]:
-        fills = {v: state.fill(v) for v in state.vertices if state.successors[v]}
-        assert fills[vertex] == min(fills.values())
-        state.eliminate(vertex)
 
 
 def test_disjoint_paths_by_hand():
@@ -421,18 +320,6 @@ def test_functions_without_vertices():
         found = run(Problem.of(graph, "multiplications"), name, evaluations=10, seconds=1)
         assert found.best == ()
         assert found.cost == 0
-
-
-def test_markowitz_is_the_same_by_blocks_and_by_kinds():
-    """On the tensor tasks the greedy choice depends on structure."""
-    for name in ("RoeFlux_3d", "Encoder"):
-        graph = task_graph(name)
-        order, _ = greedy(skeleton(graph, "multiplications"))
-        assert jax.tree.leaves(order)
-        plan = jax_cce.plan(TASKS[name].fun, TASKS[name].argnums, order="markowitz")
-        if plan(*TASKS[name].args).graph.num_edges == graph.num_edges:
-            first = graph.program.first_computed
-            assert plan(*TASKS[name].args).order == tuple(v - first for v in order)
 
 
 def test_edges_that_cancel_are_neither_counted_nor_bounded():
