@@ -38,7 +38,8 @@ def task(
 ) -> str:
     """The digest that a plan of `fun` on arrays, or on shapes, is found under."""
     args = jax.tree.map(_array, args)
-    call = calls.Call(fun, argnums, has_aux, holomorphic, False, args, {})
+    contract = calls.Contract(argnums, has_aux, holomorphic)
+    call = calls.Call(fun, contract, args, {})
     traced = calls.trace_call(call, hoist=hoist)
     known = known_values.known_constants(traced.program, traced.constants, sparse=sparse)
     return name(
