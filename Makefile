@@ -33,8 +33,10 @@ format: $(VENV)/.installed-dev ## Reformat the code and apply the safe lint fixe
 	@$(BIN)/ruff check --fix --quiet .
 	@$(BIN)/ruff format --quiet .
 
-types: $(VENV)/.installed-dev ## The type checker.
+types: $(VENV)/.installed-dev ## The type checkers, on the code and on what users see of it.
 	@$(BIN)/mypy --no-error-summary $(ARGS)
+	@$(BIN)/mypy --no-error-summary tests/types/expected_types.py
+	@log=$$($(BIN)/pyright --pythonpath $(BIN)/python 2>&1) || { echo "$$log"; exit 1; }
 
 imports: $(VENV)/.installed-dev ## The layering of the modules.
 	@log=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$log"; exit 1; }

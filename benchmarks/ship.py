@@ -13,10 +13,10 @@ import pathlib
 
 import jax
 import numpy as np
-from jax_cce_search.game.problem import Measure
 
 import jax_cce
 from benchmarks.tasks import TASKS
+from jax_cce.algebra.costs import CostName
 from jax_cce.planning import plans
 from jax_cce.planning.task import task_of
 from jax_cce.registry import Registry
@@ -38,7 +38,7 @@ def main() -> None:
             [jax.ShapeDtypeStruct(np.shape(arg), dtype) for arg in task.args]
             for dtype in (np.float64, np.float32)
         )
-        passes: tuple[tuple[Measure, bool | None], ...]
+        passes: tuple[tuple[CostName, bool | None], ...]
         passes = ("multiplications", False), ("flops", None)
         for cost, entries in passes:
             found = jax_cce.optimize(

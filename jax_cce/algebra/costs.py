@@ -6,10 +6,12 @@ every machine.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Literal, get_args
 
 __all__ = [
     "COSTS",
     "Cost",
+    "CostName",
     "check",
     "measure",
 ]
@@ -42,6 +44,8 @@ def _runtime(cost: Cost) -> int:
     return _PER_FLOP * cost.flops + _PER_BYTE * _BYTES * cost.moved
 
 
+CostName = Literal["multiplications", "nonunit_multiplications", "flops", "bytes", "runtime_model"]
+
 COSTS: dict[str, Callable[[Cost], int]] = {
     "multiplications": lambda cost: cost.multiplications,
     "nonunit_multiplications": lambda cost: cost.nonunit,
@@ -49,6 +53,9 @@ COSTS: dict[str, Callable[[Cost], int]] = {
     "bytes": lambda cost: _BYTES * cost.moved,
     "runtime_model": _runtime,
 }
+
+
+assert tuple(COSTS) == get_args(CostName)
 
 
 def check(name: str) -> str:

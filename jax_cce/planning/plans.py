@@ -8,7 +8,7 @@ from typing import Any
 
 from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
-from jax_cce.algebra.costs import Cost
+from jax_cce.algebra.costs import Cost, CostName
 from jax_cce.algebra.steps import Step, needed
 from jax_cce.graph.building import Graph
 from jax_cce.jax_internals import source_line
@@ -70,7 +70,7 @@ class Plan:
         """The number of vertices."""
         return len(self.vertices)
 
-    def cost(self, name: str = "multiplications") -> int:
+    def cost(self, name: CostName = "multiplications") -> int:
         """The cost of the plan in a named measure.
 
         Args:

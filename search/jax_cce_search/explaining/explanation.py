@@ -5,10 +5,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+from jax_cce.algebra.costs import CostName
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
 from jax_cce_search.explaining.reports import Section
-from jax_cce_search.game.problem import Measure, Problem
+from jax_cce_search.game.problem import Problem
 from jax_cce_search.pictures import drawing
 from jax_cce_search.pictures.curves import plot_search
 from jax_cce_search.searching import Budget, Search
@@ -25,7 +26,7 @@ __all__ = [
 # What `Explanation.costs` calls the plan that is explained.
 IN_USE = "in use"
 # What it counts in; the runtime model is for choosing, not for reading.
-MEASURES: tuple[Measure, ...] = ("multiplications", "nonunit_multiplications", "flops", "bytes")
+MEASURES: tuple[CostName, ...] = ("multiplications", "nonunit_multiplications", "flops", "bytes")
 # A longer list of edges is cut in what is printed; the attributes hold all of them.
 _MOST_PRINTED = 20
 
@@ -148,7 +149,7 @@ class Explanation:
         return drawing.draw(self.name, self.plan, path)
 
     def plot_search(
-        self, path: Any = None, *, cost: Measure = "multiplications", seconds: float = 5.0
+        self, path: Any = None, *, cost: CostName = "multiplications", seconds: float = 5.0
     ) -> Any:
         """Lets every strategy search for an order, and draws the best cost over time of each.
 

@@ -1,9 +1,8 @@
 """A graph made ready for searching: reduced, bounded, and with compiled loops over its orders."""
 
 from collections.abc import Iterator, Sequence
-from typing import Any, Literal, get_args
+from typing import Any
 
-from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import OperatorPiece, Piece
 from jax_cce.graph.building import Graph
 from jax_cce.orders.block_table import PricedBlocks, UnitBlocks
@@ -13,13 +12,8 @@ from jax_cce_search.game.bounds import may_cancel, vertex_bounds
 from jax_cce_search.game.compiled import MOST_COMPILED, Compiled
 
 __all__ = [
-    "Measure",
     "Problem",
 ]
-
-# As of `jax_cce.Plan.cost`.
-Measure = Literal["multiplications", "nonunit_multiplications", "flops", "bytes", "runtime_model"]
-assert tuple(costs.COSTS) == get_args(Measure)
 
 
 class Problem:

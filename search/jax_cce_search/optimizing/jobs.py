@@ -7,6 +7,7 @@ from concurrent.futures import Executor, Future
 from typing import Any
 
 from jax_cce import jax_internals
+from jax_cce.algebra.costs import CostName
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of
@@ -133,7 +134,7 @@ class Job:
             return self._race(searched)
         return self._least(searched, self._request.cost)
 
-    def _least(self, searched: Mapping[Part, Plan], measure: str) -> Optimized:
+    def _least(self, searched: Mapping[Part, Plan], measure: CostName) -> Optimized:
         """Takes the order of least cost."""
         part = min(searched, key=lambda part: searched[part].cost(measure))
         plan = searched[part]

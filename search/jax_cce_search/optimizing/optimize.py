@@ -4,11 +4,12 @@ import concurrent.futures
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
+from jax_cce.algebra.costs import CostName
 from jax_cce.graph.building import Graph
 from jax_cce.registry import Registry
 from jax_cce.sparse.formats import FormatName
 from jax_cce_search import strategies
-from jax_cce_search.game.problem import Measure, Problem
+from jax_cce_search.game.problem import Problem
 from jax_cce_search.optimizing.jobs import run
 from jax_cce_search.optimizing.optimized import Optimized
 from jax_cce_search.optimizing.request import Cost, Request
@@ -187,7 +188,7 @@ def optimize_many(
 
 
 def find_order(
-    graph: Graph, cost: Measure, strategy: strategies.Name, seconds: float
+    graph: Graph, cost: CostName, strategy: strategies.Name, seconds: float
 ) -> tuple[int, ...]:
     """The best order of a graph that a strategy finds in so many seconds.
 

@@ -6,10 +6,11 @@ from concurrent.futures import Executor, Future
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
+from jax_cce.algebra.costs import CostName
 from jax_cce.graph.building import Graph
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
-from jax_cce_search.game.problem import Measure, Problem
+from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Improvement, Search
 from jax_cce_search.strategies import named
 
@@ -31,14 +32,14 @@ class Part:
         search: the search, begun anew for each run.
     """
 
-    measure: Measure
+    measure: CostName
     scalarised: bool
     graph: Graph
     problem: Problem
     search: Search
 
     @classmethod
-    def of(cls, graph: Graph, scalarised: bool, measure: Measure) -> "Part":
+    def of(cls, graph: Graph, scalarised: bool, measure: CostName) -> "Part":
         """A part that is not searched yet."""
         problem = Problem.of(graph, measure)
         return cls(measure, scalarised, graph, problem, Search(problem))

@@ -6,10 +6,10 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 from jax_cce.algebra import costs
+from jax_cce.algebra.costs import CostName
 from jax_cce.registry import Registry
 from jax_cce.sparse.formats import FormatName
 from jax_cce_search import strategies
-from jax_cce_search.game.problem import Measure
 from jax_cce_search.searching import Budget, Improvement
 
 __all__ = [
@@ -17,10 +17,10 @@ __all__ = [
     "Request",
 ]
 
-Cost = Literal["runtime"] | Measure
+Cost = Literal["runtime"] | CostName
 
 # Measures by which candidates for a measured race are searched, and the share of the budget.
-_RACE_MEASURES: tuple[Measure, ...] = ("flops", "runtime_model")
+_RACE_MEASURES: tuple[CostName, ...] = ("flops", "runtime_model")
 _SEARCH_SHARE = 0.5
 
 
@@ -75,7 +75,7 @@ class Request:
         return self.cost == "runtime"
 
     @property
-    def measures(self) -> tuple[Measure, ...]:
+    def measures(self) -> tuple[CostName, ...]:
         """The measures in which orders are searched."""
         return _RACE_MEASURES if self.cost == "runtime" else (self.cost,)
 

@@ -1,0 +1,77 @@
+"""What type checkers know of the public names: read by them, never run.
+
+A comment that tells a checker to ignore a line says that the line must be an error; one that is
+not needed is an error itself.
+"""
+
+from typing import Any, assert_type
+
+import jax
+from jax.experimental.sparse import BCOO
+from jax_cce_search import Explanation, Optimized
+
+import jax_cce
+from jax_cce import Plan, StructuredJacobian, registry
+
+
+def residual(x: jax.Array, scale: float, *, shift: float = 0.0) -> jax.Array:
+    """A function whose first argument is one array, and whose result is one."""
+    return x * scale + shift
+
+
+def model(parameters: dict[str, jax.Array], x: jax.Array) -> tuple[jax.Array, jax.Array]:
+    """A function of trees."""
+    return parameters["w"] * x, x
+
+
+def jacobians(x: jax.Array, parameters: dict[str, jax.Array]) -> None:
+    """The transformations, by format."""
+    assert_type(jax_cce.jacobian(residual)(x, 2.0), jax.Array)
+    assert_type(jax_cce.jacobian(residual, format="dense")(x, 2.0), jax.Array)
+    assert_type(jax_cce.jacobian(residual, format="bcoo")(x, 2.0, shift=1.0), BCOO)
+    assert_type(jax_cce.jacobian(residual, format="structured")(x, 2.0), StructuredJacobian)
+    assert_type(jax_cce.hessian(residual)(x, 2.0), jax.Array)
+    assert_type(jax_cce.hessian(residual, format="bcoo")(x, 2.0), BCOO)
+    assert_type(jax_cce.value_and_jacobian(residual)(x, 2.0), tuple[jax.Array, jax.Array])
+    assert_type(
+        jax_cce.value_and_jacobian(residual, format="structured")(x, 2.0),
+        tuple[jax.Array, StructuredJacobian],
+    )
+    # Trees of blocks are not described; the arguments are checked all the same.
+    assert_type(jax_cce.jacobian(model)(parameters, x), Any)
+    assert_type(jax_cce.jacobian(model, argnums=(0, 1), format="bcoo")(parameters, x), Any)
+    assert_type(jax_cce.jacobian(residual, order=[2, 0, 1])(x, 2.0), jax.Array)
+
+    jax_cce.jacobian(residual)(x, "2")  # type: ignore[arg-type]  # pyright: ignore
+    jax_cce.jacobian(model)(parameters)  # type: ignore[call-arg]  # pyright: ignore
+    jax_cce.jacobian(residual, order="fastest")  # type: ignore[arg-type]  # pyright: ignore
+    jax_cce.jacobian(residual, format="csr")  # type: ignore[call-overload]  # pyright: ignore
+    jax_cce.jacobian(residual, ordr="auto")  # type: ignore[call-overload]  # pyright: ignore
+    jax_cce.jacobain(residual)  # type: ignore[attr-defined]  # pyright: ignore
+
+
+def plans(x: jax.ShapeDtypeStruct) -> None:
+    """Plans take shapes for arrays."""
+    plan = jax_cce.plan(residual, order="markowitz")(x, 2.0)
+    assert_type(plan, Plan)
+    assert_type(plan.cost("flops"), int)
+    assert_type(plan.order, tuple[int, ...])
+    plan.cost("seconds")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def searches(x: jax.Array) -> None:
+    """What the order searches add."""
+    optimized = jax_cce.optimize(residual, cost="flops", strategy="annealing", budget=1.0)(x, 2.0)
+    assert_type(optimized, Optimized)
+    assert_type(jax_cce.explain(residual, format="bcoo")(x, 2.0), Explanation)
+    assert_type(jax_cce.optimize_many([(residual, (x, 2.0))]), list[Optimized])
+    jax_cce.optimize(residual, cost="time")  # type: ignore[arg-type]  # pyright: ignore
+    jax_cce.optimize(residual, strategy="luck")  # type: ignore[arg-type]  # pyright: ignore
+    jax_cce.optimize(residual, budgt=1.0)  # type: ignore[call-arg]  # pyright: ignore
+
+
+def orders() -> None:
+    """The registry."""
+    assert_type(registry.entries(), list[registry.StoredOrder])
+    assert_type(registry.get("0" * 64), registry.StoredOrder | None)
+    assert_type(jax_cce.cache_info().hits, int)
