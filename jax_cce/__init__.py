@@ -12,7 +12,8 @@ from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
-from jax_cce.sparse.structured import Bands, StructuredJacobian
+from jax_cce.sparse.bands_and_blocks import Bands
+from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
     "Bands",

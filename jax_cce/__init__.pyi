@@ -14,7 +14,7 @@ from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info
 from jax_cce.hessian import hessian as hessian
 from jax_cce.planning.plans import Plan as Plan
-from jax_cce.sparse.structured import Bands as Bands
+from jax_cce.sparse.bands_and_blocks import Bands as Bands
 from jax_cce.sparse.structured import StructuredJacobian as StructuredJacobian
 
 __all__: list[str]

@@ -11,7 +11,8 @@ import jax
 import jax.numpy as jnp
 import lineax
 
-from jax_cce.sparse.structured import Bands, StructuredJacobian
+from jax_cce.sparse.bands_and_blocks import Bands
+from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
     "JacobianOperator",

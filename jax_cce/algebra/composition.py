@@ -9,14 +9,17 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.solving import System
 from jax_cce.algebra.symbols import Digit, Guard, Read, Symbol
-from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable, along, renamed
+from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable, along, canonical, renamed
 from jax_cce.caches import memoised
 
 __all__ = [
     "Product",
     "compose",
+    "pushed",
+    "resolved",
 ]
 
 
@@ -174,3 +177,48 @@ def _canonical_product(term: Term, sizes: tuple[int, ...], *rest: Any) -> Produc
 
     inverse = sorted(range(len(order)), key=order.__getitem__)
     return Product(placed, tuple(sizes[loop] for loop in inverse), *map(rename, rest))
+
+
+def resolved(term: Term, symbols: Sequence[Table | int]) -> Term:
+    """A product's term with its lookups in resolved tables."""
+    if not term.lookups:
+        return term
+    lookups = tuple(
+        lookup._replace(table=symbols[-1 - lookup.table])  # type: ignore[operator]
+        for lookup in term.lookups
+    )
+    return canonical(term._replace(lookups=lookups))[0]  # type: ignore[index]
+
+
+def pushed(
+    term: Term,
+    loops: Sequence[int],
+    kept: Sequence[Affine],
+    far: Sequence[int],
+    *,
+    transposed: bool,
+) -> Term:
+    """The term of what an operator makes of a term; it is not canonical.
+
+    Args:
+        term: the term that it is applied to.
+        loops: the loops of its far side, which become the first of the result.
+        kept: the maps of the far side.
+        far: the shape that the operator leads to, whose axes become the other loops.
+        transposed: whether the operator is applied from the left.
+    """
+    rank = len(loops)
+    fresh = tuple(along(rank + axis) for axis in range(len(far)))
+    names = {loop: index for index, loop in enumerate(loops)}
+    stays = tuple(
+        Affine(a.offset, tuple((names.get(k, k), stride) for k, stride in a.strides)) for a in kept
+    )
+    read = {k for a in kept for k, _ in a.strides if k < 0}
+    lookups = tuple(
+        # A lookup on the side of the operator is read no more.
+        lookup._replace(axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ())
+        for k, lookup in enumerate(term.lookups)
+    )
+    ends = (stays, fresh) if transposed else (fresh, stays)
+    sizes = (*(term.sizes[loop] for loop in loops), *far)
+    return Term(sizes, *ends, tuple(range(len(sizes))), lookups=lookups)

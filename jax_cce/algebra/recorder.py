@@ -9,13 +9,21 @@ import numpy as np
 
 from jax_cce.algebra import steps, terms
 from jax_cce.algebra.blocks import Block, OperatorPiece, Piece, is_unit, split
-from jax_cce.algebra.composition import Product, compose
+from jax_cce.algebra.composition import Product, compose, pushed, resolved
 from jax_cce.algebra.costs import Cost
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.merging import merged
 from jax_cce.algebra.steps import Push, Step
 from jax_cce.algebra.symbols import Read
-from jax_cce.algebra.terms import Affine, Lookup, Term, Union, Unrepresentable, along, loops_of
+from jax_cce.algebra.terms import (
+    Lookup,
+    Term,
+    Union,
+    Unrepresentable,
+    along,
+    loops_of,
+    points,
+)
 
 __all__ = [
     "Recorder",
@@ -159,7 +167,7 @@ class Recorder:
         if not (is_unit(later) or is_unit(earlier)):
             self.cost.nonunit += product.multiplications
         symbols = self._symbols(product)
-        term = _resolved(product.term, symbols)
+        term = resolved(product.term, symbols)
         scale = later.scale * earlier.scale * product.multiplicity
         if scale == 0:
             return ()
@@ -180,32 +188,32 @@ class Recorder:
 
     def _symbols(self, product: Product) -> tuple[Table | int, ...]:
         """For each symbol of a product a static table, or the slot that will hold its values."""
-        resolved: list[Table | int] = []
+        tables: list[Table | int] = []
         for symbol in product.symbols:
             source, maps = symbol.source, symbol.source.maps
             straight = tuple(map(along, symbol.axes))
             whole = tuple(product.sizes[axis] for axis in symbol.axes)
             if isinstance(source, Read) and maps == straight and source.shape == whole:
-                resolved.append(source.table)  # type: ignore[arg-type]
+                tables.append(source.table)  # type: ignore[arg-type]
                 continue
             variables = sorted({k for m in maps for k, _ in m.strides if k < 0})
-            tables = tuple((variable, resolved[-1 - variable]) for variable in variables)
-            key = symbol, product.sizes, tables
+            inner = tuple((variable, tables[-1 - variable]) for variable in variables)
+            key = symbol, product.sizes, inner
             facts: dict[str, Any] = {
                 "symbol": symbol,
                 "sizes": product.sizes,
                 "symbols": product.symbols,
-                "tables": tables,
+                "tables": inner,
             }
             values = steps.SymbolValues(slots=(), vertex=None, **facts)
             if values.reads:
-                resolved.append(self._once(key, steps.SymbolValues, **facts))
+                tables.append(self._once(key, steps.SymbolValues, **facts))
             else:
                 name = steps.SymbolValues, key
                 if name not in self._memo:
                     self._memo[name] = Table(values.values({}, np))
-                resolved.append(self._memo[name])
-        return tuple(resolved)
+                tables.append(self._memo[name])
+        return tuple(tables)
 
     def add(self, one: Block, other: Block, out_shape: Any, in_shape: Any) -> Block:
         """The sum of two blocks; terms with the same support are added entry by entry."""
@@ -307,14 +315,14 @@ class Recorder:
         self, piece: OperatorPiece, term: Piece, shapes: Any
     ) -> tuple[Piece, ...]:
         w, v, _ = shapes
-        columns = _points(term.term, term.term.in_map)
+        columns = points(term.term, term.term.in_map)
         if not piece.operator.jvp or (piece.operator.vjp and math.prod(w) < columns):
             return self._compose_blocks(self._explicit(piece, w, v), (term,), shapes)
         return self._push(steps.PushForward, piece, term)
 
     def _apply_to_rows(self, term: Piece, piece: OperatorPiece, shapes: Any) -> tuple[Piece, ...]:
         _, v, u = shapes
-        rows = _points(term.term, term.term.out_map)
+        rows = points(term.term, term.term.out_map)
         if not piece.operator.vjp or (piece.operator.jvp and math.prod(u) < rows):
             return self._compose_blocks((term,), self._explicit(piece, v, u), shapes)
         return self._push(steps.PullBack, piece, term)
@@ -368,66 +376,16 @@ class Recorder:
             self.cost.nonunit += products
             self._memo[key] = dict(zip(shapes[1], slots, strict=True))
         slot = self._memo[key][result]
-        raw = _pushed(term.term, loops, kept, far, transposed=kind is steps.PullBack)
+        raw = pushed(term.term, loops, kept, far, transposed=kind is steps.PullBack)
         placed = terms.canonical(raw)
         assert placed is not None
-        pushed, order = placed
+        new, order = placed
         if order != tuple(range(len(order))) or 1 in raw.sizes:
             slot = self._once(
                 (slot, order),
                 steps.Reorder,
                 slot=slot,
                 order=order,
-                shape=pushed.coefficient_shape,
+                shape=new.coefficient_shape,
             )
-        return (Piece(pushed, scale, slot),)
-
-
-def _points(term: Term, maps: Sequence[Affine]) -> int:
-    """How many points the loops have that some maps of a term depend on."""
-    return math.prod(term.sizes[loop] for loop in set(loops_of(maps, term.lookups)))
-
-
-def _pushed(
-    term: Term,
-    loops: Sequence[int],
-    kept: Sequence[Affine],
-    far: Sequence[int],
-    *,
-    transposed: bool,
-) -> Term:
-    """The term of what an operator makes of a term; it is not canonical.
-
-    Args:
-        term: the term that it is applied to.
-        loops: the loops of its far side, which become the first of the result.
-        kept: the maps of the far side.
-        far: the shape that the operator leads to, whose axes become the other loops.
-        transposed: whether the operator is applied from the left.
-    """
-    rank = len(loops)
-    fresh = tuple(along(rank + axis) for axis in range(len(far)))
-    names = {loop: index for index, loop in enumerate(loops)}
-    stays = tuple(
-        Affine(a.offset, tuple((names.get(k, k), stride) for k, stride in a.strides)) for a in kept
-    )
-    read = {k for a in kept for k, _ in a.strides if k < 0}
-    lookups = tuple(
-        # A lookup on the side of the operator is read no more.
-        lookup._replace(axes=tuple(names[axis] for axis in lookup.axes) if -1 - k in read else ())
-        for k, lookup in enumerate(term.lookups)
-    )
-    ends = (stays, fresh) if transposed else (fresh, stays)
-    sizes = (*(term.sizes[loop] for loop in loops), *far)
-    return Term(sizes, *ends, tuple(range(len(sizes))), lookups=lookups)
-
-
-def _resolved(term: Term, symbols: Sequence[Table | int]) -> Term:
-    """A product's term with its lookups in resolved tables."""
-    if not term.lookups:
-        return term
-    lookups = tuple(
-        lookup._replace(table=symbols[-1 - lookup.table])  # type: ignore[operator]
-        for lookup in term.lookups
-    )
-    return terms.canonical(term._replace(lookups=lookups))[0]  # type: ignore[index]
+        return (Piece(new, scale, slot),)

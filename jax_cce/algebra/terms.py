@@ -40,6 +40,7 @@ __all__ = [
     "linear",
     "loops_of",
     "placing",
+    "points",
     "renamed",
     "reshape",
     "split_loop",
@@ -131,6 +132,11 @@ def loops_of(maps: Sequence[Affine], lookups: Sequence[Any] = ()) -> list[int]:
         for variable, _ in affine.strides
         for loop in ((variable,) if variable >= 0 else lookups[-1 - variable].axes)
     ]
+
+
+def points(term: Term, maps: Sequence[Affine]) -> int:
+    """How many points the loops have that some maps of a term depend on."""
+    return math.prod(term.sizes[loop] for loop in set(loops_of(maps, term.lookups)))
 
 
 def along(loop: int, offset: int = 0, stride: int = 1) -> Affine:

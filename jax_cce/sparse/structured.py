@@ -3,7 +3,7 @@
 import functools
 import math
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
@@ -28,6 +28,7 @@ from jax_cce.algebra.terms import (
     transpose,
 )
 from jax_cce.caches import memoised
+from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly
 
 if TYPE_CHECKING:
@@ -37,18 +38,6 @@ __all__ = [
     "Bands",
     "StructuredJacobian",
 ]
-
-
-class Bands(NamedTuple):
-    """The diagonals of a banded matrix, in the convention of `scipy.sparse.dia_array`.
-
-    Attributes:
-        offsets: column minus row of each diagonal, ascending.
-        data: shape (len(offsets), columns); data[k, j] is the entry of diagonal k in column j.
-    """
-
-    offsets: tuple[int, ...]
-    data: Any
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -333,19 +322,7 @@ class StructuredJacobian:
     @property
     def bands(self) -> Bands | None:
         """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
-        columns = math.prod(self.in_shape)
-        diagonals: dict[int, list[Placed]] = {}
-        for (term, _, _), item in zip(self._pieces, self._placed(), strict=True):
-            row, rows = linear(term.out_map, self.out_shape)
-            column, strides = linear(term.in_map, self.in_shape)
-            if rows != strides or len(rows) < len(term.sizes) or term.lookups:
-                return None
-            at = Affine(column, tuple(sorted(strides.items())))
-            diagonals.setdefault(column - row, []).append(item._replace(maps=(at,)))
-        offsets = tuple(sorted(diagonals))
-        rows_ = [placement.dense_sum(diagonals[offset], (columns,)) for offset in offsets]
-        data = jnp.stack(rows_) if rows_ else jnp.zeros((0, columns), self.dtype)
-        return Bands(offsets, data)
+        return bands_of(self._terms, self._placed(), self.out_shape, self.in_shape, self.dtype)
 
     @property
     def blocks(self) -> Any:
@@ -354,50 +331,15 @@ class StructuredJacobian:
         None where the matrix is not block diagonal with at least two equal blocks; the smallest
         such blocks are taken.
         """
-        rows, columns = math.prod(self.out_shape), math.prod(self.in_shape)
-        common = math.gcd(rows, columns)
-        for count in range(common, 1, -1):
-            if common % count:
-                continue
-            shape = count, rows // count, columns // count
-            maps = [self._in_blocks(piece.term, shape) for piece in self._pieces]
-            if all(m is not None for m in maps):
-                items = [
-                    item._replace(maps=at)
-                    for item, at in zip(self._placed(), maps, strict=True)
-                    if at is not None
-                ]
-                return (
-                    placement.dense_sum(items, shape) if items else lax.full(shape, 0, self.dtype)
-                )
-        return None
+        return blocks_of(self._terms, self._placed(), self.out_shape, self.in_shape, self.dtype)
 
-    def _in_blocks(self, term: Term, shape: tuple[int, int, int]) -> tuple[Affine, ...] | None:
-        """The position (block, row, column) of a term's entries; None where one is outside."""
-        if term.lookups:
-            return None
-        ends = (term.out_map, self.out_shape, shape[1]), (term.in_map, self.in_shape, shape[2])
-        quotients, rests = [], []
-        for maps, extents, size in ends:
-            offset, strides = linear(maps, extents)
-            high = {k: s // size for k, s in strides.items() if s % size == 0}
-            low = {k: s for k, s in strides.items() if s % size}
-            quotients.append((offset // size, {k: s for k, s in high.items() if s}))
-            rests.append(Affine(offset % size, tuple(sorted(low.items()))))
-            reach = [s * (term.sizes[k] - 1) for k, s in low.items()]
-            if offset % size + sum(s for s in reach if s < 0) < 0:
-                return None
-            if offset % size + sum(s for s in reach if s > 0) >= size:
-                return None
-        if quotients[0] != quotients[1]:
-            return None
-        first, slopes = quotients[0]
-        return Affine(first, tuple(sorted(slopes.items()))), *rests
+    @property
+    def _terms(self) -> tuple[Term, ...]:
+        return tuple(piece.term for piece in self._pieces)
 
     @functools.cached_property
     def _assembly(self) -> Assembly:
-        terms = tuple(piece.term for piece in self._pieces)
-        return assembly(terms, self.out_shape, self.in_shape)
+        return assembly(self._terms, self.out_shape, self.in_shape)
 
     def _placed(self) -> list[Placed]:
         """The coefficient of each piece, scale included, and where it goes."""

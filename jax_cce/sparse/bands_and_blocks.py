@@ -1,0 +1,109 @@
+"""Matrices that consist of diagonals, or of equal blocks along the diagonal."""
+
+import math
+from collections.abc import Sequence
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+from jax import lax
+
+from jax_cce.algebra import placement
+from jax_cce.algebra.placement import Placed
+from jax_cce.algebra.terms import Affine, Term, linear
+
+__all__ = ["Bands", "bands_of", "blocks_of"]
+
+
+class Bands(NamedTuple):
+    """The diagonals of a banded matrix, in the convention of `scipy.sparse.dia_array`.
+
+    Attributes:
+        offsets: column minus row of each diagonal, ascending.
+        data: shape (len(offsets), columns); data[k, j] is the entry of diagonal k in column j.
+    """
+
+    offsets: tuple[int, ...]
+    data: Any
+
+
+def bands_of(
+    terms: Sequence[Term],
+    items: Sequence[Placed],
+    out_shape: Sequence[int],
+    in_shape: Sequence[int],
+    dtype: Any,
+) -> Bands | None:
+    """The diagonals of a flattened matrix; None where it is not a sum of diagonals.
+
+    Args:
+        terms: the terms that it is the sum of.
+        items: each term with its coefficient, scaled.
+        out_shape: shape of the rows before flattening.
+        in_shape: shape of the columns.
+        dtype: dtype of the result where there are no terms.
+    """
+    columns = math.prod(in_shape)
+    diagonals: dict[int, list[Placed]] = {}
+    for term, item in zip(terms, items, strict=True):
+        row, rows = linear(term.out_map, out_shape)
+        column, strides = linear(term.in_map, in_shape)
+        if rows != strides or len(rows) < len(term.sizes) or term.lookups:
+            return None
+        at = Affine(column, tuple(sorted(strides.items())))
+        diagonals.setdefault(column - row, []).append(item._replace(maps=(at,)))
+    offsets = tuple(sorted(diagonals))
+    data = [placement.dense_sum(diagonals[offset], (columns,)) for offset in offsets]
+    return Bands(offsets, jnp.stack(data) if data else jnp.zeros((0, columns), dtype))
+
+
+def blocks_of(
+    terms: Sequence[Term],
+    items: Sequence[Placed],
+    out_shape: Sequence[int],
+    in_shape: Sequence[int],
+    dtype: Any,
+) -> Any:
+    """The smallest equal blocks of a block diagonal matrix; None where it is none.
+
+    Takes the arguments of `bands_of`; returns an array of shape (blocks, rows, columns).
+    """
+    rows, columns = math.prod(out_shape), math.prod(in_shape)
+    common = math.gcd(rows, columns)
+    for count in range(common, 1, -1):
+        if common % count:
+            continue
+        shape = count, rows // count, columns // count
+        maps = [_in_blocks(term, out_shape, in_shape, shape) for term in terms]
+        if all(m is not None for m in maps):
+            moved = [
+                item._replace(maps=at)
+                for item, at in zip(items, maps, strict=True)
+                if at is not None
+            ]
+            return placement.dense_sum(moved, shape) if moved else lax.full(shape, 0, dtype)
+    return None
+
+
+def _in_blocks(
+    term: Term, out_shape: Sequence[int], in_shape: Sequence[int], shape: tuple[int, int, int]
+) -> tuple[Affine, ...] | None:
+    """The position (block, row, column) of a term's entries; None where one is outside."""
+    if term.lookups:
+        return None
+    ends = (term.out_map, out_shape, shape[1]), (term.in_map, in_shape, shape[2])
+    quotients, rests = [], []
+    for maps, extents, size in ends:
+        offset, strides = linear(maps, extents)
+        high = {k: s // size for k, s in strides.items() if s % size == 0}
+        low = {k: s for k, s in strides.items() if s % size}
+        quotients.append((offset // size, {k: s for k, s in high.items() if s}))
+        rests.append(Affine(offset % size, tuple(sorted(low.items()))))
+        reach = [s * (term.sizes[k] - 1) for k, s in low.items()]
+        if offset % size + sum(s for s in reach if s < 0) < 0:
+            return None
+        if offset % size + sum(s for s in reach if s > 0) >= size:
+            return None
+    if quotients[0] != quotients[1]:
+        return None
+    first, slopes = quotients[0]
+    return Affine(first, tuple(sorted(slopes.items()))), *rests
