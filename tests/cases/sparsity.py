@@ -2,6 +2,7 @@
 
 from typing import Any
 
+import chex
 import jax.numpy as jnp
 import numpy as np
 from jax.experimental.sparse import BCOO
@@ -38,7 +39,7 @@ def assert_bcoo(found: Any, expected: Any) -> None:
     assert isinstance(found, BCOO), type(found)
     assert (found.n_batch, found.n_dense) == (0, 0)
     assert found.shape == expected.shape
-    assert found.indices.shape == (found.nse, len(found.shape))
+    chex.assert_shape(found.indices, (found.nse, len(found.shape)))
     assert found.indices_sorted
     assert found.unique_indices
     positions = in_bounds(found)

@@ -5,6 +5,7 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -103,9 +104,8 @@ def assert_equivalent(
         return (values, rows), (jax.tree.leaves(f(*xs)), expected)
 
     ours, theirs = map(jax.tree.leaves, evaluate(constants, *args))
+    chex.assert_trees_all_equal_shapes_and_dtypes(ours, theirs)
     for our, their in zip(ours, theirs, strict=True):
-        assert our.shape == their.shape
-        assert our.dtype == their.dtype
         atol = rtol * max(1.0, float(np.max(np.abs(their), initial=0)))
         np.testing.assert_allclose(our, their, rtol=rtol, atol=atol)
     for our, their in zip(ours, theirs[: len(plan.graph.outputs)], strict=False):

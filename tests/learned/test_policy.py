@@ -8,6 +8,7 @@ import math
 import os
 import zipfile
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -206,7 +207,7 @@ def test_gradients_are_finite_to_the_last_move(graph):
     for vertex in moves[:-1]:
         position = moved(game, position, vertex)
     for last in (game.start, position, moved(game, position, moves[-1])):
-        assert all(np.all(np.isfinite(leaf)) for leaf in jax.tree.leaves(gradient(network(), last)))
+        chex.assert_tree_all_finite(gradient(network(), last))
 
 
 @pytest.mark.one_version
@@ -222,9 +223,8 @@ def test_architectures_that_cannot_be(wrong):
 
 def assert_same(one, other):
     assert one.architecture == other.architecture
-    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert ours.dtype == theirs.dtype
-        assert np.array_equal(ours, theirs)
+    chex.assert_tree_all_finite(one)
+    chex.assert_trees_all_equal(one, other, strict=True)
 
 
 @pytest.fixture

@@ -11,6 +11,7 @@ import socket
 import subprocess
 import sys
 
+import chex
 import equinox as eqx
 import jax
 import jax.numpy as jnp
@@ -101,8 +102,8 @@ def saved(directory, configuration, process=0):
 
 
 def assert_same(one, other):
-    for ours, theirs in zip(jax.tree.leaves(one), jax.tree.leaves(other), strict=True):
-        assert np.array_equal(ours, theirs)
+    chex.assert_tree_all_finite(one)
+    chex.assert_trees_all_equal(one, other)
 
 
 @pytest.mark.one_version

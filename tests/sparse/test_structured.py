@@ -4,6 +4,7 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import chex
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -97,7 +98,7 @@ def check_methods(jacobian: Any, found: dict[str, Any], dense: np.ndarray) -> No
     if found["bands"] is not None:
         offsets = jacobian.bands.offsets
         assert list(offsets) == sorted(set(offsets))
-        assert found["bands"].shape == (len(offsets), matrix.shape[1])
+        chex.assert_shape(found["bands"], (len(offsets), matrix.shape[1]))
         rebuilt = _from_bands(offsets, np.asarray(found["bands"]), matrix.shape)
         assert_values(rebuilt, matrix)
     if found["blocks"] is not None:
@@ -128,7 +129,7 @@ def test_pattern(case: Case):
         return
     pattern = jacobian.pattern
     assert isinstance(pattern, np.ndarray)
-    assert pattern.shape == (jacobian.nnz, dense.ndim)
+    chex.assert_shape(pattern, (jacobian.nnz, dense.ndim))
     np.testing.assert_array_equal(pattern, np.argwhere(dense))
 
 

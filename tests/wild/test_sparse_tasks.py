@@ -4,6 +4,7 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
+import chex
 import jax
 import numpy as np
 import pytest
@@ -93,7 +94,7 @@ def test_by_hand_equals_jacrev(problem: Problem):
 def test_sizes_are_those_the_problem_can_have(problem: Problem):
     for n in problem.sizes((100, 10**5)):
         (y,) = jax.tree.leaves(jax.eval_shape(problem.fun, *_arguments(problem, n)))
-        assert y.shape == (n,)
+        chex.assert_shape(y, (n,))
         assert n >= problem.size
 
 
