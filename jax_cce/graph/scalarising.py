@@ -68,9 +68,9 @@ def expand(program: Program) -> Program | None:
 
     Examples:
         >>> import jax.numpy as jnp
-        >>> from jax_cce.program import flat, known_values
+        >>> from jax_cce.program import known_values, tracing
         >>> f = lambda a, x: [jnp.array([[a, 0.0], [0.0, 1.0]]) @ x]
-        >>> program, constants = flat.trace(f, [1.0, jnp.ones(2)])
+        >>> program, constants = tracing.trace(f, [1.0, jnp.ones(2)])
         >>> known = known_values.known_constants(program, constants, sparse=False)
         >>> program = known_values.fold(program, known, sparse=False)
         >>> [e.name for e in expand(program).equations if e.name in ("dot_general", "mul", "add")]

@@ -39,8 +39,6 @@ __all__ = [
 # Part of every text: orders found under another way of writing are not found again.
 _SCHEMA = 1
 
-_CUSTOM = frozenset({"custom_jvp_call", "custom_vjp_call"})
-
 # Parameters nest this deep in no primitive of JAX; a foreign object may even contain itself.
 _DEEPEST = 10
 
@@ -182,7 +180,7 @@ class _Writer:
             return self._aval(aval)
 
     def _params(self, equation: Equation, derived: bool) -> str:
-        if equation.name in _CUSTOM:
+        if derivatives.is_custom(equation):
             return self._custom(equation, derived)
         parts = [
             f"{name}={self._param(value, derived)}"

@@ -29,9 +29,11 @@ from jax_cce.rules.local import LocalJacobian
 __all__ = [
     "custom_derivative",
     "custom_derivative_key",
+    "is_custom",
     "local_jacobian",
 ]
 
+# The calls whose derivative is user code, and the parameter that holds it.
 _CUSTOM = {"custom_jvp_call": "jvp_jaxpr_fun", "custom_vjp_call": "fwd_jaxpr_thunk"}
 
 
@@ -115,6 +117,11 @@ def _identity(equation: Equation) -> Hashable:
     return identity
 
 
+def is_custom(equation: Equation) -> bool:
+    """Whether the derivative of an equation is user code."""
+    return equation.name in _CUSTOM
+
+
 def custom_derivative(equation: Equation) -> Linearised | None:
     """The traced derivative of an equation whose derivative is user code; None if it has none."""
     active = tuple(map(jax_internals.is_differentiable, equation.in_avals))
@@ -129,7 +136,7 @@ def custom_derivative_key(equation: Equation) -> Hashable:
 
     The rule is traced, so that a rule that changes (through its closure, say) is seen.
     """
-    if equation.name not in _CUSTOM:
+    if not is_custom(equation):
         return None
     parts = custom_derivative(equation)
     if parts is None:
@@ -140,6 +147,6 @@ def custom_derivative_key(equation: Equation) -> Hashable:
 
 
 def _body_key(equation: Equation) -> Hashable:
-    if equation.name not in _CUSTOM:
+    if not is_custom(equation):
         return None
     return jaxpr_key(equation.params["call_jaxpr"], custom_derivative_key)

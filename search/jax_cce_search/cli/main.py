@@ -13,6 +13,7 @@ from typing import Any
 
 from jax_cce import jax_internals, registry
 from jax_cce.algebra import costs
+from jax_cce.sparse.formats import FORMATS
 from jax_cce_search.cli.answers import (
     INTERRUPTED,
     PROBLEMS,
@@ -285,7 +286,7 @@ def _function_options() -> argparse.ArgumentParser:
     parser.add_argument(
         "--argnums", type=integers_option, default=0, metavar="N[,N]", help="default: %(default)s"
     )
-    parser.add_argument("--format", default="dense", choices=["dense", "bcoo", "structured"])
+    parser.add_argument("--format", default="dense", choices=[*FORMATS])
     parser.add_argument("--x64", action="store_true", help="switch on JAX's 64-bit types")
     parser.add_argument("--has-aux", action="store_true", help="as for jax_cce.jacobian")
     parser.add_argument("--holomorphic", action="store_true", help="as for jax_cce.jacobian")
