@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat
+from jax_cce.program import passes, tracing
 
 X = jnp.array([0.5, -1.5, 2.0])
 
@@ -21,21 +21,23 @@ def names(program):
     ids=["jit", "checkpoint", "nested"],
 )
 def test_calls_that_mean_their_body_are_inlined(call):
-    program, _ = flat.trace(lambda x: [call(lambda y: jnp.sin(y) * y)(x)], [X])
+    program, _ = tracing.trace(lambda x: [call(lambda y: jnp.sin(y) * y)(x)], [X])
     assert names(program) == ["sin", "mul"]
 
 
 def test_custom_derivatives_and_control_flow_stay_single_equations():
     doubled = jax.custom_jvp(lambda x: 2 * x)
     doubled.defjvps(lambda tangent, _, x: 2 * tangent)
-    program, _ = flat.trace(lambda x: [jax.lax.cond(x[0] > 0, jnp.sin, jnp.cos, doubled(x))], [X])
+    program, _ = tracing.trace(
+        lambda x: [jax.lax.cond(x[0] > 0, jnp.sin, jnp.cos, doubled(x))], [X]
+    )
     assert names(program).count("custom_jvp_call") == names(program).count("cond") == 1
     assert not {"sin", "cos"} & set(names(program))
-    assert {"sin", "cos"} <= flat.primitive_names(program.equations)
+    assert {"sin", "cos"} <= tracing.primitive_names(program.equations)
 
 
 def test_equations_that_nothing_needs_are_dropped():
-    program, constants = flat.trace(lambda x: [(jnp.exp(x) + np.ones(3), jnp.sin(x))[1]], [X])
+    program, constants = tracing.trace(lambda x: [(jnp.exp(x) + np.ones(3), jnp.sin(x))[1]], [X])
     assert names(program) == ["sin"]
     assert constants == []
 
@@ -45,13 +47,13 @@ def test_effects_are_needed():
         jax.debug.callback(lambda _: None, x)
         return [x]
 
-    program, _ = flat.trace(f, [X])
+    program, _ = tracing.trace(f, [X])
     assert names(program) == ["debug_callback"]
 
 
 def test_variables_are_inputs_then_constants_then_results_in_order():
     matrix = np.arange(6.0).reshape(2, 3)
-    program, (constant,) = flat.trace(lambda x, y: [jnp.sin(matrix @ x), x], [X, 1.0])
+    program, (constant,) = tracing.trace(lambda x, y: [jnp.sin(matrix @ x), x], [X, 1.0])
     assert (program.num_inputs, program.num_constants, program.first_computed) == (2, 1, 3)
     np.testing.assert_array_equal(constant, matrix)
     computed = [name for equation in program.equations for name in equation.outputs]
@@ -61,7 +63,7 @@ def test_variables_are_inputs_then_constants_then_results_in_order():
 
 
 def test_an_output_may_be_a_literal():
-    program, _ = flat.trace(lambda x: [x, 2.0], [X])
+    program, _ = tracing.trace(lambda x: [x, 2.0], [X])
     assert isinstance(program.outputs[1], Literal)
 
 
@@ -69,7 +71,7 @@ def test_hoisting_makes_constants_of_all_numbers_but_0_and_1():
     def f(x):
         return [2.5 * x + 1.0]
 
-    literal, hoisted = (flat.trace(f, [X], hoist=hoist) for hoist in (False, True))
+    literal, hoisted = (tracing.trace(f, [X], hoist=hoist) for hoist in (False, True))
     assert literal[1] == []
     assert list(map(float, hoisted[1])) == [2.5]
     assert names(literal[0]) == names(hoisted[0]) == ["mul", "add"]
@@ -79,9 +81,9 @@ def test_a_program_evaluates_to_what_the_function_returns():
     def f(x, y):
         return [jax.jit(jnp.sin)(x) * np.arange(3.0), x @ x + y, x]
 
-    program, constants = flat.trace(f, [X, 2.0])
+    program, constants = tracing.trace(f, [X, 2.0])
     for found, expected in zip(
-        flat.evaluate(program, constants, [2 * X, 3.0]), f(2 * X, 3.0), strict=True
+        passes.evaluate(program, constants, [2 * X, 3.0]), f(2 * X, 3.0), strict=True
     ):
         np.testing.assert_allclose(found, expected, rtol=1e-15)
 
@@ -92,8 +94,8 @@ def test_tracing_sees_a_closure_that_has_changed():
     def f(x):
         return [x * factor[0]]
 
-    before = flat.trace(lambda x: f(x), [X])[0]
+    before = tracing.trace(lambda x: f(x), [X])[0]
     factor[0] = 3.0
-    after = flat.trace(lambda x: f(x), [X])[0]
+    after = tracing.trace(lambda x: f(x), [X])[0]
     values = [program.equations[0].inputs[1].val for program in (before, after)]
     assert values == [2.0, 3.0]
