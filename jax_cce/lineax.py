@@ -9,7 +9,15 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import lineax
+
+try:
+    import lineax
+except ModuleNotFoundError as error:
+    raise ModuleNotFoundError(
+        "jax_cce.lineax needs the package lineax, which was not found. Install it: pip install "
+        "lineax",
+        name="lineax",
+    ) from error
 
 from jax_cce.sparse.bands_and_blocks import Bands
 from jax_cce.sparse.structured import StructuredJacobian

@@ -226,7 +226,7 @@ def multiply(
     """The coefficient of a composed term from its factors' coefficients.
 
     Args:
-        product: what `structure.compose` returned.
+        product: what `composition.compose` returned.
         later: the later factor's coefficient array, or None where it is static.
         earlier: the earlier factor's.
         dtype: what a mask becomes where it is summed.

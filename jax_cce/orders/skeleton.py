@@ -166,11 +166,11 @@ def skeleton(graph: Graph, cost: str) -> Skeleton:
     Raises:
         ValueError: for an unknown measure.
     """
-    kinds = PricedBlocks(BlockTable(sparse=graph.recorder.sparse), cost)
+    priced = PricedBlocks(BlockTable(sparse=graph.recorder.sparse), cost)
     shapes = graph.shapes
     successors = {
         source: {
-            target: kinds.structures.intern(block, shapes[target], shapes[source])
+            target: priced.structures.intern(block, shapes[target], shapes[source])
             for target, block in to.items()
         }
         for source, to in graph.successors.items()
@@ -178,4 +178,4 @@ def skeleton(graph: Graph, cost: str) -> Skeleton:
     sizes = {node: math.prod(shape) for node, shape in shapes.items()}
     outputs = [name for name in graph.outputs if isinstance(name, int) and name in shapes]
     inputs = [name for name in graph.inputs if name in shapes]
-    return Skeleton(graph.vertices, inputs, outputs, sizes, successors, kinds)
+    return Skeleton(graph.vertices, inputs, outputs, sizes, successors, priced)

@@ -20,5 +20,6 @@ def search_package() -> Any:
         return point.load()
     raise ImportError(
         "The order searches of jax_cce were not found: they come with the distribution "
-        "jax-cross-country. Install it anew: pip install --force-reinstall jax-cross-country."
+        "jax-cross-country. Install that anew, as it was installed: pip install --force-reinstall "
+        "with the path of your clone, or the name of your distribution file."
     )

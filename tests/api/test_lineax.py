@@ -1,5 +1,7 @@
 """The adapter to lineax: its operators agree with dense matrices, and its solvers accept them."""
 
+import importlib
+import sys
 from typing import Any
 
 import jax
@@ -103,3 +105,10 @@ def test_solves(solver: str, wrap: Any):
     np.testing.assert_allclose(
         wrap(jax.vmap(solve))(batch), np.stack([expected(x) for x in batch]), rtol=1e-9
     )
+
+
+def test_what_to_do_where_lineax_is_missing(monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setitem(sys.modules, "lineax", None)
+    monkeypatch.delitem(sys.modules, "jax_cce.lineax", raising=False)
+    with pytest.raises(ModuleNotFoundError, match="needs the package lineax.*pip install lineax"):
+        importlib.import_module("jax_cce.lineax")

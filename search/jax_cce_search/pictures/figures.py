@@ -20,8 +20,7 @@ def new_figure(size: tuple[float, float]) -> Any:
         agg = importlib.import_module("matplotlib.backends.backend_agg")
     except ImportError as error:
         raise ImportError(
-            "Pictures need matplotlib, which was not found. Install it: "
-            "pip install jax-cross-country[plot]"
+            "Pictures need matplotlib, which was not found. Install it: pip install matplotlib"
         ) from error
     empty = figure.Figure(figsize=size, layout="constrained")
     agg.FigureCanvasAgg(empty)
