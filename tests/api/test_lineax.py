@@ -110,5 +110,5 @@ def test_solves(solver: str, wrap: Any):
 def test_what_to_do_where_lineax_is_missing(monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setitem(sys.modules, "lineax", None)
     monkeypatch.delitem(sys.modules, "jax_cce.lineax", raising=False)
-    with pytest.raises(ModuleNotFoundError, match="needs the package lineax.*pip install lineax"):
+    with pytest.raises(ModuleNotFoundError, match=r"needs the package lineax.*pip install lineax"):
         importlib.import_module("jax_cce.lineax")
