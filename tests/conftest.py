@@ -25,8 +25,8 @@ os.environ["XLA_FLAGS"] = " ".join(
         os.environ.get("XLA_FLAGS", ""),
         "--xla_force_host_platform_device_count=8",
         "--xla_cpu_parallel_codegen_split_count=1",
-        # The older code generator compiles small programs in two thirds of the time. Newer JAX has
-        # only the newer one, so that each generates the code of one run of the checks.
+        # The older code generator compiles in half to two thirds of the time. JAX 0.12 has only the
+        # newer one, so that each of them serves one of the two runs of the checks.
         "--xla_cpu_use_fusion_emitters=false"
         if importlib.metadata.version("jaxlib").startswith("0.10.")
         else "",
