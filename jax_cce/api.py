@@ -6,7 +6,6 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypedDic
 
 import jax
 
-from jax_cce import jax_internals
 from jax_cce.execution.calling import transformed
 from jax_cce.planning import choosing
 from jax_cce.planning.options import Order, options_of
@@ -305,8 +304,6 @@ def plan(
     )
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
-        batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
-        task = traced_task(fun, options, args, kwargs)
-        return choosing.planned(task, options.request, batch)
+        return choosing.planned(traced_task(fun, options, args, kwargs), options.request)
 
     return calls.from_shapes(planned)

@@ -112,7 +112,6 @@ def hessian(
             search_budget=search_budget,
         )
     gradient = transformed(inner, options, symmetric=True)
-    by_terms = _hessian_by_terms(fun, options, order)
 
     @functools.wraps(fun)
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -127,7 +126,7 @@ def hessian(
         if all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs)):
             _, result, aux = gradient(args, kwargs)
             return (result, aux) if has_aux else result
-        return by_terms(*args, **kwargs)
+        return _hessian_by_terms(fun, options, order)(*args, **kwargs)
 
     return hessian_fun
 

@@ -48,7 +48,7 @@ def transformed(
             if staged:
                 raise
             return _at_value(call, options)
-        task = Task(traced, options)
+        task = Task(traced, options, batch=jax_internals.batch_size(call.leaves))
         outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
         leaves = outputs[: traced.num_values] if value else []
         return (
@@ -75,7 +75,7 @@ def _execute(
     name = None if staged else compiled.key_of(task)
     stored = None
     if request.asks_registry:
-        stored = choosing.look_up(task, jax_internals.batch_size(leaves), name)
+        stored = choosing.look_up(task, name)
 
     def build(num_values: int) -> Callable[..., Any]:
         plan = choosing.plan(task, request, stored)

@@ -40,35 +40,34 @@ class Stored(NamedTuple):
 _answers: Cache[Stored | None] = Cache(1024)
 
 
-def look_up(task: Task, batch: int | None, name: Hashable = None) -> Stored | None:
+def look_up(task: Task, name: Hashable = None) -> Stored | None:
     """What the registry holds for a task, asked once as long as the registry stays the same.
 
     Args:
         task: the task.
-        batch: the batch size under vmap.
         name: identifies the task in this process; None to ask anew.
     """
     if name is None:
-        return _answer(task, batch)
+        return _answer(task)
     store = registry.default()
-    question = name, store, store.generation, device_kind(), batch
-    return _answers.get(question, lambda: _answer(task, batch))
+    question = name, store, store.generation, device_kind(), task.batch
+    return _answers.get(question, lambda: _answer(task))
 
 
-def _answer(task: Task, batch: int | None) -> Stored | None:
+def _answer(task: Task) -> Stored | None:
     store, device = registry.default(), device_kind()
-    if not store.get(task.key, device=device, batch=batch):
+    if not store.get(task.key, device=device, batch=task.batch):
         return None
     # What is defined in reverse order only must not be computed in another.
     if task.reverse_only:
         return None
-    answer = store.found(task.key, device=device, batch=batch, vertices=task.vertices)
+    answer = store.found(task.key, device=device, batch=task.batch, vertices=task.vertices)
     return answer and Stored(*answer)
 
 
-def planned(task: Task, request: OrderRequest, batch: int | None) -> Plan:
+def planned(task: Task, request: OrderRequest) -> Plan:
     """The plan of a task, the registry asked anew where it may answer."""
-    return plan(task, request, look_up(task, batch) if request.asks_registry else None)
+    return plan(task, request, look_up(task) if request.asks_registry else None)
 
 
 def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Plan:

@@ -28,10 +28,13 @@ class Task:
         holomorphic: as for `jacobian`.
         sparse: whether the Jacobian is wanted as terms.
         name: the function's name, for people only.
+        batch: the number of points under `jax.vmap`; None outside of it.
     """
 
-    def __init__(self, traced: Traced, options: Options, name: str = "") -> None:
-        self.traced = traced
+    def __init__(
+        self, traced: Traced, options: Options, name: str = "", batch: int | None = None
+    ) -> None:
+        self.traced, self.batch = traced, batch
         self.holomorphic = options.contract.holomorphic
         self.sparse = options.format.sparse
         self.name = name
@@ -91,7 +94,8 @@ def traced_task(
     """The task of a function, traced at arguments any of which may be abstract."""
     call = calls.Call(fun, options.contract, args, kwargs)
     name = getattr(fun, "__name__", type(fun).__name__)
-    return Task(calls.trace_call(call, hoist=False), options, name)
+    batch = jax_internals.batch_size(call.leaves)
+    return Task(calls.trace_call(call, hoist=False), options, name, batch)
 
 
 def task_of(

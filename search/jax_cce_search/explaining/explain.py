@@ -4,8 +4,6 @@ import collections
 from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
-import jax
-
 from jax_cce import jax_internals, registry
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
@@ -74,10 +72,7 @@ def explain(
 
     def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
         task = traced_task(fun, options, args, kwargs)
-        batch = jax_internals.batch_size(jax.tree.leaves((args, kwargs)))
-        return _explained(
-            choosing.planned(task, options.request, batch), task.name, task.key, batch
-        )
+        return _explained(choosing.planned(task, options.request), task.name, task.key, batch)
 
     return calls.from_shapes(explained)
 
