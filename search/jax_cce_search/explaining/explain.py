@@ -72,7 +72,8 @@ def explain(
 
     def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
         task = traced_task(fun, options, args, kwargs)
-        return _explained(choosing.planned(task, options.request), task.name, task.key, batch)
+        plan = choosing.planned(task, options.request)
+        return _explained(plan, task.name, task.key, task.batch)
 
     return calls.from_shapes(explained)
 
