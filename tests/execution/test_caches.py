@@ -10,6 +10,8 @@ from jax_cce import caches
 from jax_cce.algebra import composition
 from jax_cce.caches import Cache, CacheInfo
 
+pytestmark = pytest.mark.one_version
+
 
 def test_a_value_is_made_once():
     cache: Cache[int] = Cache(4)

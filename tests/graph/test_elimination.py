@@ -27,6 +27,8 @@ from jax_cce.graph.elimination import Elimination
 from jax_cce.orders.skeleton import Skeleton, skeleton
 from jax_cce.planning.task import task_of
 
+pytestmark = pytest.mark.one_version
+
 Edges = dict[tuple[int, int], int]
 
 

@@ -8,6 +8,8 @@ import pytest
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import read
 
+pytestmark = pytest.mark.one_version
+
 X, Y = jnp.array([0.5, -1.5, 2.0]), jnp.array([1.0, 2.0, 3.0])
 
 
