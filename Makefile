@@ -36,7 +36,7 @@ format: $(VENV)/.installed-dev ## Reformat the code and apply the safe lint fixe
 types: $(VENV)/.installed-dev ## The type checkers, on the code and on what users see of it.
 	@$(BIN)/mypy --no-error-summary $(ARGS)
 	@$(BIN)/mypy --no-error-summary tests/types/expected_types.py
-	@log=$$($(BIN)/pyright --pythonpath $(BIN)/python 2>&1) || { echo "$$log"; exit 1; }
+	@log=$$($(BIN)/pyright --project pyproject.toml --pythonpath $(BIN)/python 2>&1) || { echo "$$log"; exit 1; }
 
 imports: $(VENV)/.installed-dev ## The layering of the modules.
 	@log=$$($(BIN)/lint-imports --no-logo 2>&1) || { echo "$$log"; exit 1; }
