@@ -45,7 +45,7 @@ __all__ = [
 # `Primals` by its former name.
 Site = Primals
 
-_ENTRIES = {"selects": Entrywise.SELECTS, "sums": Entrywise.SUMS, None: None}
+_ENTRIES = {"selects": Entrywise.SELECTS, "sums": Entrywise.SUMS}
 
 
 def define_elementwise(primitive: Any, *partials: Any, fold: bool = False) -> None:
@@ -76,8 +76,11 @@ def define_elementwise(primitive: Any, *partials: Any, fold: bool = False) -> No
 
 def _describe_elementwise(primitive: Any, rule: ElementwiseRule) -> None:
     functions = [partial.function for partial in rule.partials if isinstance(partial, Partial)]
+    facts: dict[str, Any] = {"entrywise": Entrywise.ELEMENTWISE}
+    if rule.linear is not None:
+        facts["linear"] = rule.linear
     checked = CheckedRule(rule, functions[0] if functions else _caller())
-    describe(primitive, True, rule=checked, linear=rule.linear, entrywise=Entrywise.ELEMENTWISE)
+    describe(primitive, True, rule=checked, **facts)
 
 
 def _caller() -> str:
@@ -159,7 +162,7 @@ def define_linear(
         True,
         rule=None if terms is None else CheckedRule(terms_rule(terms), terms),
         linear=Linear(None if operands is None else tuple(operands), affine=True),
-        entrywise=_ENTRIES[entries],
+        **_entrywise(entries),
     )
 
 
@@ -173,7 +176,8 @@ def register_rule(
     """Registers the rule that gives a primitive's local Jacobian.
 
     A primitive without a rule is linearised by JAX, so a rule is only needed where it is more
-    exact, cheaper, or faster to trace. A later registration replaces an earlier one.
+    exact, cheaper, or faster to trace. A later registration replaces an earlier one, and the
+    package's own rules for one of JAX's primitives; what else is known of that stays.
 
     Args:
         primitive: a JAX primitive.
@@ -201,8 +205,12 @@ def register_rule(
         True,
         rule=CheckedRule(rule, rule),
         sparse_rule=None if sparse is None else CheckedRule(sparse, sparse),
-        entrywise=_ENTRIES[entries],
+        **_entrywise(entries),
     )
+
+
+def _entrywise(entries: str | None) -> dict[str, Any]:
+    return {} if entries is None else {"entrywise": _ENTRIES[entries]}
 
 
 def _check(primitive: Any, caller: str, *functions: Any) -> None:

@@ -114,6 +114,7 @@ class Record:
 
 
 _records: dict[Any, Record] = {}
+_of_package: dict[Any, Record] = {}
 _UNKNOWN = Record()
 
 
@@ -139,15 +140,22 @@ def describe(primitive: Any, anew: bool = False, /, **facts: Any) -> None:
 
     Args:
         primitive: a primitive, or the name of one of JAX's, which may be absent in its version.
-        anew: whether what was known before is forgotten.
+        anew: whether its rules so far are forgotten, and all facts but those that the package
+            itself has noted.
         **facts: attributes of its `Record`.
     """
-    if isinstance(primitive, str):
+    by_package = isinstance(primitive, str)
+    if by_package:
         primitive = _primitives().get(primitive)
         if primitive is None:
             return
-    known = _UNKNOWN if anew else _records.get(primitive, _UNKNOWN)
+    known = record(primitive)
+    if anew:
+        own = _of_package.get(primitive, _UNKNOWN)
+        known = dataclasses.replace(own, rule=None, sparse_rule=None, linear_rule=None)
     _records[primitive] = dataclasses.replace(known, **facts)
+    if by_package:
+        _of_package[primitive] = _records[primitive]
     caches.next_generation()
 
 

@@ -15,8 +15,9 @@ from jax.interpreters import ad, batching, mlir
 
 import jax_cce
 from cases.agreement import assert_agree
-from jax_cce import extend
+from jax_cce import caches, extend
 from jax_cce.planning.task import task_of
+from jax_cce.rules import book
 
 
 def primitive(name: str, function: Callable[..., Any]) -> Primitive:
@@ -324,3 +325,41 @@ def test_what_is_no_primitive_or_no_function_is_refused(define: Any):
     if define is not extend.define_elementwise:
         with pytest.raises(TypeError, match="requires a callable rule, but got 3"):
             define(Primitive("nothing"), 3)
+
+
+@pytest.fixture
+def sine(monkeypatch: pytest.MonkeyPatch):
+    """JAX's sine, whose description is restored afterwards."""
+    monkeypatch.setitem(book._records, lax.sin_p, book._records[lax.sin_p])
+    yield lax.sin_p
+    monkeypatch.undo()
+    caches.next_generation()
+
+
+@pytest.mark.parametrize("format", ["dense", "bcoo"])
+def test_a_rule_for_a_primitive_of_jax_takes_the_place_of_ours(sine: Any, format: Any):
+    jacobian = jax_cce.jacobian(lambda x: jnp.sin(x), format=format)
+    x = jnp.linspace(0.0, 1.0, 3)
+    before = jacobian(x)
+    extend.register_rule(sine, extend.elementwise_rule(7.0))
+    after = jacobian(x)
+    if format == "bcoo":
+        before, after = before.todense(), after.todense()
+    assert_agree(before, jnp.diag(jnp.cos(x)))
+    assert_agree(after, 7 * jnp.eye(3))
+
+
+def test_what_else_is_known_of_a_primitive_of_jax_stays(sine: Any):
+    before = book.record(sine)
+    extend.register_rule(sine, lambda equation, active: extend.LocalJacobian({}))
+    after = book.record(sine)
+    assert after.rule is not before.rule
+    assert (after.entrywise, after.holomorphic) == (before.entrywise, before.holomorphic)
+
+
+def test_a_description_of_ones_own_primitive_is_forgotten_with_the_next():
+    changing_p = primitive("changing", lambda x: 2 * x)
+    extend.define_linear(changing_p, entries="sums")
+    extend.register_rule(changing_p, lambda equation, active: extend.LocalJacobian({}))
+    assert book.record(changing_p).linear is None
+    assert book.record(changing_p).entrywise is None
