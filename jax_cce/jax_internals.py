@@ -1,11 +1,8 @@
-"""From a Python function to a flat program; the one module that touches JAX's internals.
+"""The one module that touches JAX's internals: what only JAX knows about an equation or an array.
 
-`trace` runs the function abstractly, inlines every call whose derivative is that of its body
-(jit, checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
-constants, then the outputs of the equations in order. custom_jvp, custom_vjp and control flow stay
-single equations, because their derivative is not that of a body run once.
-
-`program_key` identifies a program up to the names of variables and the values of constants.
+Every private name of JAX is imported here, and `tests/contracts` states what is assumed of it.
+Besides, here are the facts about JAX's own primitives that are not about derivatives: which of
+them name mesh axes, and which are calls that can be inlined.
 """
 
 import math
