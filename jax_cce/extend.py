@@ -62,7 +62,7 @@ def define_elementwise(primitive: Any, *partials: Any, fold: bool = False) -> No
             that operand is a literal.
 
     Raises:
-        TypeError: if `primitive` is no JAX primitive.
+        TypeError: if `primitive` is no JAX primitive, or a partial has a parameter of another name.
 
     Examples:
         >>> import jax

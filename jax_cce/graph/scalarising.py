@@ -38,6 +38,7 @@ from jax_cce.graph.scalar_equations import (
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Entrywise, record_of
+from jax_cce.rules.checking import CheckedRule
 from jax_cce.rules.derivatives import local_jacobian
 
 __all__ = [
@@ -148,6 +149,8 @@ class _Expansion:
         operands = [held.get(k) for k in range(len(avals))]
         if layout:
             assert record.operation is not None
+            if isinstance(record.rule, CheckedRule):
+                return record.rule.moved(record.operation, equation, operands)
             results = record.operation(*operands, **equation.params)
             return results if isinstance(results, list) else [results]
         atoms: list[Any] | None

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import jax
+import numpy as np
 
 from jax_cce.algebra.blocks import Operator
 from jax_cce.algebra.index_arrays import Table
@@ -53,6 +54,31 @@ class CheckedRule:
             raise RuleError(self._report(equation, wanted, f"returned {returned}"))
         edges = {key: self._guarded(equation, key, block) for key, block in local.edges.items()}
         return dataclasses.replace(local, edges=edges)
+
+    def moved(
+        self, operation: Callable[..., Any], equation: Equation, operands: Sequence[Any]
+    ) -> list[np.ndarray]:
+        """What the operation of a layout makes of arrays of objects.
+
+        Raises:
+            RuleError: where those are not objects of the operands in the shapes of the results, or
+                the operation fails.
+        """
+        wanted = "entries of its operands"
+        try:
+            results = operation(*operands, **equation.params)
+        except Exception as error:
+            raise self._failed(equation, wanted, error) from error
+        results = list(map(np.asarray, results if isinstance(results, list) else [results]))
+        shapes = [aval.shape for aval in equation.out_avals]
+        if [result.shape for result in results] != shapes:
+            returned = f"returned shapes {[result.shape for result in results]}"
+            raise RuleError(self._report(equation, f"results of shapes {shapes}", returned))
+        given = {id(entry) for array in operands if array is not None for entry in array.flat}
+        for entry in (entry for result in results for entry in result.flat):
+            if id(entry) not in given:
+                raise RuleError(self._report(equation, wanted, f"returned {entry!r}"))
+        return results
 
     def _guarded(
         self, equation: Equation, key: tuple[int, int], block: Any

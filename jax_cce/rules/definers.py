@@ -49,6 +49,7 @@ class Partial(NamedTuple):
 
 
 _OPERANDS = {"x": 0, "y": 1, "z": 2}
+_READABLE = (*_OPERANDS, "out", "params")
 
 
 def _read(primals: Primals, name: str) -> Any:
@@ -153,10 +154,20 @@ def elementwise_rule(*partials: Any, fold: bool = False) -> ElementwiseRule:
         fold: whether a partial that reads one operand may be called with a Python number where
             that operand is a literal, to become part of the static scale.
     """
-    described = (
-        Partial(p, tuple(inspect.signature(p).parameters)) if callable(p) else p for p in partials
-    )
+    described = (Partial(p, _parameters(p)) if callable(p) else p for p in partials)
     return ElementwiseRule(tuple(described), fold)
+
+
+def _parameters(partial: Callable[..., Any]) -> tuple[str, ...]:
+    """What a partial derivative reads; a parameter of another name keeps its default."""
+    parameters = inspect.signature(partial).parameters.values()
+    for parameter in parameters:
+        if parameter.name not in _READABLE and parameter.default is parameter.empty:
+            raise TypeError(
+                f"the parameters of a partial derivative must be among {', '.join(_READABLE)}, "
+                f"which name what it reads, but got {parameter.name!r} in {partial!r}"
+            )
+    return tuple(parameter.name for parameter in parameters if parameter.name in _READABLE)
 
 
 def terms_rule(terms: Terms) -> Rule:
@@ -166,9 +177,12 @@ def terms_rule(terms: Terms) -> Rule:
         edges = {}
         for operand, wanted in enumerate(active):
             given = terms(equation, operand) if wanted else None
-            if isinstance(given, Term):
-                given = [given]
-            block = tuple(piece for term in given or () for piece in local_term(term))
+            each = [given] if isinstance(given, Term) else [] if given is None else given
+            if not (isinstance(each, Sequence) and all(isinstance(term, Term) for term in each)):
+                raise TypeError(
+                    f"neither a Term, nor terms, nor None for operand {operand}: {each!r}"
+                )
+            block = tuple(piece for term in each for piece in local_term(term))
             if block:
                 edges[operand, 0] = block
         return LocalJacobian(edges)

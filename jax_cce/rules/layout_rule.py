@@ -29,17 +29,23 @@ def layout_rule(operation: Callable[..., Any]) -> Rule:
         for operand, wanted in enumerate(active):
             if not wanted:
                 continue
-            # The operand holds its indices, the others hold none.
-            arrays = [np.full(aval.shape, -1) for aval in equation.in_avals]
-            shape = arrays[operand].shape
-            arrays[operand] = np.arange(math.prod(shape)).reshape(shape)
-            results = operation(*arrays, **equation.params)
-            for output, indices in enumerate(results if isinstance(results, list) else [results]):
+            shape = equation.in_avals[operand].shape
+            size = math.prod(shape)
+            labels = np.arange(size)
+            # A second run, on other labels in another order, tells what moves from what computes.
+            others = 2 * size - labels
+            runs = [_run(operation, equation, operand, seen) for seen in (labels, others)]
+            for output, (indices, again) in enumerate(zip(*runs, strict=True)):
                 expected = equation.out_avals[output].shape
-                if np.shape(indices) != expected:
+                if indices.shape != expected:
                     raise ValueError(
-                        f"the operation gives result {output} of shape {np.shape(indices)}, "
+                        f"the operation gives result {output} of shape {indices.shape}, "
                         f"the primitive one of shape {expected}"
+                    )
+                if not _moves(indices, again, others):
+                    raise ValueError(
+                        f"the operation gives result {output} entries that are not entries of its "
+                        "operands, or chooses them by their values"
                     )
                 block = tuple(
                     piece for term in _terms(indices, shape) for piece in local_term(term)
@@ -49,6 +55,27 @@ def layout_rule(operation: Callable[..., Any]) -> Rule:
         return LocalJacobian(edges)
 
     return rule
+
+
+def _run(
+    operation: Callable[..., Any], equation: Equation, operand: int, labels: np.ndarray
+) -> list[np.ndarray]:
+    """The results where an operand holds labels, and the others hold -1."""
+    arrays = [np.full(aval.shape, -1) for aval in equation.in_avals]
+    arrays[operand] = labels.reshape(arrays[operand].shape)
+    results = operation(*arrays, **equation.params)
+    return [np.asarray(result) for result in (results if isinstance(results, list) else [results])]
+
+
+def _moves(indices: np.ndarray, again: np.ndarray, labels: np.ndarray) -> bool:
+    """Whether both runs take the same entries: first seen by their indices, then by `labels`."""
+    if indices.dtype.kind not in "iu" or again.shape != indices.shape:
+        return False
+    if not indices.size:
+        return True
+    if indices.min() < -1 or indices.max() >= labels.size:
+        return False
+    return np.array_equal(again, np.append(labels, -1)[indices])
 
 
 def _terms(indices: np.ndarray, shape: tuple[int, ...]) -> list[Term]:

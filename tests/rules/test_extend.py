@@ -304,6 +304,74 @@ def test_a_mistake_is_reported_where_it_was_made(rule: Any, message: str):
     assert message in text
 
 
+def _reversed_through(operation: Callable[..., Any]) -> Callable[..., Any]:
+    back_p = primitive("back", lambda x: x[::-1])
+    extend.define_layout(back_p, operation)
+    return back_p.bind
+
+
+COMPUTED = {
+    "negated": lambda x: -x[::-1],
+    "scaled": lambda x: 2 * x[::-1],
+    "sorted by value": lambda x: np.flip(np.sort(x)),
+    "a constant among them": lambda x: np.concatenate([[0], x[1::-1]]),
+    "of another type": lambda x: x[::-1] * 1.0,
+}
+
+
+@pytest.mark.parametrize("operation", COMPUTED.values(), ids=COMPUTED)
+def test_a_layout_that_computes_is_refused(operation: Callable[..., Any]):
+    with pytest.raises(extend.RuleError, match="entries that are not entries of its operands"):
+        jax_cce.jacobian(_reversed_through(operation))(jnp.ones(3))
+
+
+def test_a_layout_of_another_shape_is_refused():
+    with pytest.raises(
+        extend.RuleError, match=r"of shape \(2,\), the primitive one of shape \(3,\)"
+    ):
+        jax_cce.jacobian(_reversed_through(lambda x: x[:2]))(jnp.ones(3))
+
+
+MISTAKES_ON_OBJECTS = {
+    "computes": (lambda x: x[::-1] + 0, "entries of its operands, but raised TypeError: "),
+    "another shape": (lambda x: x[:2], "results of shapes [(3,)], but returned shapes [(2,)]"),
+    "a constant": (
+        lambda x: np.array([0.0, x[1], x[0]], dtype=object),
+        "entries of its operands, but returned 0.0",
+    ),
+}
+
+
+@pytest.mark.parametrize(
+    "operation, message", MISTAKES_ON_OBJECTS.values(), ids=MISTAKES_ON_OBJECTS
+)
+def test_a_layout_of_entries_taken_apart_is_checked(operation: Callable[..., Any], message: str):
+    layout = _reversed_through(lambda x: operation(x) if x.dtype == object else x[::-1])
+
+    def fun(x: jax.Array) -> jax.Array:
+        y = layout(x * np.array([0.0, 1.0, 0.0]))
+        return y * y
+
+    with pytest.raises(extend.RuleError, match=re.escape(message)):
+        jax_cce.jacobian(fun)(jnp.ones(3))
+
+
+def test_terms_that_are_none_are_refused():
+    double_p = primitive("double", lambda x: 2 * x)
+    extend.define_linear(double_p, lambda equation, operand: 3)  # type: ignore[arg-type, return-value]
+    with pytest.raises(extend.RuleError, match="neither a Term, nor terms, nor None for operand 0"):
+        jax_cce.jacobian(double_p.bind)(jnp.ones(3))
+
+
+def test_a_partial_reads_what_has_a_name():
+    with pytest.raises(TypeError, match=r"among x, y, z, out, params.*but got 't'"):
+        extend.define_elementwise(primitive("cube", lambda x: x**3), lambda t: 3 * t * t)
+    power_p = primitive("power", lambda x: x**3)
+    extend.define_elementwise(power_p, lambda x, n=3: n * x ** (n - 1))
+    x = jnp.linspace(0.0, 1.0, 3)
+    assert_agree(jax_cce.jacobian(power_p.bind)(x), jax.jacrev(lambda x: x**3)(x))
+
+
 def test_a_rule_may_leave_an_equation_to_jax():
     def rule(equation: extend.Equation, active: tuple[bool, ...]) -> extend.LocalJacobian:
         raise extend.Unrepresentable("not this one")
