@@ -40,6 +40,7 @@ from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Entrywise, record_of
 from jax_cce.rules.checking import CheckedRule
 from jax_cce.rules.derivatives import local_jacobian
+from jax_cce.rules.layout_rule import results_of
 
 __all__ = [
     "MOST_ENTRIES",
@@ -151,8 +152,7 @@ class _Expansion:
             assert record.operation is not None
             if isinstance(record.rule, CheckedRule):
                 return record.rule.moved(record.operation, equation, operands)
-            results = record.operation(*operands, **equation.params)
-            return results if isinstance(results, list) else [results]
+            return results_of(record.operation, equation, operands, object)
         atoms: list[Any] | None
         if elementwise:
             atoms = self._elementwise(equation, operands)

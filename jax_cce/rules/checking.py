@@ -14,6 +14,7 @@ from jax_cce.algebra.blocks import Operator
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable, canonical
 from jax_cce.program.flat import Equation
+from jax_cce.rules.layout_rule import results_of
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, Rule
 
 __all__ = ["CheckedRule", "RuleError"]
@@ -66,10 +67,9 @@ class CheckedRule:
         """
         wanted = "entries of its operands"
         try:
-            results = operation(*operands, **equation.params)
+            results = results_of(operation, equation, operands, object)
         except Exception as error:
             raise self._failed(equation, wanted, error) from error
-        results = list(map(np.asarray, results if isinstance(results, list) else [results]))
         shapes = [aval.shape for aval in equation.out_avals]
         if [result.shape for result in results] != shapes:
             returned = f"returned shapes {[result.shape for result in results]}"

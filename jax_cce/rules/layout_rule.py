@@ -1,7 +1,7 @@
 """The terms of a layout, from the operation on NumPy arrays: run on indices, it tells all."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -13,7 +13,7 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Rule, local_term
 from jax_cce.rules.positions import as_affine, restricted
 
-__all__ = ["layout_rule"]
+__all__ = ["layout_rule", "results_of"]
 
 
 def layout_rule(operation: Callable[..., Any]) -> Rule:
@@ -63,8 +63,16 @@ def _run(
     """The results where an operand holds labels, and the others hold -1."""
     arrays = [np.full(aval.shape, -1) for aval in equation.in_avals]
     arrays[operand] = labels.reshape(arrays[operand].shape)
-    results = operation(*arrays, **equation.params)
-    return [np.asarray(result) for result in (results if isinstance(results, list) else [results])]
+    return results_of(operation, equation, arrays)
+
+
+def results_of(
+    operation: Callable[..., Any], equation: Equation, operands: Sequence[Any], dtype: Any = None
+) -> list[np.ndarray]:
+    """The results of a layout's operation, as arrays, also where it gives one, or a bare entry."""
+    results = operation(*operands, **equation.params)
+    results = results if isinstance(results, list) else [results]
+    return [np.asarray(result, dtype) for result in results]
 
 
 def _moves(indices: np.ndarray, again: np.ndarray, labels: np.ndarray) -> bool:

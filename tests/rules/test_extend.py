@@ -356,6 +356,19 @@ def test_a_layout_of_entries_taken_apart_is_checked(operation: Callable[..., Any
         jax_cce.jacobian(fun)(jnp.ones(3))
 
 
+@pytest.mark.parametrize("position", [0, 1])
+def test_a_layout_may_give_a_bare_entry(position: int):
+    pick_p = primitive("pick", lambda x: x[position])
+    extend.define_layout(pick_p, lambda x: x[position], takes_parts=True)
+
+    def square(pick: Callable[..., Any]) -> Callable[..., Any]:
+        return lambda x: pick(x * np.array([0.0, 1.0, 0.0])) ** 2 * x[0]
+
+    x = jnp.arange(1.0, 4.0)
+    expected = jax.jacrev(square(lambda x: x[position]))(x)
+    assert_agree(jax_cce.jacobian(square(pick_p.bind))(x), expected)
+
+
 def test_terms_that_are_none_are_refused():
     double_p = primitive("double", lambda x: 2 * x)
     extend.define_linear(double_p, lambda equation, operand: 3)  # type: ignore[arg-type, return-value]
