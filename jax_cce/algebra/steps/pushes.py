@@ -35,16 +35,11 @@ class Push(Step):
     @property
     @abc.abstractmethod
     def _shapes(self) -> tuple[Mapping[int, tuple[int, ...]], Mapping[int, tuple[int, ...]]]:
-        """The shapes on the seeds' side and on the far side."""
+        """The shapes on the seeds' side, and on the far side in the order of the slots."""
 
     @abc.abstractmethod
     def _applied(self, primals: Any, vector: Any) -> dict[int, Any]:
         """The operator applied to one seed."""
-
-    @property
-    def far_sides(self) -> Mapping[int, tuple[int, ...]]:
-        """The shape of each result, by its position; the slots are in the same order."""
-        return self._shapes[1]
 
     @property
     def reads(self) -> tuple[int, ...]:
