@@ -48,7 +48,7 @@ def transformed(
             if staged:
                 raise
             return _at_value(call, options)
-        task = Task(traced, options, batch=jax_internals.batch_size(call.leaves))
+        task = Task(traced, options, call.name, jax_internals.batch_size(call.leaves))
         outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
         leaves = outputs[: traced.num_values] if value else []
         return (
@@ -131,7 +131,7 @@ def _at_value(call: Call, options: Options) -> tuple[Any, Any, Any]:
         traced = Traced(program, constants, len(chosen), None, calls.no_aux)
         zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
         structured = Options(options.contract, options.request, STRUCTURED)
-        task = Task(traced, structured)
+        task = Task(traced, structured, f"the pullback of {call.name}")
         _, transposed = _execute(
             task, options.request, out_avals, zeros, Wanted(STRUCTURED, value=False)
         )

@@ -81,9 +81,18 @@ def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Pla
     Raises:
         ValueError: where a given order is no permutation of the vertices.
     """
+    _log.info(
+        "Jacobian of %s: planning %d equations, order %s. %s",
+        task.name,
+        len(task.traced.program.equations),
+        _asked(request),
+        _IF_TOO_LONG,
+    )
+    _log_graphs(task)
     chosen = _chosen(task, request, stored)
     _log.info(
-        "Jacobian of %d equations, %d vertices: %s, order %s, %d flops",
+        "Jacobian of %s: %d equations, %d vertices: %s, order %s, %d flops",
+        task.name,
         len(chosen.graph.program.equations),
         chosen.num_vertices,
         chosen.method,
@@ -91,6 +100,26 @@ def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Pla
         chosen.cost("flops"),
     )
     return chosen
+
+
+_IF_TOO_LONG = (
+    "If this takes too long: search_budget=0 leaves out the search, order='reverse' or another "
+    "named order plans just that, and what jax_cce.optimize finds once is looked up afterwards."
+)
+
+
+def _asked(request: OrderRequest) -> str:
+    """What is asked of the order, for people."""
+    return request.order if isinstance(request.order, str) else "given"
+
+
+def _log_graphs(task: Task) -> None:
+    """Builds the graphs, which may take long itself, and says how large they are."""
+    sizes = (
+        f"{len(graph.vertices)} vertices and {graph.num_edges} edges"
+        for graph in task.graphs.values()
+    )
+    _log.info("Jacobian of %s: eliminating %s", task.name, ", or scalarised ".join(sizes))
 
 
 def _chosen(task: Task, request: OrderRequest, stored: Stored | None) -> Plan:
@@ -106,19 +135,20 @@ def _chosen(task: Task, request: OrderRequest, stored: Stored | None) -> Plan:
         return given.of(method=request.method, scalarised=request.scalarised)
     if order == "auto" and request.search is not None:
         return _searched(task, request.search, request.budget)
-    if order != "auto" and len(graphs) == 1:
-        return plans.make(graphs[False], order)
     work = named.DEFAULT_WORK
     if request.budget is not None:
         work = int(request.budget * _WORK_PER_SECOND)
-    automatic = [
-        plans.make(graph, "auto", work).of(source="searched", scalarised=scalarised)
+    if not isinstance(order, str):
+        # The graphs that it is an order of; of none, the error says what it lacks.
+        ordered = tuple(sorted(order))
+        fitting = {k: graphs[k] for k, vertices in task.vertices.items() if vertices == ordered}
+        graphs = fitting or {False: graphs[False]}
+    source = "searched" if order == "auto" else "given"
+    candidates = [
+        plans.make(graph, order, work).of(source=source, scalarised=scalarised)
         for scalarised, graph in graphs.items()
     ]
-    cheapest = min(automatic, key=lambda each: each.cost("flops"))
-    if order == "auto":
-        return cheapest
-    return plans.make(cheapest.graph, order).of(scalarised=cheapest.scalarised)
+    return min(candidates, key=lambda each: each.cost("flops"))
 
 
 def _searched(task: Task, strategy: str, budget: float | None) -> Plan:

@@ -93,9 +93,8 @@ def traced_task(
 ) -> Task:
     """The task of a function, traced at arguments any of which may be abstract."""
     call = calls.Call(fun, options.contract, args, kwargs)
-    name = getattr(fun, "__name__", type(fun).__name__)
     batch = jax_internals.batch_size(call.leaves)
-    return Task(calls.trace_call(call, hoist=False), options, name, batch)
+    return Task(calls.trace_call(call, hoist=False), options, call.name, batch)
 
 
 def task_of(

@@ -116,6 +116,11 @@ class Call:
                 raise TypeError(f"{problem} (at {at}).")
             self.avals.append(aval)
 
+    @property
+    def name(self) -> str:
+        """The function's name, for people only."""
+        return getattr(self.fun, "__name__", type(self.fun).__name__)
+
     def run(self, leaves: Sequence[Any]) -> tuple[list[Any], Any, list[Any], Any]:
         """Runs the user's function: leaves and tree of the value, leaves and tree of the aux."""
         full = list(self.args)
