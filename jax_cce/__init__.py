@@ -3,10 +3,12 @@
 `jacobian` takes the place of `jax.jacrev`, `hessian` that of `jax.hessian`, and
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
 computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
-`jax_cce.extend` describes your own primitives.
+`jax_cce.extend` describes your own primitives, and `check_jacobian` checks any Jacobian without
+forming another.
 """
 
 from jax_cce import extend, registry
+from jax_cce.agreement import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
@@ -22,6 +24,7 @@ __all__ = [
     "StructuredJacobian",
     "cache_clear",
     "cache_info",
+    "check_jacobian",
     "explain",
     "extend",
     "hessian",

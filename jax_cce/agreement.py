@@ -1,0 +1,452 @@
+"""`check_jacobian`: our Jacobian against products that JAX itself computes, at random directions.
+
+`jax.jvp` gives J t and `jax.vjp` gives Jᵀ c without a Jacobian, so a function of any size can be
+checked in the formats that it is used in. Where they disagree, the equations of the function are
+checked one by one in the same way, each as a function of its own operands.
+"""
+
+import functools
+import math
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+from jax.tree_util import keystr, tree_flatten_with_path
+
+from jax_cce import jax_internals
+from jax_cce.api import jacobian
+from jax_cce.orders import named
+from jax_cce.planning.options import Options, Order, options_of
+from jax_cce.planning.task import Task
+from jax_cce.program import calls, passes
+from jax_cce.program.calls import Call, Contract
+from jax_cce.program.flat import Equation, Program, read
+from jax_cce.sparse.formats import FormatName
+from jax_cce.sparse.structured import StructuredJacobian
+
+__all__ = ["check_jacobian"]
+
+# Allowed differences, relative to the largest entry of a product.
+_TOLERANCES = {8: 1e-8, 4: 1e-3, 2: 5e-2, 1: 0.3}
+# What JAX raises where a function has no derivative in one of its modes.
+_NO_MODE = (TypeError, ValueError, NotImplementedError)
+
+
+def check_jacobian(
+    fun: Callable[..., Any],
+    *args: Any,
+    argnums: int | Sequence[int] = 0,
+    has_aux: bool = False,
+    holomorphic: bool = False,
+    allow_int: bool = False,
+    formats: Sequence[FormatName] = ("dense", "bcoo", "structured"),
+    orders: Sequence[Order] | None = None,
+    rtol: float | None = None,
+    directions: int = 2,
+    seed: int = 0,
+) -> None:
+    """Checks `jax_cce.jacobian(fun)` at `args` against `jax.jvp` and `jax.vjp`.
+
+    Products with random tangents and cotangents are compared, so no reference Jacobian is formed;
+    what a product of JAX gives as NaN or infinite is not compared. Where JAX has one mode only (a
+    `jax.custom_vjp`, a `jax.lax.while_loop`), that mode is compared. Where a pullback is not linear
+    in its cotangent (gradient clipping), rows are compared, which are what `jax.jacrev` returns.
+
+    Args:
+        fun: as for `jacobian`; without keyword arguments (use `functools.partial`).
+        *args: its arguments, concrete ones.
+        argnums: as for `jacobian`.
+        has_aux: as for `jacobian`.
+        holomorphic: as for `jacobian`.
+        allow_int: as for `jacobian`.
+        formats: the formats to check. Leave out "dense" where that is too large.
+        orders: the elimination orders to check; None for all named ones that are defined.
+        rtol: how far a product may be off, relative to its largest entry; None for what suits the
+            lowest precision among inputs and outputs.
+        directions: how many random tangents and cotangents are tried.
+        seed: of the random directions.
+
+    Raises:
+        AssertionError: where a product disagrees; it names the format, the order, the place, and
+            the first equation of `fun` whose local Jacobian disagrees.
+        TypeError, ValueError: as `jacobian`, and where JAX cannot differentiate `fun` at all.
+
+    Examples:
+        >>> import jax.numpy as jnp, jax_cce
+        >>> jax_cce.check_jacobian(lambda x: jnp.sin(x) * x[::-1], jnp.array([1.0, 2.0, 3.0]))
+    """
+    options_of(argnums, has_aux, holomorphic, allow_int)
+    contract = Contract(argnums, has_aux, holomorphic, allow_int)
+    check = _Check(Call(fun, contract, args, {}), rtol, directions, seed)
+    for order in check.orders if orders is None else orders:
+        for form in formats:
+            fault = check.fault(form, order)
+            if fault:
+                where = _localised(check, form, order)
+                raise AssertionError(
+                    f"jax_cce.jacobian of {check.call.name} with format={form!r} and "
+                    f"order={order!r} disagrees with JAX: {fault}\n{where}"
+                )
+
+
+class _Check:
+    """Products of JAX for one call, and the comparison of our Jacobians with them."""
+
+    def __init__(self, call: Call, rtol: float | None, directions: int, seed: int) -> None:
+        self.call, self.rtol, self.directions, self.seed = call, rtol, directions, seed
+        for leaf in call.leaves:
+            if jax_internals.is_tracer(leaf):
+                raise TypeError(
+                    "check_jacobian compares values, so it cannot run under jax.jit, jax.vmap or "
+                    f"another transformation, but an argument is the tracer {leaf}."
+                )
+
+    @property
+    def orders(self) -> list[Order]:
+        """The named orders that the Jacobian is defined in."""
+        options = Options(self.call.contract)
+        try:
+            task = Task(calls.trace_call(self.call, hoist=False), options)
+            reverse_only = task.reverse_only
+        except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
+            reverse_only = False
+        return ["auto", "reverse"] if reverse_only else list(named.ORDERS)  # type: ignore[arg-type]
+
+    def fault(self, form: FormatName, order: Order) -> str:
+        """Where our Jacobian disagrees, for people; "" where it agrees."""
+        blocks = self._blocks(form, order)
+        for transposed, given, expected in self._products:
+            for at, wanted in enumerate(expected):
+                if wanted is None:
+                    continue
+                total = np.zeros(wanted.shape, wanted.dtype)
+                for k, direction in enumerate(given):
+                    block = blocks[k][at] if transposed else blocks[at][k]
+                    if direction is not None and block is not None:
+                        product = _product(block, direction, wanted.shape, transposed)
+                        real = not np.iscomplexobj(wanted)
+                        total += np.real(product) if real else product
+                fault = self._difference(total, wanted)
+                if fault:
+                    side = "input" if transposed else "output"
+                    mode = "jax.vjp" if transposed else "jax.jvp"
+                    return f"at {side} {self._name(at, transposed)}, {mode} gives {fault}"
+        return ""
+
+    def _blocks(self, form: FormatName, order: Order) -> list[list[Any]]:
+        call, contract = self.call, self.call.contract
+        jac = jacobian(
+            call.fun,
+            call.positions,
+            contract.has_aux,
+            contract.holomorphic,
+            contract.allow_int,
+            format=form,
+            order=order,
+        )(*call.args)
+        if contract.has_aux:
+            jac = jac[0]
+        flat = jax.tree.leaves(jac, is_leaf=_is_block)
+        width = len(call.leaves)
+        if not width:
+            return []
+        return [flat[at : at + width] for at in range(0, len(flat), width)]
+
+    def _values(self, *leaves: Any) -> list[Any]:
+        return self.call.run(leaves)[0]
+
+    @functools.cached_property
+    def _outputs(self) -> list[Any]:
+        return [jax.typeof(leaf) for leaf in self._values(*self.call.leaves)]
+
+    @functools.cached_property
+    def _products(self) -> list[tuple[bool, list[Any], list[Any]]]:
+        """(whether transposed, random directions, what JAX makes of them)."""
+        rng = np.random.default_rng(self.seed)
+        products, errors = [], []
+        for mode in (self._pulled, self._pushed):
+            try:
+                products += list(mode(rng))
+            except _NO_MODE as error:
+                errors.append(error)
+        if not products and errors and self.directions:
+            raise errors[0]
+        return products
+
+    def _pushed(self, rng: np.random.Generator) -> Iterator[tuple[bool, list[Any], list[Any]]]:
+        leaves = self.call.leaves
+        for _ in range(0 if self._nonlinear else self.directions):
+            given = [_random(rng, aval) for aval in self.call.avals]
+            tangents = [
+                np.zeros(aval.shape, jax.dtypes.float0) if t is None else _as(t, aval)
+                for t, aval in zip(given, self.call.avals, strict=True)
+            ]
+            _, pushed = jax.jvp(self._values, tuple(leaves), tuple(tangents))
+            yield False, given, list(map(_wide, pushed))
+
+    def _pulled(self, rng: np.random.Generator) -> Iterator[tuple[bool, list[Any], list[Any]]]:
+        _, pull = jax.vjp(self._values, *self.call.leaves)
+        for _ in range(self.directions):
+            if self._nonlinear:
+                given = self._one_hot(rng)
+            else:
+                given = [_random(rng, aval) for aval in self._outputs]
+            yield True, given, self._pull(pull, given)
+
+    def _pull(self, pull: Any, given: Sequence[Any]) -> list[Any]:
+        pulled = pull([_as(c, aval) for c, aval in zip(given, self._outputs, strict=True)])
+        smooth = map(jax_internals.is_differentiable, self.call.avals)
+        return [_wide(x) if wanted else None for x, wanted in zip(pulled, smooth, strict=True)]
+
+    @functools.cached_property
+    def _nonlinear(self) -> bool:
+        """Whether a pullback is seen not to be linear, so that only rows have a meaning."""
+        rng = np.random.default_rng(self.seed)
+        one, other = ([_random(rng, aval) for aval in self._outputs] for _ in range(2))
+        # Of different sizes: what clips at some size is linear below it.
+        combinations = [(1, 0), (0, 1), (1, 1), (1e3, 0), (1e-3, 0)]
+        try:
+            _, pull = jax.vjp(self._values, *self.call.leaves)
+            images = [
+                self._pull(pull, [p * a + q * b for a, b in zip(one, other, strict=True)])
+                for p, q in combinations
+            ]
+        except _NO_MODE:
+            return False
+        return any(
+            first is not None and bool(self._difference(p * first + q * second, image))
+            for (p, q), row in zip(combinations, images, strict=True)
+            for first, second, image in zip(*images[:2], row, strict=True)
+        )
+
+    def _one_hot(self, rng: np.random.Generator) -> list[np.ndarray]:
+        given = [np.zeros(aval.shape, _wide_dtype(aval.dtype)) for aval in self._outputs]
+        filled = [k for k, aval in enumerate(self._outputs) if jax_internals.size(aval)]
+        if filled:
+            chosen = given[filled[rng.integers(len(filled))]]
+            chosen.flat[rng.integers(chosen.size)] = 1
+        return given
+
+    def _difference(self, found: np.ndarray, expected: np.ndarray) -> str:
+        compared = np.isfinite(expected)
+        largest = float(np.abs(expected[compared]).max(initial=0.0))
+        with np.errstate(invalid="ignore"):
+            error = np.where(compared, np.abs(found - np.where(compared, expected, 0)), 0.0)
+        error = np.where(compared & ~np.isfinite(found), np.inf, error)
+        if not error.size or error.max() <= self._tolerance * largest:
+            return ""
+        at = np.unravel_index(int(error.argmax()), error.shape)
+        index = f" at index {tuple(map(int, at))}" if at else ""
+        return f"{expected[at]:.8g}{index}, but the Jacobian {found[at]:.8g}"
+
+    @functools.cached_property
+    def _tolerance(self) -> float:
+        if self.rtol is not None:
+            return self.rtol
+        avals = [*self.call.avals, *self._outputs]
+        widths = [
+            jnp.finfo(aval.dtype).bits // 8
+            for aval in avals
+            if jax_internals.is_differentiable(aval)
+        ]
+        return _TOLERANCES[min(widths, default=8)]
+
+    def _name(self, at: int, transposed: bool) -> str:
+        if transposed:
+            varied = tuple(self.call.args[k] for k in self.call.positions)
+            path, _ = tree_flatten_with_path(varied)[0][at]
+            return f"{self.call.positions[path[0].idx]}{keystr(path[1:])}"
+        _, tree, *_ = self.call.run(self.call.leaves)
+        path, _ = tree_flatten_with_path(tree.unflatten(range(tree.num_leaves)))[0][at]
+        return keystr(path) or "0"
+
+
+def _is_block(node: Any) -> bool:
+    return hasattr(node, "todense")
+
+
+def _wide_dtype(dtype: Any) -> Any:
+    return np.complex128 if jnp.issubdtype(dtype, np.complexfloating) else np.float64
+
+
+def _wide(x: Any) -> np.ndarray:
+    return np.asarray(x).astype(_wide_dtype(x.dtype))
+
+
+def _as(x: np.ndarray, aval: Any) -> Any:
+    return jax_internals.convert(jnp.asarray(x, aval.dtype), aval.dtype, aval.weak_type)
+
+
+def _random(rng: np.random.Generator, aval: Any) -> Any:
+    """A random direction, rounded to what its dtype holds; None for integers."""
+    if not jax_internals.is_differentiable(aval):
+        return None
+    direction = rng.standard_normal(aval.shape)
+    if jnp.issubdtype(aval.dtype, np.complexfloating):
+        direction = direction + 1j * rng.standard_normal(aval.shape)
+    return np.asarray(direction).astype(aval.dtype).astype(_wide_dtype(aval.dtype))
+
+
+def _product(block: Any, vector: np.ndarray, shape: tuple[int, ...], transposed: bool) -> Any:
+    """A block, or its transpose, times a direction; the result has the given shape."""
+    if not _is_block(block):
+        matrix = _wide(block)
+        axes = vector.ndim
+        return (
+            np.tensordot(vector, matrix, axes) if transposed else np.tensordot(matrix, vector, axes)
+        )
+    if isinstance(block, StructuredJacobian):
+        block = block.to_bcoo()
+    data, indices = _wide(block.data), np.asarray(block.indices)
+    split = block.ndim - vector.ndim if not transposed else vector.ndim
+    ends = block.shape[:split], block.shape[split:]
+    # Out of bounds is what pads.
+    inside = (indices < np.asarray(block.shape)).all(axis=1)
+    data, indices = data[inside], indices[inside]
+    flat = [
+        np.zeros(len(data), int) + (at @ np.asarray(_strides(end), int))
+        for at, end in zip((indices[:, :split], indices[:, split:]), ends, strict=True)
+    ]
+    to, along = flat[::-1] if transposed else flat
+    total = np.zeros(math.prod(shape), np.result_type(data, vector))
+    np.add.at(total, to, data * vector.reshape(-1)[along])
+    return total.reshape(shape)
+
+
+def _strides(shape: Sequence[int]) -> list[int]:
+    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
+
+
+def _localised(check: _Check, form: FormatName, order: Order) -> str:
+    """The first equation that is at fault, for people."""
+    try:
+        traced = calls.trace_call(check.call, hoist=False)
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
+        return (
+            "Its Python control flow depends on values, so that its equations were not checked "
+            "one by one: check the branch that is taken as a function of its own."
+        )
+    program = traced.program
+    smooth = [k for k, a in enumerate(check.call.avals) if jax_internals.is_differentiable(a)]
+    flags, reached = passes.dependent(program.equations, smooth)
+    values = passes.values(program, traced.constants, check.call.leaves)
+    for index, equation in enumerate(program.equations):
+        operands = [read(values, atom) for atom in equation.inputs]
+        if flags[index]:
+            fault = _fault_of(equation, operands, reached, check, form)
+            if fault:
+                return (
+                    f"The first equation whose local Jacobian disagrees is number {index}, "
+                    f"{_described(equation)}: {fault}\nThe rule of this primitive is wrong at "
+                    "these values."
+                )
+        passes.fill(values, [equation])
+    name = order if isinstance(order, str) else "auto"
+    count = _shortest_prefix(program, traced.constants, check, reached, form, name)
+    if count is None:
+        return "Each of its equations agrees alone, and so do all that come before its results."
+    return (
+        "Each of its equations agrees alone; together they disagree from equation number "
+        f"{count - 1} on, {_described(program.equations[count - 1])}. That is a fault of the "
+        "elimination, not of a rule: please report it."
+    )
+
+
+def _described(equation: Equation) -> str:
+    where = jax_internals.source_line(equation) or "an unknown line"
+    return f"'{equation.name}' at {where}"
+
+
+def _fault_of(
+    equation: Equation, operands: list[Any], reached: set[int], check: _Check, form: FormatName
+) -> str:
+    """Where the local Jacobian of one equation disagrees."""
+    active = [
+        k
+        for k, atom in enumerate(equation.inputs)
+        if isinstance(atom, int) and atom in reached and _is_smooth(operands[k])
+    ]
+
+    def function(*varied: Any) -> list[Any]:
+        full = list(operands)
+        parts = iter(varied)
+        for k in active:
+            full[k] = _joined(parts, operands[k])
+        return _real_parts(jax_internals.bind(equation, full))
+
+    return _alone(function, _real_parts([operands[k] for k in active]), check, form, "forward")
+
+
+def _shortest_prefix(
+    program: Program,
+    constants: Sequence[Any],
+    check: _Check,
+    reached: set[int],
+    form: FormatName,
+    order: str,
+) -> int | None:
+    """How many equations it takes until the Jacobian of all their results disagrees."""
+    leaves = check.call.leaves
+    smooth = [k for k, leaf in enumerate(leaves) if _is_smooth(leaf)]
+
+    def disagrees(count: int) -> bool:
+        def function(*varied: Any) -> list[Any]:
+            values = passes.values(program, constants, leaves)
+            parts = iter(varied)
+            for k in smooth:
+                values[k] = _joined(parts, leaves[k])
+            equations = program.equations[:count]
+            passes.fill(values, equations)
+            names = [name for e in equations for name in e.outputs if name in reached]
+            return _real_parts([values[name] for name in names])
+
+        parts = _real_parts([leaves[k] for k in smooth])
+        return bool(_alone(function, parts, check, form, order))
+
+    low, high = 0, len(program.equations)
+    if not disagrees(high):
+        return None
+    while high - low > 1:
+        middle = (low + high) // 2
+        low, high = (low, middle) if disagrees(middle) else (middle, high)
+    return high
+
+
+def _alone(
+    function: Callable[..., list[Any]],
+    varied: Sequence[Any],
+    check: _Check,
+    form: FormatName,
+    order: Any,
+) -> str:
+    """Where the Jacobian of a function of real arrays disagrees, in an order that it has."""
+    contract = Contract(tuple(range(len(varied))))
+    own = _Check(Call(function, contract, tuple(varied), {}), check.rtol, 1, check.seed)
+    if not varied or not own._outputs:
+        return ""
+    return own.fault(form, order if order in own.orders else "reverse")
+
+
+def _is_smooth(x: Any) -> bool:
+    return jax_internals.is_differentiable(jax.typeof(x))
+
+
+def _real_parts(arrays: Sequence[Any]) -> list[Any]:
+    """The floating-point ones among some arrays, complex ones as real and imaginary parts."""
+    parts = []
+    for array in filter(_is_smooth, arrays):
+        if jnp.issubdtype(jax.typeof(array).dtype, np.complexfloating):
+            parts += [lax.real(array), lax.imag(array)]
+        else:
+            parts.append(array)
+    return parts
+
+
+def _joined(parts: Iterator[Any], like: Any) -> Any:
+    """One array from its parts."""
+    if jnp.issubdtype(jax.typeof(like).dtype, np.complexfloating):
+        return lax.complex(next(parts), next(parts))
+    return next(parts)
