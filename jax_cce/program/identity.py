@@ -55,10 +55,15 @@ def _atom_key(atom: Any) -> Hashable:
     return atom
 
 
-def jaxpr_key(closed: Any, custom: Callable[[Equation], Hashable]) -> Hashable:
-    """`program_key` of a closed jaxpr, together with the values of its constants."""
-    program, constants = flatten(*opened(closed))
-    return program_key(program, custom), tuple(map(constant_key, constants))
+def jaxpr_key(value: Any, custom: Callable[[Equation], Hashable]) -> Hashable:
+    """`program_key` of a jaxpr, together with the values of its constants.
+
+    An open one has constvars without values, and whoever evaluates it tells them from its inputs.
+    """
+    jaxpr, consts = opened(value)
+    program, constants = flatten(jaxpr, consts)
+    num_free = len(jaxpr.constvars) - len(consts)
+    return num_free, program_key(program, custom), tuple(map(constant_key, constants))
 
 
 def constant_key(value: Any) -> Hashable:

@@ -61,7 +61,10 @@ def flatten_closed(closed: Any) -> tuple[Program, list[Any]]:
 
 
 def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[Program, list[Any]]:
-    """Inlines calls, drops dead equations and numbers the variables of a jaxpr."""
+    """Inlines calls, drops dead equations and numbers the variables of a jaxpr.
+
+    An open jaxpr comes without the values of its constvars, which are then its first inputs.
+    """
     # Inputs and results are numbered as they come, constants down from -1.
     avals: dict[int, Any] = {}
     constants: list[Any] = []
@@ -79,8 +82,9 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
         return -len(constants)
 
     def walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
-        names: dict[Any, Any] = dict(zip(jaxpr.invars, args, strict=True))
-        for var, value in zip(jaxpr.constvars, consts, strict=True):
+        free = jaxpr.constvars[len(consts) :]
+        names: dict[Any, Any] = dict(zip([*free, *jaxpr.invars], args, strict=True))
+        for var, value in zip(jaxpr.constvars, consts, strict=False):
             names[var] = constant(value, var.aval)
 
         def read(atom: Any) -> Any:
@@ -111,7 +115,7 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
             names.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
-    inputs = list(map(numbered, jaxpr.invars))
+    inputs = list(map(numbered, [*jaxpr.constvars[len(consts) :], *jaxpr.invars]))
     outputs = walk(jaxpr, consts, inputs)
     effects = [bool(equation.origin.effects) for equation in equations]
     live, read = passes.needed(equations, outputs, selected=effects)
