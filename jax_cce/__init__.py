@@ -8,7 +8,7 @@ forming another.
 """
 
 from jax_cce import extend, registry
-from jax_cce.agreement import check_jacobian
+from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian

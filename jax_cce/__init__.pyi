@@ -6,7 +6,7 @@ from jax_cce_search import optimize_many as optimize_many
 
 from jax_cce import extend as extend
 from jax_cce import registry as registry
-from jax_cce.agreement import check_jacobian as check_jacobian
+from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
 from jax_cce.api import plan as plan
 from jax_cce.api import value_and_jacobian as value_and_jacobian

@@ -1,33 +1,30 @@
-"""`check_jacobian`: our Jacobian against products that JAX itself computes, at random directions.
+"""Comparing the Jacobian of one call with J t from `jax.jvp` and Jᵀ c from `jax.vjp`.
 
-`jax.jvp` gives J t and `jax.vjp` gives Jᵀ c without a Jacobian, so a function of any size can be
-checked in the formats that it is used in. Where they disagree, the equations of the function are
-checked one by one in the same way, each as a function of its own operands.
+No reference Jacobian is formed, so a function of any size can be checked in the formats that it is
+used in.
 """
 
 import functools
 import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax import lax
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jax_cce import jax_internals
 from jax_cce.api import jacobian
 from jax_cce.orders import named
-from jax_cce.planning.options import Options, Order, options_of
+from jax_cce.planning.options import Options, Order
 from jax_cce.planning.task import Task
-from jax_cce.program import calls, passes
-from jax_cce.program.calls import Call, Contract
-from jax_cce.program.flat import Equation, Program, read
+from jax_cce.program import calls
+from jax_cce.program.calls import Call
 from jax_cce.sparse.formats import FormatName
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["check_jacobian"]
+__all__ = ["Comparison"]
 
 # Allowed differences, relative to the largest entry of a product.
 _TOLERANCES = {8: 1e-8, 4: 1e-3, 2: 5e-2, 1: 0.3}
@@ -35,65 +32,15 @@ _TOLERANCES = {8: 1e-8, 4: 1e-3, 2: 5e-2, 1: 0.3}
 _NO_MODE = (TypeError, ValueError, NotImplementedError)
 
 
-def check_jacobian(
-    fun: Callable[..., Any],
-    *args: Any,
-    argnums: int | Sequence[int] = 0,
-    has_aux: bool = False,
-    holomorphic: bool = False,
-    allow_int: bool = False,
-    formats: Sequence[FormatName] = ("dense", "bcoo", "structured"),
-    orders: Sequence[Order] | None = None,
-    rtol: float | None = None,
-    directions: int = 2,
-    seed: int = 0,
-) -> None:
-    """Checks `jax_cce.jacobian(fun)` at `args` against `jax.jvp` and `jax.vjp`.
+class Comparison:
+    """Products of JAX for one call, and what our Jacobians make of the same directions.
 
-    Products with random tangents and cotangents are compared, so no reference Jacobian is formed;
-    what a product of JAX gives as NaN or infinite is not compared. Where JAX has one mode only (a
-    `jax.custom_vjp`, a `jax.lax.while_loop`), that mode is compared. Where a pullback is not linear
-    in its cotangent (gradient clipping), rows are compared, which are what `jax.jacrev` returns.
-
-    Args:
-        fun: as for `jacobian`; without keyword arguments (use `functools.partial`).
-        *args: its arguments, concrete ones.
-        argnums: as for `jacobian`.
-        has_aux: as for `jacobian`.
-        holomorphic: as for `jacobian`.
-        allow_int: as for `jacobian`.
-        formats: the formats to check. Leave out "dense" where that is too large.
-        orders: the elimination orders to check; None for all named ones that are defined.
-        rtol: how far a product may be off, relative to its largest entry; None for what suits the
-            lowest precision among inputs and outputs.
-        directions: how many random tangents and cotangents are tried.
+    Attributes:
+        call: the call.
+        rtol: how far a product may be off, relative to its largest entry; None for the dtypes'.
+        directions: how many tangents and cotangents.
         seed: of the random directions.
-
-    Raises:
-        AssertionError: where a product disagrees; it names the format, the order, the place, and
-            the first equation of `fun` whose local Jacobian disagrees.
-        TypeError, ValueError: as `jacobian`, and where JAX cannot differentiate `fun` at all.
-
-    Examples:
-        >>> import jax.numpy as jnp, jax_cce
-        >>> jax_cce.check_jacobian(lambda x: jnp.sin(x) * x[::-1], jnp.array([1.0, 2.0, 3.0]))
     """
-    options_of(argnums, has_aux, holomorphic, allow_int)
-    contract = Contract(argnums, has_aux, holomorphic, allow_int)
-    check = _Check(Call(fun, contract, args, {}), rtol, directions, seed)
-    for order in check.orders if orders is None else orders:
-        for form in formats:
-            fault = check.fault(form, order)
-            if fault:
-                where = _localised(check, form, order)
-                raise AssertionError(
-                    f"jax_cce.jacobian of {check.call.name} with format={form!r} and "
-                    f"order={order!r} disagrees with JAX: {fault}\n{where}"
-                )
-
-
-class _Check:
-    """Products of JAX for one call, and the comparison of our Jacobians with them."""
 
     def __init__(self, call: Call, rtol: float | None, directions: int, seed: int) -> None:
         self.call, self.rtol, self.directions, self.seed = call, rtol, directions, seed
@@ -159,7 +106,8 @@ class _Check:
         return self.call.run(leaves)[0]
 
     @functools.cached_property
-    def _outputs(self) -> list[Any]:
+    def outputs(self) -> list[Any]:
+        """The abstract value of each differentiated output."""
         return [jax.typeof(leaf) for leaf in self._values(*self.call.leaves)]
 
     @functools.cached_property
@@ -193,11 +141,11 @@ class _Check:
             if self._nonlinear:
                 given = self._one_hot(rng)
             else:
-                given = [_random(rng, aval) for aval in self._outputs]
+                given = [_random(rng, aval) for aval in self.outputs]
             yield True, given, self._pull(pull, given)
 
     def _pull(self, pull: Any, given: Sequence[Any]) -> list[Any]:
-        pulled = pull([_as(c, aval) for c, aval in zip(given, self._outputs, strict=True)])
+        pulled = pull([_as(c, aval) for c, aval in zip(given, self.outputs, strict=True)])
         smooth = map(jax_internals.is_differentiable, self.call.avals)
         return [_wide(x) if wanted else None for x, wanted in zip(pulled, smooth, strict=True)]
 
@@ -205,7 +153,7 @@ class _Check:
     def _nonlinear(self) -> bool:
         """Whether a pullback is seen not to be linear, so that only rows have a meaning."""
         rng = np.random.default_rng(self.seed)
-        one, other = ([_random(rng, aval) for aval in self._outputs] for _ in range(2))
+        one, other = ([_random(rng, aval) for aval in self.outputs] for _ in range(2))
         # Of different sizes: what clips at some size is linear below it.
         combinations = [(1, 0), (0, 1), (1, 1), (1e3, 0), (1e-3, 0)]
         try:
@@ -223,8 +171,8 @@ class _Check:
         )
 
     def _one_hot(self, rng: np.random.Generator) -> list[np.ndarray]:
-        given = [np.zeros(aval.shape, _wide_dtype(aval.dtype)) for aval in self._outputs]
-        filled = [k for k, aval in enumerate(self._outputs) if jax_internals.size(aval)]
+        given = [np.zeros(aval.shape, _wide_dtype(aval.dtype)) for aval in self.outputs]
+        filled = [k for k, aval in enumerate(self.outputs) if jax_internals.size(aval)]
         if filled:
             chosen = given[filled[rng.integers(len(filled))]]
             chosen.flat[rng.integers(chosen.size)] = 1
@@ -246,7 +194,7 @@ class _Check:
     def _tolerance(self) -> float:
         if self.rtol is not None:
             return self.rtol
-        avals = [*self.call.avals, *self._outputs]
+        avals = [*self.call.avals, *self.outputs]
         widths = [
             jnp.finfo(aval.dtype).bits // 8
             for aval in avals
@@ -318,135 +266,3 @@ def _product(block: Any, vector: np.ndarray, shape: tuple[int, ...], transposed:
 
 def _strides(shape: Sequence[int]) -> list[int]:
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
-
-
-def _localised(check: _Check, form: FormatName, order: Order) -> str:
-    """The first equation that is at fault, for people."""
-    try:
-        traced = calls.trace_call(check.call, hoist=False)
-    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
-        return (
-            "Its Python control flow depends on values, so that its equations were not checked "
-            "one by one: check the branch that is taken as a function of its own."
-        )
-    program = traced.program
-    smooth = [k for k, a in enumerate(check.call.avals) if jax_internals.is_differentiable(a)]
-    flags, reached = passes.dependent(program.equations, smooth)
-    values = passes.values(program, traced.constants, check.call.leaves)
-    for index, equation in enumerate(program.equations):
-        operands = [read(values, atom) for atom in equation.inputs]
-        if flags[index]:
-            fault = _fault_of(equation, operands, reached, check, form)
-            if fault:
-                return (
-                    f"The first equation whose local Jacobian disagrees is number {index}, "
-                    f"{_described(equation)}: {fault}\nThe rule of this primitive is wrong at "
-                    "these values."
-                )
-        passes.fill(values, [equation])
-    name = order if isinstance(order, str) else "auto"
-    count = _shortest_prefix(program, traced.constants, check, reached, form, name)
-    if count is None:
-        return "Each of its equations agrees alone, and so do all that come before its results."
-    return (
-        "Each of its equations agrees alone; together they disagree from equation number "
-        f"{count - 1} on, {_described(program.equations[count - 1])}. That is a fault of the "
-        "elimination, not of a rule: please report it."
-    )
-
-
-def _described(equation: Equation) -> str:
-    where = jax_internals.source_line(equation) or "an unknown line"
-    return f"'{equation.name}' at {where}"
-
-
-def _fault_of(
-    equation: Equation, operands: list[Any], reached: set[int], check: _Check, form: FormatName
-) -> str:
-    """Where the local Jacobian of one equation disagrees."""
-    active = [
-        k
-        for k, atom in enumerate(equation.inputs)
-        if isinstance(atom, int) and atom in reached and _is_smooth(operands[k])
-    ]
-
-    def function(*varied: Any) -> list[Any]:
-        full = list(operands)
-        parts = iter(varied)
-        for k in active:
-            full[k] = _joined(parts, operands[k])
-        return _real_parts(jax_internals.bind(equation, full))
-
-    return _alone(function, _real_parts([operands[k] for k in active]), check, form, "forward")
-
-
-def _shortest_prefix(
-    program: Program,
-    constants: Sequence[Any],
-    check: _Check,
-    reached: set[int],
-    form: FormatName,
-    order: str,
-) -> int | None:
-    """How many equations it takes until the Jacobian of all their results disagrees."""
-    leaves = check.call.leaves
-    smooth = [k for k, leaf in enumerate(leaves) if _is_smooth(leaf)]
-
-    def disagrees(count: int) -> bool:
-        def function(*varied: Any) -> list[Any]:
-            values = passes.values(program, constants, leaves)
-            parts = iter(varied)
-            for k in smooth:
-                values[k] = _joined(parts, leaves[k])
-            equations = program.equations[:count]
-            passes.fill(values, equations)
-            names = [name for e in equations for name in e.outputs if name in reached]
-            return _real_parts([values[name] for name in names])
-
-        parts = _real_parts([leaves[k] for k in smooth])
-        return bool(_alone(function, parts, check, form, order))
-
-    low, high = 0, len(program.equations)
-    if not disagrees(high):
-        return None
-    while high - low > 1:
-        middle = (low + high) // 2
-        low, high = (low, middle) if disagrees(middle) else (middle, high)
-    return high
-
-
-def _alone(
-    function: Callable[..., list[Any]],
-    varied: Sequence[Any],
-    check: _Check,
-    form: FormatName,
-    order: Any,
-) -> str:
-    """Where the Jacobian of a function of real arrays disagrees, in an order that it has."""
-    contract = Contract(tuple(range(len(varied))))
-    own = _Check(Call(function, contract, tuple(varied), {}), check.rtol, 1, check.seed)
-    if not varied or not own._outputs:
-        return ""
-    return own.fault(form, order if order in own.orders else "reverse")
-
-
-def _is_smooth(x: Any) -> bool:
-    return jax_internals.is_differentiable(jax.typeof(x))
-
-
-def _real_parts(arrays: Sequence[Any]) -> list[Any]:
-    """The floating-point ones among some arrays, complex ones as real and imaginary parts."""
-    parts = []
-    for array in filter(_is_smooth, arrays):
-        if jnp.issubdtype(jax.typeof(array).dtype, np.complexfloating):
-            parts += [lax.real(array), lax.imag(array)]
-        else:
-            parts.append(array)
-    return parts
-
-
-def _joined(parts: Iterator[Any], like: Any) -> Any:
-    """One array from its parts."""
-    if jnp.issubdtype(jax.typeof(like).dtype, np.complexfloating):
-        return lax.complex(next(parts), next(parts))
-    return next(parts)
