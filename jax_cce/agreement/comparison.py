@@ -4,10 +4,11 @@ No reference Jacobian is formed, so a function of any size can be checked in the
 used in.
 """
 
+import contextlib
 import functools
 import math
-from collections.abc import Iterator, Sequence
-from typing import Any
+from collections.abc import Callable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -24,12 +25,28 @@ from jax_cce.program.calls import Call
 from jax_cce.sparse.formats import FormatName
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["Comparison"]
+__all__ = ["Comparison", "evaluated"]
 
 # Allowed differences, relative to the largest entry of a product.
 _TOLERANCES = {8: 1e-8, 4: 1e-3, 2: 5e-2, 1: 0.3}
 # What JAX raises where a function has no derivative in one of its modes.
 _NO_MODE = (TypeError, ValueError, NotImplementedError)
+
+_JVP, _VJP, _DIFFERENCE = "jax.jvp", "jax.vjp", "a central difference"
+
+
+class _Product(NamedTuple):
+    """A product of the Jacobian that was computed without it.
+
+    Attributes:
+        mode: how.
+        given: a direction for each input, or for each output in the case of `jax.vjp`.
+        expected: what that becomes at each output, or input; None where nothing is compared.
+    """
+
+    mode: str
+    given: list[Any]
+    expected: list[Any]
 
 
 class Comparison:
@@ -65,7 +82,8 @@ class Comparison:
     def fault(self, form: FormatName, order: Order) -> str:
         """Where our Jacobian disagrees, for people; "" where it agrees."""
         blocks = self._blocks(form, order)
-        for transposed, given, expected in self._products:
+        for mode, given, expected in self._products:
+            transposed = mode == _VJP
             for at, wanted in enumerate(expected):
                 if wanted is None:
                     continue
@@ -76,10 +94,9 @@ class Comparison:
                         product = _product(block, direction, wanted.shape, transposed)
                         real = not np.iscomplexobj(wanted)
                         total += np.real(product) if real else product
-                fault = self._difference(total, wanted)
+                fault = self._difference(total, wanted, rounded=mode == _DIFFERENCE)
                 if fault:
                     side = "input" if transposed else "output"
-                    mode = "jax.vjp" if transposed else "jax.jvp"
                     return f"at {side} {self._name(at, transposed)}, {mode} gives {fault}"
         return ""
 
@@ -108,41 +125,50 @@ class Comparison:
     @functools.cached_property
     def outputs(self) -> list[Any]:
         """The abstract value of each differentiated output."""
-        return [jax.typeof(leaf) for leaf in self._values(*self.call.leaves)]
+        return [jax.typeof(leaf) for leaf in evaluated(self._values, *self.call.leaves)]
 
     @functools.cached_property
-    def _products(self) -> list[tuple[bool, list[Any], list[Any]]]:
-        """(whether transposed, random directions, what JAX makes of them)."""
+    def _products(self) -> list[_Product]:
         rng = np.random.default_rng(self.seed)
-        products, errors = [], []
+        products: list[_Product] = []
         for mode in (self._pulled, self._pushed):
-            try:
+            with contextlib.suppress(*_NO_MODE):
                 products += list(mode(rng))
-            except _NO_MODE as error:
-                errors.append(error)
-        if not products and errors and self.directions:
-            raise errors[0]
-        return products
+        # What only a rule of ours can differentiate.
+        return products or list(self._differenced(rng))
 
-    def _pushed(self, rng: np.random.Generator) -> Iterator[tuple[bool, list[Any], list[Any]]]:
-        leaves = self.call.leaves
+    def _pushed(self, rng: np.random.Generator) -> Iterator[_Product]:
         for _ in range(0 if self._nonlinear else self.directions):
             given = [_random(rng, aval) for aval in self.call.avals]
             tangents = [
                 np.zeros(aval.shape, jax.dtypes.float0) if t is None else _as(t, aval)
                 for t, aval in zip(given, self.call.avals, strict=True)
             ]
-            _, pushed = jax.jvp(self._values, tuple(leaves), tuple(tangents))
-            yield False, given, list(map(_wide, pushed))
+            _, pushed = jax.jvp(self._values, tuple(self.call.leaves), tuple(tangents))
+            yield _Product(_JVP, given, list(map(_wide, pushed)))
 
-    def _pulled(self, rng: np.random.Generator) -> Iterator[tuple[bool, list[Any], list[Any]]]:
+    def _pulled(self, rng: np.random.Generator) -> Iterator[_Product]:
         _, pull = jax.vjp(self._values, *self.call.leaves)
         for _ in range(self.directions):
             if self._nonlinear:
                 given = self._one_hot(rng)
             else:
                 given = [_random(rng, aval) for aval in self.outputs]
-            yield True, given, self._pull(pull, given)
+            yield _Product(_VJP, given, self._pull(pull, given))
+
+    def _differenced(self, rng: np.random.Generator) -> Iterator[_Product]:
+        step = self._tolerance ** (1 / 3) / 10
+        for _ in range(self.directions):
+            given = [_random(rng, aval) for aval in self.call.avals]
+            ends = []
+            for sign in (step, -step):
+                moved = [
+                    leaf if t is None else _as(_wide(jnp.asarray(leaf)) + sign * t, aval)
+                    for leaf, t, aval in zip(self.call.leaves, given, self.call.avals, strict=True)
+                ]
+                ends.append(map(_wide, evaluated(self._values, *moved)))
+            differences = [(a - b) / (2 * step) for a, b in zip(*ends, strict=True)]
+            yield _Product(_DIFFERENCE, given, differences)
 
     def _pull(self, pull: Any, given: Sequence[Any]) -> list[Any]:
         pulled = pull([_as(c, aval) for c, aval in zip(given, self.outputs, strict=True)])
@@ -178,13 +204,14 @@ class Comparison:
             chosen.flat[rng.integers(chosen.size)] = 1
         return given
 
-    def _difference(self, found: np.ndarray, expected: np.ndarray) -> str:
+    def _difference(self, found: np.ndarray, expected: np.ndarray, *, rounded: bool = False) -> str:
         compared = np.isfinite(expected)
         largest = float(np.abs(expected[compared]).max(initial=0.0))
         with np.errstate(invalid="ignore"):
             error = np.where(compared, np.abs(found - np.where(compared, expected, 0)), 0.0)
         error = np.where(compared & ~np.isfinite(found), np.inf, error)
-        if not error.size or error.max() <= self._tolerance * largest:
+        tolerance = self._tolerance ** (0.5 if rounded else 1)
+        if not error.size or error.max() <= tolerance * largest:
             return ""
         at = np.unravel_index(int(error.argmax()), error.shape)
         index = f" at index {tuple(map(int, at))}" if at else ""
@@ -207,9 +234,24 @@ class Comparison:
             varied = tuple(self.call.args[k] for k in self.call.positions)
             path, _ = tree_flatten_with_path(varied)[0][at]
             return f"{self.call.positions[path[0].idx]}{keystr(path[1:])}"
-        _, tree, *_ = self.call.run(self.call.leaves)
+        tree: Any = None
+
+        def values(*leaves: Any) -> list[Any]:
+            nonlocal tree
+            values, tree, *_ = self.call.run(leaves)
+            return values
+
+        evaluated(values, *self.call.leaves)
         path, _ = tree_flatten_with_path(tree.unflatten(range(tree.num_leaves)))[0][at]
         return keystr(path) or "0"
+
+
+def evaluated(fun: Callable[..., list[Any]], *args: Any) -> list[Any]:
+    """What a function returns, compiled where a primitive in it cannot run otherwise."""
+    try:
+        return fun(*args)
+    except NotImplementedError:
+        return jax.jit(fun)(*args)
 
 
 def _is_block(node: Any) -> bool:

@@ -9,7 +9,7 @@ import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
-from jax_cce.agreement.comparison import Comparison
+from jax_cce.agreement.comparison import Comparison, evaluated
 from jax_cce.planning.options import Order
 from jax_cce.program import calls, passes
 from jax_cce.program.calls import Call, Contract
@@ -42,7 +42,7 @@ def localised(check: Comparison, form: FormatName, order: Order) -> str:
                     f"{_described(equation)}: {fault}\nThe rule of this primitive is wrong at "
                     "these values."
                 )
-        passes.fill(values, [equation])
+        passes.fill(values, [equation], _applied)
     name = order if isinstance(order, str) else "auto"
     count = _shortest_prefix(program, traced.constants, check, reached, form, name)
     if count is None:
@@ -52,6 +52,10 @@ def localised(check: Comparison, form: FormatName, order: Order) -> str:
         f"{count - 1} on, {_described(program.equations[count - 1])}. That is a fault of the "
         "elimination, not of a rule: please report it."
     )
+
+
+def _applied(_: int, equation: Equation, operands: list[Any]) -> list[Any]:
+    return evaluated(lambda *ins: list(jax_internals.bind(equation, ins)), *operands)
 
 
 def _described(equation: Equation) -> str:

@@ -93,6 +93,22 @@ def wrong_primitive():
     return cube
 
 
+@pytest.mark.parametrize("dtype", [jnp.float64, jnp.float32])
+def test_a_primitive_that_jax_cannot_differentiate(dtype):
+    cube = Primitive("cube_of_ours")
+    cube.def_impl(lambda x: x**3)
+    cube.def_abstract_eval(lambda x: x)
+    mlir.register_lowering(cube, mlir.lower_fun(lambda x: x**3, multiple_results=False))
+    x = X.astype(dtype)
+    fun = lambda x: cube.bind(jnp.sin(x)) * x[::-1]  # noqa: E731
+    extend.define_elementwise(cube, lambda x: 3 * x**2)
+    jax_cce.check_jacobian(fun, x)
+    extend.define_elementwise(cube, lambda x: 2 * x**2)
+    with pytest.raises(AssertionError, match="'cube_of_ours' at") as info:
+        jax_cce.check_jacobian(fun, x)
+    assert "a central difference" in str(info.value)
+
+
 @pytest.mark.parametrize("format", ["dense", "bcoo", "structured"])
 @pytest.mark.parametrize("order", ["auto", "forward", "reverse", "markowitz"])
 def test_a_wrong_rule_is_found(wrong_primitive, format, order):
