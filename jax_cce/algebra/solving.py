@@ -9,7 +9,7 @@ import numpy as np
 from jax_cce.algebra import index_arrays
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.symbols import Digit, Guard, NamedSymbols, Read, sourced
-from jax_cce.algebra.terms import Affine, Term, Unrepresentable, along
+from jax_cce.algebra.terms import Affine, Term, Unrepresentable, along, plain
 
 __all__ = [
     "System",
@@ -32,8 +32,9 @@ def solve(
     Raises:
         Unrepresentable: where the points form no line.
     """
-    system = System(box, Term((), (), (), None))
-    if not system.solve(offset, strides):
+    # Strides and dilations of an equation's parameters may be NumPy's integers.
+    system = System(box._replace(sizes=tuple(map(plain, box.sizes))), Term((), (), (), None))
+    if not system.solve(plain(offset), {k: plain(stride) for k, stride in strides.items()}):
         return None
     loops = system.loops
     if len(loops) > 1:

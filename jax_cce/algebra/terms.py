@@ -23,6 +23,8 @@ import math
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
 
+import numpy as np
+
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.caches import memoised
 
@@ -40,6 +42,7 @@ __all__ = [
     "linear",
     "loops_of",
     "placing",
+    "plain",
     "points",
     "renamed",
     "reshape",
@@ -163,8 +166,16 @@ def canonical(term: Term) -> tuple[Term, tuple[int, ...]] | None:
     return result, tuple(sorted(range(len(axes)), key=axes.__getitem__))
 
 
+def plain(number: Any) -> Any:
+    """A number without NumPy's type, which wraps around and has no modular inverse."""
+    return number.item() if isinstance(number, (np.generic, np.ndarray)) else number
+
+
 def renamed(term: Term) -> tuple[Term, dict[int, int]]:
-    """The canonical term and the new name of each of its loops."""
+    """The canonical term and the new name of each of its loops.
+
+    Parameters of equations may hold NumPy's integers; a canonical term holds Python's only.
+    """
     names: dict[int, int] = {}
     lookups: dict[Lookup, int] = {}
     for affine in term.out_map + term.in_map:
@@ -180,7 +191,7 @@ def renamed(term: Term) -> tuple[Term, dict[int, int]]:
                 lookups.setdefault(term.lookups[-1 - variable], -1 - len(lookups))
 
     def rename(affine: Affine) -> Affine:
-        offset, strides = affine.offset, dict[int, int]()
+        offset, strides = plain(affine.offset), dict[int, int]()
         for variable, stride in affine.strides:
             if variable >= 0:
                 name = names.get(variable)
@@ -190,19 +201,22 @@ def renamed(term: Term) -> tuple[Term, dict[int, int]]:
                 if name is None:
                     offset += stride * int(lookup.table.values.item())  # type: ignore[attr-defined]
             if name is not None:
-                strides[name] = strides.get(name, 0) + stride
+                strides[name] = strides.get(name, 0) + plain(stride)
         return Affine(offset, tuple(sorted(strides.items())))
 
     kept = None if term.axes is None else sorted(names[k] for k in term.axes if k in names)
     return (
         Term(
-            tuple(term.sizes[axis] for axis in names),
+            tuple(plain(term.sizes[axis]) for axis in names),
             tuple(map(rename, term.out_map)),
             tuple(map(rename, term.in_map)),
             None if kept is None else tuple(kept),
             term.layout,
             tuple(
-                lookup._replace(axes=tuple(names[axis] for axis in lookup.axes if axis in names))
+                lookup._replace(
+                    axes=tuple(names[axis] for axis in lookup.axes if axis in names),
+                    size=plain(lookup.size),
+                )
                 for lookup in lookups
             ),
         ),

@@ -11,7 +11,6 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, NamedTuple
 
-import jax
 import numpy as np
 
 from jax_cce.algebra.terms import Term
@@ -57,8 +56,7 @@ def _read(primals: Primals, name: str) -> Any:
         return primals.outs[0]
     if name == "params":
         return primals.equation.params
-    value = primals.ins[_OPERANDS[name]]
-    return value if hasattr(value, "dtype") else jax.numpy.asarray(value)
+    return primals.ins[_OPERANDS[name]]
 
 
 @memoised(4096)

@@ -5,6 +5,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
+import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
@@ -42,6 +43,13 @@ class Primals:
     outs: Sequence[Any]
     residuals: Sequence[Any] = ()
     memo: dict[Any, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        """Literals are numbers of Python; as arrays they have a shape and the right dtype."""
+        self.ins = [
+            x if hasattr(x, "ndim") or x is None else np.asarray(x, aval.dtype)
+            for x, aval in zip(self.ins, self.equation.in_avals, strict=True)
+        ]
 
 
 class LocalTerm(NamedTuple):

@@ -8,7 +8,7 @@ import numpy as np
 from jax import lax
 
 from jax_cce.algebra.index_arrays import Table
-from jax_cce.algebra.terms import Affine, Lookup, Term
+from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
 from jax_cce.rules.local import LocalTerm, Primals, along, local_term
@@ -25,6 +25,8 @@ __all__ = [
     "sum_of",
 ]
 
+# A static mask of more entries is not enumerated.
+_MOST_ENTRIES = 1 << 24
 _DROPS = (lax.GatherScatterMode.FILL_OR_DROP,)
 
 
@@ -40,22 +42,28 @@ def known(equation: Equation, operand: int) -> np.ndarray | None:
 
 
 def restricted(mask: np.ndarray) -> list[Term]:
-    """The identity on the entries at which a static mask holds."""
+    """The identity on the entries at which a static mask holds.
+
+    Raises:
+        Unrepresentable: where it has too many entries to be enumerated.
+    """
     rank = mask.ndim
     loops = [along(axis) for axis in range(rank)]
     if mask.all():
         return [Term(mask.shape, tuple(loops), tuple(loops), None, layout=True)]
+    if not mask.any():
+        return []
     box = [
         np.flatnonzero(mask.any(axis=tuple(k for k in range(rank) if k != a))) for a in range(rank)
     ]
-    if not all(map(len, box)):
-        return []
     low = [int(at[0]) for at in box]
     sizes = tuple(int(at[-1]) - start + 1 for at, start in zip(box, low, strict=True))
     window = tuple(along(axis, start) for axis, start in enumerate(low))
     inside = mask[tuple(slice(s, s + n) for s, n in zip(low, sizes, strict=True))]
     if inside.all():
         return [Term(sizes, window, window, None, layout=True)]
+    if inside.size > _MOST_ENTRIES:
+        raise Unrepresentable("too many entries to enumerate")
     # Axes along which the mask does not change keep their own loop.
     coupled = [k for k in range(rank) if not (inside == np.take(inside, [0], k)).all()]
     flat = inside[tuple(slice(None) if k in coupled else 0 for k in range(rank))]
@@ -208,6 +216,8 @@ class Window:
         term = Term(tuple(sizes), *ends, axes, layout=True, lookups=self.lookups)
         if self.inside is None:
             return local_term(term, 1, self.mask, self.tables)
+        if not self.inside.any():
+            return ()
         return tuple(
             piece for kept in _kept(term, self.batch, self.inside) for piece in local_term(kept)
         )

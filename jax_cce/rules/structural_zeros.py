@@ -125,9 +125,9 @@ def _dot_general(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 def _where_nonzero(equation: Equation, side: int, constant: np.ndarray) -> tuple[LocalTerm, ...]:
     (contract, batch) = equation.params["dimension_numbers"]
     other = 1 - side
-    at = np.nonzero(constant)
-    if not len(at[0]):
+    if not constant.any():
         return ()
+    at = np.nonzero(constant)
     lookups = tuple(
         Lookup((0,), constant.shape[axis], Table(values)) for axis, values in enumerate(at)
     )
