@@ -117,7 +117,7 @@ def define_layout(
         primitive,
         True,
         rule=CheckedRule(layout_rule(operation), operation),
-        linear=Linear(affine=True),
+        linear=Linear(),
         entrywise=Entrywise.LAYOUT,
         operation=operation,
         takes_parts=takes_parts,
@@ -161,7 +161,7 @@ def define_linear(
         primitive,
         True,
         rule=None if terms is None else CheckedRule(terms_rule(terms), terms),
-        linear=Linear(None if operands is None else tuple(operands), affine=True),
+        linear=Linear(None if operands is None else tuple(operands)),
         **_entrywise(entries),
     )
 

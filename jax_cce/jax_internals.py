@@ -19,6 +19,7 @@ from jax._src.interpreters.partial_eval import DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
 from jax._src.state.discharge import discharge_state
 from jax.extend import core as jex_core
+from jax.interpreters import ad
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
@@ -35,8 +36,10 @@ __all__ = [
     "is_differentiable",
     "is_dtype",
     "is_jaxpr",
+    "is_number",
     "is_staged",
     "is_tracer",
+    "is_transposable",
     "jax_version",
     "opened",
     "replicated",
@@ -97,6 +100,16 @@ def jax_version() -> str:
 def is_differentiable(aval: Any) -> bool:
     """Whether a variable of this abstract value has a tangent space."""
     return jax.numpy.issubdtype(aval.dtype, np.inexact)
+
+
+def is_number(aval: Any) -> bool:
+    """Whether the entries of this abstract value are numbers or truth values."""
+    return not jax.numpy.issubdtype(aval.dtype, jax.dtypes.extended)
+
+
+def is_transposable(primitive: Any) -> bool:
+    """Whether JAX has a rule that transposes a primitive."""
+    return primitive in ad.primitive_transposes
 
 
 def is_tracer(x: Any) -> bool:

@@ -50,8 +50,8 @@ class Operator:
         vjp: (site, output, cotangent) -> cotangents of all operands; None where JAX has no
             reverse mode for it (while_loop).
         flops: estimated cost of one application.
-        reverse_only: whether it has a meaning on whole rows of the Jacobian only: a custom_vjp
-            whose pullback is not linear in the cotangent, or a collective.
+        reverse_only: whether it is not linear, so that only `jax.jacrev` knows what to do with it:
+            a custom_vjp whose pullback is not linear in the cotangent, or a collective.
     """
 
     name: str

@@ -348,9 +348,7 @@ class Recorder:
             return ()
         loops = sorted(set(loops_of(kept, term.term.lookups)))
         batch = tuple(term.term.sizes[loop] for loop in loops)
-        # A linear operator leaves the scale to the result; another must see it.
-        scale, inside = (1, term.scale) if operator.reverse_only else (term.scale, 1)
-        seeding = term._replace(scale=inside)
+        seeding = term._replace(scale=1)
         seed = self._once(
             (kind, seeding, near),
             steps.Columns,
@@ -388,4 +386,4 @@ class Recorder:
                 order=order,
                 shape=new.coefficient_shape,
             )
-        return (Piece(new, scale, slot),)
+        return (Piece(new, term.scale, slot),)

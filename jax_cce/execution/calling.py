@@ -79,6 +79,8 @@ def _execute(
 
     def build(num_values: int) -> Callable[..., Any]:
         plan = choosing.plan(task, request, stored)
+        if plan.graph.reverse_only:
+            check_memory(traced, avals, by_rows=True)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = outputs_and_blocks(plan, num_values, avals, wanted, constants, leaves)
@@ -127,7 +129,7 @@ def _at_value(call: Call, options: Options) -> tuple[Any, Any, Any]:
     seeds = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in out_avals]
     program, constants = tracing.trace(flat, seeds, hoist=True)
     blocks: dict[tuple[int, int], StructuredJacobian]
-    if is_linear(program):
+    if is_linear(program, constants):
         traced = Traced(program, constants, len(chosen), None, calls.no_aux)
         zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
         structured = Options(options.contract, options.request, STRUCTURED)

@@ -5,6 +5,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.algebra.steps import run
@@ -85,7 +86,12 @@ def emit_by_mode(
         return outputs[: len(graph.outputs)], outputs
 
     transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
-    jacobian = transform(function, argnums=tuple(range(len(names))), has_aux=True)
+    holomorphic = any(
+        jnp.issubdtype(graph.program.aval(atom).dtype, np.complexfloating) for atom in graph.outputs
+    )
+    jacobian = transform(
+        function, argnums=tuple(range(len(names))), has_aux=True, holomorphic=holomorphic
+    )
     jacobians, outputs = jacobian(*(inputs[name] for name in names))
     blocks = {
         (at_output, at_input): StructuredJacobian.fromdense(array, jnp.shape(outputs[at_output]))

@@ -35,8 +35,14 @@ class Wanted:
     symmetric: bool = False
 
 
-def check_memory(traced: Traced, avals: Sequence[Any]) -> None:
-    """Refuses a dense Jacobian that cannot reasonably be held, before anything is allocated."""
+def check_memory(traced: Traced, avals: Sequence[Any], *, by_rows: bool = False) -> None:
+    """Refuses a dense Jacobian that cannot reasonably be held, before anything is allocated.
+
+    Args:
+        traced: the function.
+        avals: the abstract value of each input leaf.
+        by_rows: whether `jax.jacrev` computes it in any format.
+    """
     outputs = [traced.program.aval(atom) for atom in traced.program.outputs[: traced.num_values]]
     rows = sum(map(jax_internals.size, outputs))
     wanted = rows * sum(jax_internals.size(aval) * aval.dtype.itemsize for aval in avals)
@@ -46,8 +52,13 @@ def check_memory(traced: Traced, avals: Sequence[Any]) -> None:
         raise MemoryError(
             f"The dense Jacobian of outputs of shape {shapes} with respect to inputs of shape "
             f"{wrt} would take {wanted / 2**30:.3g} GiB, more than half of the device's memory "
-            f"({2 * limit / 2**30:.3g} GiB). Pass format='bcoo' or format='structured' to get "
-            "only its nonzeros."
+            f"({2 * limit / 2**30:.3g} GiB). "
+            + (
+                "A custom_vjp whose pullback is not known to be linear in the cotangent has dense "
+                "rows in every format."
+                if by_rows
+                else "Pass format='bcoo' or format='structured' to get only its nonzeros."
+            )
         )
 
 

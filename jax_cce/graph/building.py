@@ -9,10 +9,11 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from jax_cce.algebra.blocks import Block, OperatorPiece
+from jax_cce.algebra.blocks import Block, Operator, OperatorPiece
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.graph.complex_regions import fuse_complex_regions
 from jax_cce.jax_internals import Literal
+from jax_cce.program import passes
 from jax_cce.program.flat import Program
 from jax_cce.rules.accumulation import place
 from jax_cce.rules.derivatives import local_jacobian
@@ -37,6 +38,8 @@ class Graph:
         vertices: the eliminable variables, ascending.
         sites: the local Jacobian of each equation; None where nothing is differentiated.
         recorder: holds the slots of the local coefficients.
+        reverse_only: whether an equation has no local Jacobian but a pullback that is not linear,
+            so that the whole is what `jax.jacrev` makes of it: one call for each row.
     """
 
     program: Program
@@ -47,16 +50,7 @@ class Graph:
     vertices: tuple[int, ...]
     sites: tuple[LocalJacobian | None, ...]
     recorder: Recorder
-
-    @property
-    def reverse_only(self) -> bool:
-        """Whether a block has a meaning on whole rows of the Jacobian only: reverse order."""
-        return any(
-            isinstance(piece, OperatorPiece) and piece.operator.reverse_only
-            for to in self.successors.values()
-            for block in to.values()
-            for piece in block
-        )
+    reverse_only: bool
 
     @property
     def num_edges(self) -> int:
@@ -133,4 +127,23 @@ def build(
         tuple(sorted(n for n, to in successors.items() if to and n >= program.first_computed)),
         tuple(sites),
         recorder,
+        _is_reverse_only(program, outputs, sites),
     )
+
+
+def _is_reverse_only(
+    program: Program, outputs: Sequence[Any], sites: Sequence[LocalJacobian | None]
+) -> bool:
+    """Whether a pullback that is not linear is called for some output.
+
+    That it is called with zeros, behind a product with zero, is no reason to leave it out.
+    """
+    found = [
+        site is not None
+        and any(isinstance(each, Operator) and each.reverse_only for each in site.edges.values())
+        for site in sites
+    ]
+    if not any(found):
+        return False
+    live, _ = passes.needed(program.equations, outputs)
+    return any(wanted and alive for wanted, alive in zip(found, live, strict=True))

@@ -146,21 +146,11 @@ def eliminate(graph: Graph, order: str | Sequence[int], work: int = DEFAULT_WORK
     Raises:
         ValueError: where the sequence is no permutation of the graph's vertices.
     """
-    first = graph.program.first_computed
-    if graph.reverse_only:
-        backwards = tuple(vertex - first for vertex in reversed(graph.vertices))
-        if order not in ("auto", "reverse", backwards):
-            raise ValueError(
-                "The function has a custom_vjp whose pullback is not known to be linear in the "
-                "cotangent (such as gradient clipping), or a collective inside shard_map, so its "
-                "Jacobian is defined by reverse mode only: order must be 'auto' or 'reverse', but "
-                f"got {order!r}."
-            )
-        return reverse(graph)
-    if order == "auto":
-        return auto(graph, work)
     if isinstance(order, str):
-        return ORDERS[order](graph)
+        if graph.reverse_only:  # `jax.jacrev` runs, whatever the order
+            return reverse(graph)
+        return auto(graph, work) if order == "auto" else ORDERS[order](graph)
+    first = graph.program.first_computed
     expected, received = {vertex - first for vertex in graph.vertices}, set(order)
     if len(order) != len(received) or expected != received:
         repeated = sorted({vertex for vertex in received if list(order).count(vertex) > 1})
@@ -170,7 +160,7 @@ def eliminate(graph: Graph, order: str | Sequence[int], work: int = DEFAULT_WORK
             f"{_listed(received - expected)}, repeated {_listed(repeated)}. "
             "jax_cce.plan(fun)(*args).vertices lists the vertices for these argument shapes."
         )
-    return given(graph, (vertex + first for vertex in order))
+    return reverse(graph) if graph.reverse_only else given(graph, (v + first for v in order))
 
 
 def _listed(vertices: Iterable[int], most: int = 20) -> str:

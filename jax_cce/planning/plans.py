@@ -38,7 +38,8 @@ class Plan:
         operators: names of the primitives whose local Jacobian is a linear operator, which is
             applied to columns or rows because it has no structured form.
         method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode was measured to be
-            faster on this device, and runs instead of the steps.
+            faster on this device, and runs instead of the steps; so "jacrev" where a pullback is
+            not known to be linear in the cotangent.
         source: where the order comes from: "given", "searched", or the layer of the registry
             that it was found in: "memory", "user", "shared", "shipped".
         scalarised: whether small arrays are taken apart entry by entry.
@@ -98,7 +99,12 @@ class Plan:
             f"  steps: {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}",
         ]
         if self.method != "elimination":
-            lines.append(f"  runs as jax.{self.method}, which was measured to be faster here")
+            reason = (
+                "as it has a pullback that is not known to be linear"
+                if self.graph.reverse_only
+                else "which was measured to be faster here"
+            )
+            lines.append(f"  runs as jax.{self.method}, {reason}")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
         return "\n".join([*lines, *(f"  {step}{self._origin(step)}" for step in self.steps)])
@@ -142,6 +148,7 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
             cost.flops - sum(step.flops for step in unused),
             cost.moved - sum(step.moved for step in unused),
         ),
+        method="jacrev" if graph.reverse_only else "elimination",
     )
 
 

@@ -57,10 +57,11 @@ class Task:
             outputs = program.outputs[: traced.num_values]
             return building.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
 
-        expanded = None if holomorphic else scalarising.expand(program)
         graphs = {False: build(program)}
-        if expanded is not None:
-            graphs[True] = build(expanded)
+        if not holomorphic and not graphs[False].reverse_only:
+            expanded = scalarising.expand(program)
+            if expanded is not None:
+                graphs[True] = build(expanded)
         return graphs
 
     @functools.cached_property
@@ -76,7 +77,7 @@ class Task:
 
     @property
     def reverse_only(self) -> bool:
-        """Whether the Jacobian is defined in reverse order only."""
+        """Whether the Jacobian is what `jax.jacrev` gives, and has no order of elimination."""
         return any(graph.reverse_only for graph in self.graphs.values())
 
     @property

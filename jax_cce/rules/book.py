@@ -9,16 +9,14 @@ it.
 import dataclasses
 import enum
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection
 from dataclasses import dataclass
 from typing import Any
 
-import numpy as np
 from jax.extend.core import Primitive, primitives
 from jax.interpreters import ad
 
 from jax_cce import caches
-from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
 from jax_cce.rules.local import Rule
 
@@ -55,29 +53,51 @@ class Linear:
 
     Attributes:
         operands: their positions; None for all.
-        jointly: whether it is linear in all of these together; else in each while the others are
-            fixed.
-        affine: whether an operand of these that is fixed is added to the result, so that it has to
-            be zero.
+        jointly: whether it is linear in all of these together, so that one that is fixed is added
+            to the result and has to be zero; else in each while the others are fixed.
+        unless: the equations for which it is not, though JAX may use them where what they add
+            or round off does not count.
     """
 
     operands: tuple[int, ...] | None = None
     jointly: bool = True
-    affine: bool = False
+    unless: Callable[[Equation], bool] | None = None
 
-    def holds(self, equation: Equation, varied: Sequence[int]) -> bool:
-        """Whether an equation is known to be linear in the operands at some positions."""
-        places = range(len(equation.inputs)) if self.operands is None else self.operands
-        if not set(varied) <= set(places):
+    def holds(
+        self,
+        equation: Equation,
+        varied: Collection[int],
+        zero: Collection[int] = (),
+        *,
+        by_jax: bool = False,
+    ) -> bool:
+        """Whether an equation is known to be linear in the operands at some positions.
+
+        Args:
+            equation: the equation.
+            varied: the positions.
+            zero: those of operands that are known to be zero.
+            by_jax: whether JAX made the equation.
+        """
+        places = self._places(equation)
+        if not places.issuperset(varied):
+            return False
+        if not by_jax and self.unless is not None and self.unless(equation):
             return False
         if not self.jointly:
             return len(varied) == 1
-        fixed = [equation.inputs[k] for k in places if k < len(equation.inputs) and k not in varied]
-        return not self.affine or all(map(_is_zero, fixed))
+        return places <= {*varied, *zero}
 
+    def vanishes(self, equation: Equation, zero: Collection[int]) -> bool:
+        """Whether an equation's results are known to be zero, as some of its operands are."""
+        places = self._places(equation)
+        if not zero or (self.unless is not None and self.unless(equation)):
+            return False
+        return places.issubset(zero) if self.jointly else not places.isdisjoint(zero)
 
-def _is_zero(atom: Any) -> bool:
-    return isinstance(atom, Literal) and not np.any(atom.val)
+    def _places(self, equation: Equation) -> set[int]:
+        places = set(range(len(equation.inputs)))
+        return places if self.operands is None else places.intersection(self.operands)
 
 
 EACH = Linear(jointly=False)

@@ -102,7 +102,7 @@ class ElementwiseRule:
         """Linear in all operands together where all partials are numbers."""
         if not all(isinstance(partial, int | float | complex) for partial in self.partials):
             return None
-        return Linear(affine=len(self.partials) > 1)
+        return Linear()
 
     def __call__(self, equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         """The local Jacobian: a diagonal for each operand."""
@@ -211,7 +211,6 @@ def layout(
     terms: Terms | None = None,
     *,
     rule: Rule | None = None,
-    affine: bool = False,
     takes_parts: bool = False,
 ) -> None:
     """Describes a primitive that only moves or repeats entries.
@@ -222,13 +221,12 @@ def layout(
             equation's parameters; returns the result, or a list of results.
         terms: the terms of an operand, where there is one result.
         rule: the whole rule, where there are several.
-        affine: see `Linear`.
         takes_parts: whether it leaves out entries.
     """
     describe(
         name,
         rule=rule if terms is None else terms_rule(terms),
-        linear=Linear(affine=affine),
+        linear=Linear(),
         entrywise=Entrywise.LAYOUT,
         operation=operation,
         takes_parts=takes_parts,

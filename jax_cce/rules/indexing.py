@@ -227,14 +227,20 @@ def _top_k(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     return LocalJacobian({(0, 0): block} if block else {})
 
 
-full("gather", _gather, linear=Linear((0,)), entrywise=Entrywise.SELECTS)
+def _fills(equation: Equation) -> bool:
+    """Whether what is out of bounds becomes something else than zero."""
+    params = equation.params
+    return params["mode"] is lax.GatherScatterMode.FILL_OR_DROP and bool(params["fill_value"])
+
+
+full("gather", _gather, linear=Linear((0,), unless=_fills), entrywise=Entrywise.SELECTS)
 full("scatter-add", _scatter_add, linear=Linear((0, 2)), entrywise=Entrywise.SUMS)
-full("scatter", _scatter, entrywise=Entrywise.SELECTS)
+full("scatter", _scatter, linear=Linear((0, 2)), entrywise=Entrywise.SELECTS)
 full("dynamic_slice", _dynamic_slice, linear=Linear((0,)), entrywise=Entrywise.SELECTS)
 full(
     "dynamic_update_slice",
     _dynamic_update_slice,
-    linear=Linear((0, 1), affine=True),
+    linear=Linear((0, 1)),
     entrywise=Entrywise.SELECTS,
 )
 full("sort", _sort)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from typing import Any
 
+import jax.numpy as jnp
 import numpy as np
 
 from jax_cce.algebra import terms
@@ -188,9 +189,7 @@ def _parts(x: Any, axis: int) -> list[Any]:
 
 
 layout("broadcast_in_dim", _spread, _broadcast_in_dim)
-layout(
-    "concatenate", lambda *xs, dimension: np.concatenate(xs, dimension), _concatenate, affine=True
-)
+layout("concatenate", lambda *xs, dimension: np.concatenate(xs, dimension), _concatenate)
 layout("reshape", lambda x, new_sizes, **_: x.reshape(new_sizes), _reshape)
 layout("rev", lambda x, dimensions: np.flip(x, dimensions), _rev)
 layout("slice", _cut_out, _slice, takes_parts=True)
@@ -201,14 +200,24 @@ layout(
     takes_parts=True,
 )
 layout("squeeze", lambda x, dimensions: x.squeeze(dimensions), _squeeze)
-layout("stack", lambda *xs, axis: np.stack(xs, axis), _stack, affine=True)
+layout("stack", lambda *xs, axis: np.stack(xs, axis), _stack)
 layout("tile", lambda x, reps: np.tile(x, reps), _tile)
 layout("transpose", lambda x, permutation: x.transpose(permutation), _transpose)
 layout("unstack", _parts, rule=_unstack, takes_parts=True)
 
-linear("convert_element_type", _convert, entrywise=Entrywise.ELEMENTWISE)
-linear("reduce_precision", _same, entrywise=Entrywise.ELEMENTWISE)
+
+def _rounds(equation: Equation) -> bool:
+    """Whether the result is less precise than the operand."""
+    (operand,), (result,) = equation.in_avals, equation.out_avals
+    if not is_differentiable(operand) or operand.dtype == result.dtype:
+        return equation.name == "reduce_precision"
+    return jnp.promote_types(operand.dtype, result.dtype) != result.dtype
+
+
+_ROUNDING = Linear(unless=_rounds)
+linear("convert_element_type", _convert, how=_ROUNDING, entrywise=Entrywise.ELEMENTWISE)
+linear("reduce_precision", _same, how=_ROUNDING, entrywise=Entrywise.ELEMENTWISE)
 linear("fence", _same)
 linear("reduce_sum", _reduce_sum, entrywise=Entrywise.SUMS)
-full("pad", _pad, linear=Linear((0, 1), affine=True), entrywise=Entrywise.SELECTS)
+full("pad", _pad, linear=Linear((0, 1)), entrywise=Entrywise.SELECTS)
 full("optimization_barrier", _barrier, linear=Linear())

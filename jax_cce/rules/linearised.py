@@ -4,8 +4,9 @@
 residuals, and a *linear* part, which speaks only some 25 linear primitives. Accumulating the
 linear part with the registered rules gives terms; where one of its primitives has no rule (a scan,
 an fft, a triangular solve), the equation becomes a linear operator instead. Custom derivative
-rules are honoured, because it is JAX that applies them. custom_vjp has no forward mode, so its
-pullback is linearised and the terms are transposed.
+rules are honoured, because it is JAX that applies them. Where there is no forward mode, as for
+custom_vjp, the pullback is traced instead and the terms are transposed. Where it is not linear,
+because a user wrote it so, there is no local Jacobian: the function is left to `jax.jacrev`.
 """
 
 import functools
@@ -25,7 +26,7 @@ from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation
 from jax_cce.rules.book import record_of
-from jax_cce.rules.linearity import are_linear
+from jax_cce.rules.linearity import Dependence, dependence
 from jax_cce.rules.local import LocalJacobian, Primals
 
 __all__ = [
@@ -49,6 +50,7 @@ class Linearised:
         reverse: whether the seeds are cotangents.
         active: positions of the active operands.
         differentiable: positions of the results that have a tangent space.
+        reverse_only: whether the linear part is not known to be linear.
     """
 
     def __init__(
@@ -81,10 +83,11 @@ class Linearised:
         ]
         self.in_avals, self.out_avals = in_avals, out_avals
         self.reverse = reverse
-        self._trace(apply)
-        if not reverse and _REVERSE_ONLY in tracing.primitive_names(self.program.equations):
-            self.reverse = True
-            self._trace(apply)
+        mixed = False
+        if reverse:
+            self._trace(apply, _pulled)
+        else:
+            mixed = self._trace_as_possible(apply)
         seeds = range(len(in_avals), self.program.num_inputs)
         flags, self._varied = passes.dependent(self.program.equations, seeds)
         pairs = list(zip(self.program.equations, flags, strict=True))
@@ -92,11 +95,37 @@ class Linearised:
         self.linear = [equation for equation, depends in pairs if depends]
         self.results = self.program.outputs[: len(out_avals)]
         self.images = self.program.outputs[len(out_avals) :]
-        # JAX's pushforwards are linear; a pullback that the user wrote need not be. That of a
-        # collective adds up the cotangents of all devices.
-        self.reverse_only = self.reverse and not are_linear(self.linear, self._varied)
+        # A rule that the user wrote need not be linear. What is constant JAX drops from tangents
+        # and adds to cotangents. Those of a collective depend on the cotangents of all devices.
+        found = dependence(
+            self.program, self.constants, seeds, self.images, by_jax=not self.reverse
+        )
+        linear = {Dependence.ZERO, Dependence.LINEAR}
+        if not self.reverse:
+            linear.add(Dependence.FIXED)
+        self.reverse_only = not mixed and not linear.issuperset(found)
 
-    def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> None:
+    def _trace_as_possible(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> bool:
+        """Traces by whichever mode JAX has; returns whether results and tangents are mixed."""
+        try:
+            self._trace(apply, _linearised)
+            if _REVERSE_ONLY not in tracing.primitive_names(self.program.equations):
+                return False
+        except Exception:  # of any type; that of the pullback is what `jax.jacrev` raises
+            pass
+        self.reverse = True
+        try:
+            self._trace(apply, _pulled)
+        except Exception as error:
+            self.reverse = False
+            try:
+                self._trace(apply, _pushed)
+            except Exception:
+                raise error from None
+            return True
+        return False
+
+    def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]], mode: "_Mode") -> None:
         seeds = (
             [self.out_avals[k] for k in self.differentiable]
             if self.reverse
@@ -113,19 +142,7 @@ class Linearised:
                 results = list(apply(merged))
                 return [results[k] for k in self.differentiable], results
 
-            at = [operands[k] for k in self.active]
-            if self.reverse:
-                _, pullback, results = jax.vjp(function, *at, has_aux=True)
-                images = pullback(list(vectors))
-            else:
-                try:
-                    _, pushforward, results = jax.linearize(function, *at, has_aux=True)
-                    images = pushforward(*vectors)
-                except ValueError:
-                    # custom_vmap has a forward mode only, which mixes results and tangents.
-                    results = list(apply(operands))
-                    _, images, _ = jax.jvp(function, tuple(at), tuple(vectors), has_aux=True)
-            return [*results, *images]
+            return mode(function, [operands[k] for k in self.active], vectors)
 
         avals = [jax_internals.abstract(aval) for aval in (*self.in_avals, *seeds)]
         self.program, self.constants = tracing.trace(both, avals)
@@ -174,6 +191,28 @@ class Linearised:
         return not isinstance(image, Literal) and image in self._varied
 
 
+# From a function that returns its differentiable results and all results, its arguments and the
+# seeds, to all results and what the seeds become.
+_Mode = Callable[[Callable[..., Any], Sequence[Any], Sequence[Any]], list[Any]]
+
+
+def _linearised(function: Callable[..., Any], at: Sequence[Any], seeds: Sequence[Any]) -> list[Any]:
+    _, pushforward, results = jax.linearize(function, *at, has_aux=True)
+    return [*results, *pushforward(*seeds)]
+
+
+def _pulled(function: Callable[..., Any], at: Sequence[Any], seeds: Sequence[Any]) -> list[Any]:
+    _, pullback, results = jax.vjp(function, *at, has_aux=True)
+    return [*results, *pullback(list(seeds))]
+
+
+def _pushed(function: Callable[..., Any], at: Sequence[Any], seeds: Sequence[Any]) -> list[Any]:
+    """For custom_vmap, which has a forward mode only; it mixes results and tangents."""
+    _, results = function(*at)
+    _, images, _ = jax.jvp(function, tuple(at), tuple(seeds), has_aux=True)
+    return [*results, *images]
+
+
 def _flops(equation: Equation) -> int:
     count = record_of(equation).flops
     if count is not None:
@@ -190,7 +229,7 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
     images = parts.active if parts.reverse else parts.differentiable
     pairs = {}
     for at, image in enumerate(images):
-        if parts.image_depends(at):
+        if parts.reverse_only or parts.image_depends(at):
             for seed in seeds:
                 pairs[(image, seed) if parts.reverse else (seed, image)] = operator
     if not pairs:
@@ -271,7 +310,7 @@ def _operator(parts: Linearised) -> Operator:
             parts.name, in_shapes, out_shapes, None, direct, parts.flops, parts.reverse_only
         )
     vjp = transposed if _is_transposable(parts) else None
-    return Operator(parts.name, in_shapes, out_shapes, direct, vjp, parts.flops)
+    return Operator(parts.name, in_shapes, out_shapes, direct, vjp, parts.flops, parts.reverse_only)
 
 
 def _cast(vector: Any, aval: Any) -> Any:

@@ -7,9 +7,14 @@ complex coefficient describes the derivative, because they are linear over the r
 from jax_cce.rules.book import EACH, Linear, describe
 from jax_cce.rules.definers import linear
 
-linear("complex conj cumsum custom_lin fft imag real reduce_window_sum")
+linear("complex conj cumsum fft imag layout_constraint real reduce_window_sum")
+linear("reshard sharding_constraint")
 linear("conv_general_dilated", how=EACH)
+linear("ragged_dot_general", how=Linear((0, 1), jointly=False))
+linear("scatter-sub", how=Linear((0, 2)))
+linear("select_and_scatter_add", how=Linear((0,)))
 linear("triangular_solve", how=Linear((1,)))
+linear("tridiagonal_solve", how=Linear((3,)))
 
 for name in [
     "real",

@@ -169,7 +169,7 @@ def test_reverse_order_only():
     assert list(e.costs) == ["reverse", "in use"]
     assert e.costs["in use"] == e.costs["reverse"]
     assert e.bound is None
-    assert "the only one" in check_reports(e)
+    assert "the only way" in check_reports(e)
 
 
 def test_sparse_formats():

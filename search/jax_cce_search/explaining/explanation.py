@@ -198,13 +198,16 @@ def _origin(e: Explanation) -> list[str]:
     """Where the order in use comes from."""
     plan, entry = e.plan, e.entry
     lines = []
-    if plan.method != "elimination":
+    if plan.graph.reverse_only:
+        lines.append(
+            "runs as jax.jacrev, the only way in which this function's Jacobian is defined: it has "
+            "a pullback that is not known to be linear; the costs are those of reverse order"
+        )
+    elif plan.method != "elimination":
         lines.append(
             f"runs as jax.{plan.method}, which was measured to be faster on this device; the "
             "costs of the order in use are those of the same mode by elimination"
         )
-    elif plan.graph.reverse_only:
-        lines.append("order: reverse, the only one in which this function's Jacobian is defined")
     if entry is None:
         lines.append(f"order from: {e.source}")
     else:

@@ -75,7 +75,7 @@ class Job:
             raise ValueError(
                 f"{self._task.name} has a custom_vjp whose pullback is not known to be linear "
                 "in the cotangent, or a collective inside shard_map, so its Jacobian is defined "
-                "by reverse mode only: there is no order to search for."
+                "by reverse mode only, and jax.jacrev runs: there is no order to search for."
             )
         if request.entries is not None:
             if request.entries not in graphs:
