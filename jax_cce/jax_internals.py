@@ -12,7 +12,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax._src import source_info_util
+from jax._src import core, source_info_util
 from jax._src.dtypes import ExtendedDType
 from jax._src.interpreters.batching import BatchTracer
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer
@@ -31,11 +31,13 @@ __all__ = [
     "abstract",
     "batch_size",
     "bind",
+    "check_within_its_trace",
     "convert",
     "device_kind",
     "is_differentiable",
     "is_dtype",
     "is_jaxpr",
+    "is_leak",
     "is_number",
     "is_staged",
     "is_tracer",
@@ -47,6 +49,7 @@ __all__ = [
     "sharded_like",
     "size",
     "source_line",
+    "surrounding_constants",
     "varying_like",
     "without_references",
     "zeros",
@@ -120,6 +123,33 @@ def is_tracer(x: Any) -> bool:
 def is_staged(x: Any) -> bool:
     """Whether a value only stands for one in a program under construction, as under jit."""
     return isinstance(x, DynamicJaxprTracer)
+
+
+def check_within_its_trace(x: Any) -> None:
+    """Refuses a tracer whose trace is finished; JAX itself may take it for a constant.
+
+    Raises:
+        jax.errors.UnexpectedTracerError: where `x` belongs to no trace around us.
+    """
+    if not is_tracer(x):
+        return
+    trace = core.trace_ctx.trace
+    # Where JAX has cut the chain of traces, as while it traces a custom rule, nobody can tell.
+    while trace is not None and trace is not x._trace:
+        if isinstance(trace, core.EvalTrace):
+            raise core.escaped_tracer_error(x)
+        trace = getattr(trace, "parent_trace", None)
+
+
+def surrounding_constants() -> list[Any]:
+    """The constants so far of the program that is under construction around us, if there is one."""
+    frame = getattr(core.trace_ctx.trace, "frame", None)
+    return [] if frame is None else list(frame.constvar_to_val.values())
+
+
+def is_leak(error: Exception) -> bool:
+    """Whether an error is that of `jax.checking_leaks`, which has no type of its own."""
+    return type(error) is Exception and str(error).startswith("Leaked ")
 
 
 def batch_size(leaves: Iterable[Any]) -> int | None:

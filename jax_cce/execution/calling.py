@@ -1,21 +1,22 @@
 """From the arguments of a call to the value and the Jacobian of a function."""
 
+import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
 import jax
-from jax import lax
+import numpy as np
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution import compiled
 from jax_cce.execution.results import Wanted, as_tree, check_memory, outputs_and_blocks, zero_block
-from jax_cce.planning import choosing
+from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
-from jax_cce.planning.task import Task
-from jax_cce.program import calls, tracing
-from jax_cce.program.calls import Call, Traced
-from jax_cce.rules.linearity import is_linear
+from jax_cce.planning.running import Ran
+from jax_cce.planning.task import Task, task_of_run, task_of_trace
+from jax_cce.program import calls
+from jax_cce.program.calls import Call
 from jax_cce.sparse.formats import STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
@@ -41,21 +42,23 @@ def transformed(
         staged = any(map(jax_internals.is_staged, call.leaves))
         try:
             traced = calls.trace_call(call, hoist=not staged)
-        except (
-            jax.errors.ConcretizationTypeError,
-            jax.errors.NonConcreteBooleanIndexError,
-        ):
-            if staged:
+            task = task_of_trace(call, options, traced)
+            outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
+        except Exception as error:
+            if not running.is_left_to_jax(error):
                 raise
-            return _at_value(call, options)
-        task = Task(traced, options, call.name, jax_internals.batch_size(call.leaves))
-        outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
-        leaves = outputs[: traced.num_values] if value else []
-        return (
-            tree_unflatten(traced.value_tree, leaves) if value else None,
-            as_tree(blocks, call, traced.value_tree),
-            traced.aux(outputs[len(leaves) :]),
-        )
+            reason = error
+        else:
+            leaves = outputs[: traced.num_values] if value else []
+            return (
+                tree_unflatten(traced.value_tree, leaves) if value else None,
+                as_tree(blocks, call, traced.value_tree),
+                traced.aux(outputs[len(leaves) :]),
+            )
+        ran = running.run(call)
+        rows = _at_run(call, options, wanted, ran, reason)
+        values = tree_unflatten(ran.value_tree, ran.values) if value else None
+        return values, as_tree(rows, call, ran.value_tree), ran.aux
 
     return compute
 
@@ -100,68 +103,59 @@ def _execute(
     return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
 
 
-def _at_value(call: Call, options: Options) -> tuple[Any, Any, Any]:
-    """The Jacobian of a function whose Python control flow depends on values.
+def _at_run(
+    call: Call, options: Options, wanted: Wanted, ran: Ran, reason: Exception
+) -> list[list[Any]]:
+    """The blocks of a function that JAX differentiated while it ran.
 
-    `jax.vjp` runs the function on the concrete values, as `jax.jacrev` does; what is eliminated
-    is then the graph of its pullback, and the result is transposed.
+    Args:
+        call: the call of the function.
+        options: what the caller asks.
+        wanted: what is wanted.
+        ran: the function's linear map.
+        reason: what was raised where the function was to be traced.
     """
-    chosen = [k for k, aval in enumerate(call.avals) if jax_internals.is_differentiable(aval)]
-    trees: list[Any] = []
-
-    def function(*varied: Any) -> tuple[list[Any], list[Any]]:
-        leaves = list(call.leaves)
-        for position, leaf in zip(chosen, varied, strict=True):
-            leaves[position] = leaf
-        values, value_tree, aux, aux_tree = call.run(leaves)
-        dynamic = [leaf if jax_internals.is_tracer(leaf) else None for leaf in aux]
-        trees[:] = [value_tree, aux_tree, aux]
-        return values, dynamic
-
-    values, pullback, moving = jax.vjp(function, *(call.leaves[k] for k in chosen), has_aux=True)
-    value_tree, aux_tree, aux = trees
-    aux = [leaf if fresh is None else fresh for leaf, fresh in zip(aux, moving, strict=True)]
-
-    def flat(*cotangents: Any) -> list[Any]:
-        return list(pullback(list(cotangents)))
-
-    out_avals = [jax.typeof(value) for value in values]
-    seeds = [jax.ShapeDtypeStruct(aval.shape, aval.dtype) for aval in out_avals]
-    program, constants = tracing.trace(flat, seeds, hoist=True)
-    blocks: dict[tuple[int, int], StructuredJacobian]
-    if is_linear(program, constants):
-        traced = Traced(program, constants, len(chosen), None, calls.no_aux)
-        zeros = [lax.full(aval.shape, 0, aval.dtype) for aval in out_avals]
-        structured = Options(options.contract, options.request, STRUCTURED)
-        task = Task(traced, structured, f"the pullback of {call.name}")
-        _, transposed = _execute(
-            task, options.request, out_avals, zeros, Wanted(STRUCTURED, value=False)
-        )
+    form, request = wanted.format, options.request
+    if not form.sparse and not ran.rows_only:
+        check_memory(ran.linear, ran.seeds)
+    zeros = list(map(jax_internals.zeros, ran.seeds))
+    blocks: dict[tuple[int, int], Any]
+    if ran.rows_only:
+        task_of_run(call, options, ran, reason)
+        at = [call.leaves[k] for k in ran.chosen]
+        jacobian = jax.jacrev(lambda *at: ran.function(*at)[0], tuple(range(len(at))))
+        blocks = {
+            (at, k): StructuredJacobian.fromdense(array, np.shape(value))
+            for at, (row, value) in enumerate(zip(jacobian(*at), ran.values, strict=True))
+            for k, array in zip(ran.chosen, row, strict=True)
+        }
+    elif ran.transposed:
+        task = task_of_run(call, dataclasses.replace(options, format=STRUCTURED), ran, reason)
+        _, rows = _execute(task, request, ran.seeds, zeros, Wanted(STRUCTURED, value=False))
         blocks = {
             (at, k): block.T
-            for k, row in zip(chosen, transposed, strict=True)
+            for k, row in zip(ran.chosen, rows, strict=True)
             for at, block in enumerate(row)
         }
     else:
-        # A pullback that may be nonlinear (gradient clipping, say) has a meaning on rows only.
-        dense = jax.jacrev(lambda *at: function(*at)[0], argnums=tuple(range(len(chosen))))(
-            *(call.leaves[k] for k in chosen)
-        )
+        task = task_of_run(call, options, ran, reason)
+        symmetric = wanted.symmetric and len(ran.chosen) == len(call.avals)
+        own = Wanted(form, value=False, symmetric=symmetric)
+        _, rows = _execute(task, request, ran.seeds, zeros, own)
         blocks = {
-            (at, k): StructuredJacobian.fromdense(array, out_avals[at].shape)
-            for at, row in enumerate(dense)
-            for k, array in zip(chosen, row, strict=True)
+            (at, k): block
+            for at, row in enumerate(rows)
+            for k, block in zip(ran.chosen, row, strict=True)
         }
-    form = options.format
-    rows = []
-    for at, out in enumerate(out_avals):
-        row = []
-        for k, aval in enumerate(call.avals):
-            block = blocks[at, k] if (at, k) in blocks else zero_block(out.shape, aval)
-            row.append(form.outside(form.inside(block.astype(aval.dtype), aval)))
-        rows.append(row)
-    return (
-        tree_unflatten(value_tree, values),
-        as_tree(rows, call, value_tree),
-        tree_unflatten(aux_tree, aux),
-    )
+
+    def block_of(at: int, k: int) -> Any:
+        aval = call.avals[k]
+        block = blocks.get((at, k))
+        if block is None:
+            block = zero_block(np.shape(ran.values[at]), aval)
+        elif not ran.transposed:
+            return block
+        return form.outside(form.inside(block.astype(aval.dtype), aval))
+
+    leaves = range(len(call.avals))
+    return [[block_of(at, k) for k in leaves] for at in range(len(ran.values))]

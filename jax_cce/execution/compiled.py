@@ -11,7 +11,7 @@ from typing import Any
 from jax_cce import caches
 from jax_cce.caches import Cache, CacheInfo
 from jax_cce.planning.task import Task
-from jax_cce.program import identity, known_values
+from jax_cce.program import known_values
 from jax_cce.rules import derivatives
 
 __all__ = ["PROGRAMS", "CacheInfo", "cache_clear", "cache_info", "key_of"]
@@ -22,7 +22,7 @@ PROGRAMS: Cache[Callable[..., Any]] = Cache(512)
 def key_of(task: Task) -> Hashable:
     """Identifies a task up to the values of its constants."""
     traced = task.traced
-    program = identity.program_key(traced.program, derivatives.custom_derivative_key)
+    program = derivatives.key(traced.program)
     known = known_values.key(task.known)
     return program, known, traced.num_values, task.holomorphic, task.sparse
 

@@ -16,7 +16,7 @@ from jax_cce.jax_internals import Literal
 from jax_cce.program import passes
 from jax_cce.program.flat import Program
 from jax_cce.rules.accumulation import place
-from jax_cce.rules.derivatives import local_jacobian
+from jax_cce.rules.derivatives import activity, has_custom, local_jacobian
 from jax_cce.rules.local import LocalJacobian
 
 __all__ = [
@@ -80,15 +80,22 @@ def build(
     avals = program.avals
     edges: dict[int, dict[int, Block]] = {name: {} for name in inputs}
     sites: list[LocalJacobian | None] = []
-    for site, equation in enumerate(program.equations):
+    for site, (equation, varied) in enumerate(
+        zip(program.equations, activity(program), strict=True)
+    ):
         active = tuple(not isinstance(k, Literal) and k in edges for k in equation.inputs)
         if not any(active):
             sites.append(None)
             continue
+        if active != varied and has_custom([equation]):
+            # A custom rule sees what JAX sees, which knows of fewer structural zeros.
+            active = varied
         local = local_jacobian(equation, active, sparse=sparse)
         sites.append(local)
         for (operand, output), terms in local.edges.items():
             source, target = equation.inputs[operand], equation.outputs[output]
+            if source not in edges:
+                continue
             block: Block
             if isinstance(terms, tuple):
                 block = place(recorder, terms, site, (operand, output))

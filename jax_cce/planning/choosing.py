@@ -89,7 +89,9 @@ def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Pla
         _IF_TOO_LONG,
     )
     _log_graphs(task)
-    chosen = _chosen(task, request, stored)
+    chosen = _chosen(task, request, stored).of(remark=task.remark)
+    if task.method != "elimination":
+        chosen = chosen.of(method=task.method)
     _log.info(
         "Jacobian of %s: %d equations, %d vertices: %s, order %s, %d flops",
         task.name,
@@ -122,8 +124,14 @@ def _log_graphs(task: Task) -> None:
     _log.info("Jacobian of %s: eliminating %s", task.name, ", or scalarised ".join(sizes))
 
 
+# What a named order of a function is on the graph of its pullback.
+_TRANSPOSED = {"forward": "reverse", "reverse": "forward"}
+
+
 def _chosen(task: Task, request: OrderRequest, stored: Stored | None) -> Plan:
     graphs, order = task.graphs, request.order
+    if task.transposed and isinstance(order, str):
+        order = _TRANSPOSED.get(order, order)
     if stored is not None:
         entry = stored.entry
         facts = {"method": entry.method, "source": stored.layer, "scalarised": entry.entries}

@@ -43,6 +43,10 @@ class Plan:
         source: where the order comes from: "given", "searched", or the layer of the registry
             that it was found in: "memory", "user", "shared", "shipped".
         scalarised: whether small arrays are taken apart entry by entry.
+        remark: why the graph is not that of the function itself; "" where it is. Python control
+            flow on values, and custom rules that read what exists only inside the call of the
+            function, are left to JAX, which differentiates the function while it runs; the
+            vertices are then those of the linear map that this yields.
     """
 
     order: tuple[int, ...]
@@ -56,6 +60,7 @@ class Plan:
     method: str = "elimination"
     source: str = "given"
     scalarised: bool = False
+    remark: str = ""
 
     def of(self, **facts: Any) -> "Plan":
         """The same plan with other facts about where it comes from."""
@@ -98,12 +103,15 @@ class Plan:
             f"{' '.join(map(str, self.order)) or '(nothing to eliminate)'}",
             f"  steps: {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}",
         ]
+        if self.remark:
+            lines.append(f"  {self.remark}")
         if self.method != "elimination":
-            reason = (
-                "as it has a pullback that is not known to be linear"
-                if self.graph.reverse_only
-                else "which was measured to be faster here"
-            )
+            if self.remark:
+                reason = "which is its only meaning"
+            elif self.graph.reverse_only:
+                reason = "as it has a pullback that is not known to be linear"
+            else:
+                reason = "which was measured to be faster here"
             lines.append(f"  runs as jax.{self.method}, {reason}")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")

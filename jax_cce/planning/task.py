@@ -1,6 +1,7 @@
 """A task: one traced function whose Jacobian is wanted, with its graphs and its key."""
 
 import functools
+import logging
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -9,13 +10,24 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.graph import building, scalarising
 from jax_cce.graph.building import Graph
+from jax_cce.planning import running
 from jax_cce.planning.options import Options, options_of
+from jax_cce.planning.running import Ran
 from jax_cce.program import calls, known_values
-from jax_cce.program.calls import Traced
+from jax_cce.program.calls import Call, Traced
 from jax_cce.program.flat import Program
 from jax_cce.registry import keys
+from jax_cce.rules.derivatives import OnlyWhileRunning
 
-__all__ = ["Task", "task_of", "traced_task"]
+__all__ = [
+    "Task",
+    "task_of",
+    "task_of_run",
+    "task_of_trace",
+    "traced_task",
+]
+
+_log = logging.getLogger("jax_cce")
 
 
 class Task:
@@ -29,12 +41,24 @@ class Task:
         sparse: whether the Jacobian is wanted as terms.
         name: the function's name, for people only.
         batch: the number of points under `jax.vmap`; None outside of it.
+        transposed: whether the Jacobian is that of the function's pullback.
+        method: as for `OrderRequest`.
+        remark: why it is not the function itself whose Jacobian is wanted; "" where it is.
     """
 
     def __init__(
-        self, traced: Traced, options: Options, name: str = "", batch: int | None = None
+        self,
+        traced: Traced,
+        options: Options,
+        name: str = "",
+        batch: int | None = None,
+        *,
+        transposed: bool = False,
+        method: str = "elimination",
+        remark: str = "",
     ) -> None:
         self.traced, self.batch = traced, batch
+        self.transposed, self.method, self.remark = transposed, method, remark
         self.holomorphic = options.contract.holomorphic
         self.sparse = options.format.sparse
         self.name = name
@@ -89,13 +113,49 @@ class Task:
         }
 
 
+def task_of_trace(call: Call, options: Options, traced: Traced) -> Task:
+    """The task of a function that was traced."""
+    return Task(traced, options, call.name, jax_internals.batch_size(call.leaves))
+
+
+def task_of_run(call: Call, options: Options, ran: Ran, reason: Exception) -> Task:
+    """The task of a function that ran: its linear map there.
+
+    Args:
+        call: the call of the function.
+        options: what is asked of its Jacobian.
+        ran: the function's linear map.
+        reason: what was raised where the function was to be traced.
+    """
+    linear, method = ran.linear, "elimination"
+    if ran.rows_only:
+        # JAX runs it; the plan is empty.
+        nothing = Program(ran.seeds, len(ran.seeds), 0, [], ())
+        linear, method = Traced(nothing, [], 0, None, calls.no_aux), "jacrev"
+    why = str(reason) if isinstance(reason, OnlyWhileRunning) else type(reason).__name__
+    remark = f"differentiated while the function runs, by the graph of its {ran.kind} ({why})"
+    _log.info("Jacobian of %s: %s", call.name, remark)
+    batch = jax_internals.batch_size(call.leaves)
+    transposed = ran.transposed
+    return Task(
+        linear, options, call.name, batch, transposed=transposed, method=method, remark=remark
+    )
+
+
 def traced_task(
     fun: Callable[..., Any], options: Options, args: tuple[Any, ...], kwargs: dict[str, Any]
 ) -> Task:
     """The task of a function, traced at arguments any of which may be abstract."""
-    call = calls.Call(fun, options.contract, args, kwargs)
-    batch = jax_internals.batch_size(call.leaves)
-    return Task(calls.trace_call(call, hoist=False), options, call.name, batch)
+    call = Call(fun, options.contract, args, kwargs)
+    try:
+        task = task_of_trace(call, options, calls.trace_call(call, hoist=False))
+        _ = task.graphs
+        return task
+    except Exception as error:
+        if not running.is_left_to_jax(error):
+            raise
+        reason = error
+    return task_of_run(call, options, running.run(call), reason)
 
 
 def task_of(

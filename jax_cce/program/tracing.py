@@ -17,6 +17,7 @@ from jax_cce.jax_internals import (
     INLINED,
     JAXPRS,
     Literal,
+    check_within_its_trace,
     is_differentiable,
     opened,
     without_references,
@@ -25,10 +26,12 @@ from jax_cce.program import passes
 from jax_cce.program.flat import Equation, Program
 
 __all__ = [
+    "check_constants",
     "flatten",
     "flatten_closed",
     "inner_equations",
     "is_hoistable",
+    "jaxprs",
     "primitive_names",
     "primitives",
     "trace",
@@ -50,8 +53,12 @@ def trace(
 
     Returns:
         The program and the values of its constants.
+
+    Raises:
+        jax.errors.UnexpectedTracerError: where a constant belongs to a trace that is finished.
     """
     closed = without_references(jax.make_jaxpr(fun)(*leaves))
+    check_constants((), closed.consts)
     return flatten(closed.jaxpr, closed.consts, hoist=hoist)
 
 
@@ -142,8 +149,15 @@ def primitives(equations: Iterable[Equation]) -> set[Any]:
     """All primitives in some equations, those inside control flow included."""
     equations = list(equations)
     seen = {equation.primitive for equation in equations}
+    for body in jaxprs(equations):
+        seen.update(eqn.primitive for eqn in body.eqns)
+    return seen
+
+
+def jaxprs(equations: Iterable[Equation]) -> list[Any]:
+    """All jaxprs among the parameters of some equations, and in these, each once."""
     pending: list[Any] = [equation.params for equation in equations]
-    bodies: set[int] = set()
+    bodies: dict[int, Any] = {}
     while pending:
         value = pending.pop()
         if type(value) is dict:
@@ -151,15 +165,30 @@ def primitives(equations: Iterable[Equation]) -> set[Any]:
         elif type(value) in (tuple, list):
             pending.extend(value)
         elif isinstance(value, JAXPRS) and id(value) not in bodies:
-            bodies.add(id(value))
-            seen.update(eqn.primitive for eqn in value.eqns)
+            bodies[id(value)] = value
             pending.extend(eqn.params for eqn in value.eqns)
-    return seen
+    return list(bodies.values())
 
 
 def primitive_names(equations: Iterable[Equation]) -> set[str]:
     """The names of all primitives in some equations, those inside control flow included."""
     return {primitive.name for primitive in primitives(equations)}
+
+
+def check_constants(equations: Iterable[Equation], constants: Iterable[Any] = ()) -> None:
+    """Refuses constants that a rule took from a program that is finished.
+
+    Args:
+        equations: equations, the jaxprs in which have constants, too.
+        constants: constants beside these.
+
+    Raises:
+        jax.errors.UnexpectedTracerError: where one belongs to no program under construction.
+    """
+    for body in jaxprs(equations):
+        constants = itertools.chain(constants, opened(body)[1])
+    for constant in constants:
+        check_within_its_trace(constant)
 
 
 def inner_equations(equation: Equation) -> list[Equation]:

@@ -18,6 +18,7 @@ only: whoever reads an order by digest has to check that it is an order of the g
 import dataclasses
 import enum
 import hashlib
+import itertools
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -84,7 +85,7 @@ def canonical(
     lines = [
         f"schema={_SCHEMA} num_values={num_values} sparse={bool(sparse)} "
         f"holomorphic={bool(holomorphic)}",
-        *writer.program(program, known),
+        *writer.program(program, known, whole=True),
     ]
     for number, body in enumerate(writer.bodies):
         lines += [f"body{number}", body]
@@ -104,19 +105,20 @@ class _Writer:
         self._avals: dict[Any, str] = {}
         self._free: dict[Any, bool] = {}
         # By identity. The value holds on to the object, whose address would else be used again.
-        self._written: dict[tuple[int, bool], tuple[Any, str]] = {}
+        self._written: dict[int, tuple[Any, str]] = {}
 
     def program(
-        self, program: Program, known: Mapping[int, np.ndarray], *, derived: bool = False
+        self, program: Program, known: Mapping[int, np.ndarray], *, whole: bool = False
     ) -> list[str]:
         """The lines of a program.
 
         Args:
             program: the program.
             known: what is known of its constants.
-            derived: whether it is a derivative that JAX traced. It repeats the custom calls of the
-                values, which then stand for their bodies only.
+            whole: whether it is the whole task. In what it refers to, custom calls stand for their
+                bodies only.
         """
+        active = derivatives.activity(program) if whole else itertools.repeat(())
         avals, first = program.avals, program.first_computed
         names = [f"i{k}" for k in range(program.num_inputs)]
         names += [""] * program.num_constants  # by first use
@@ -137,10 +139,10 @@ class _Writer:
             return names[atom]
 
         lines = [" ".join(["in", *map(self._aval, avals[: program.num_inputs])])]
-        for equation in program.equations:
+        for equation, varied in zip(program.equations, active, strict=False):
             results = [f"{names[k]}:{self._aval(avals[k])}" for k in equation.outputs]
             operands = [read(atom) for atom in equation.inputs]
-            params = self._params(equation, derived) if equation.params else ""
+            params = self._params(equation, varied) if equation.params else ""
             lines.append(f"{' '.join(results)} = {' '.join([equation.name + params, *operands])}")
         lines.append(" ".join(["out", *map(read, program.outputs)]))
         return lines
@@ -179,53 +181,49 @@ class _Writer:
         except (TypeError, ValueError):  # neither a number nor a truth value
             return self._aval(aval)
 
-    def _params(self, equation: Equation, derived: bool) -> str:
+    def _params(self, equation: Equation, active: tuple[bool, ...]) -> str:
         if derivatives.is_custom(equation):
-            return self._custom(equation, derived)
+            return self._custom(equation, active)
         parts = [
-            f"{name}={self._param(value, derived)}"
-            for name, value in identity.mathematical_params(equation)
+            f"{name}={self._param(value)}" for name, value in identity.mathematical_params(equation)
         ]
         return f"[{' '.join(parts)}]" if parts else ""
 
-    def _custom(self, equation: Equation, derived: bool) -> str:
+    def _custom(self, equation: Equation, active: tuple[bool, ...]) -> str:
         """A call whose derivative is the user's."""
-        body = equation.params["call_jaxpr"]
-        if derived:
-            return f"[{self._body(body, False)}]"
-        linearised = derivatives.custom_derivative(equation)
+        linearised = derivatives.custom_derivative(equation, active)
         if linearised is None:
-            return f"[{self._body(body, False)}]"
-        written = self._written.get((id(linearised), True))
+            return f"[{self._body(equation.params['call_jaxpr'])}]"
+        written = self._written.get(id(linearised))
         if written is None:
-            text = self._number(self.program(linearised.program, {}, derived=True))
+            text = self._number(self.program(linearised.program, {}))
             if linearised.reverse:
                 text = f"pullback {text}"
-            written = self._written[id(linearised), True] = linearised, text
+            written = self._written[id(linearised)] = linearised, text
         return f"[{written[1]}]"
 
-    def _body(self, jaxpr: Any, derived: bool) -> str:
-        written = self._written.get((id(jaxpr), derived))
+    def _body(self, jaxpr: Any) -> str:
+        written = self._written.get(id(jaxpr))
         if written is None:
             program, _ = tracing.flatten_closed(jaxpr)
-            text = self._number(self.program(program, {}, derived=derived))
-            written = self._written[id(jaxpr), derived] = jaxpr, text
+            text = self._number(self.program(program, {}))
+            written = self._written[id(jaxpr)] = jaxpr, text
         return written[1]
 
     def _number(self, lines: Sequence[str]) -> str:
         number = self.bodies.setdefault("\n".join(lines), len(self.bodies))
         return f"body{number}"
 
-    def _param(self, value: Any, derived: bool, depth: int = 0) -> str:
+    def _param(self, value: Any, depth: int = 0) -> str:
         if value is None or type(value) in (bool, int, float, complex, str, bytes):
             return ascii(value)
         if jax_internals.is_jaxpr(value):
-            return self._body(value, derived)
+            return self._body(value)
         if depth == _DEEPEST:
             return type(value).__qualname__
 
         def all_of(values: Iterable[Any]) -> list[str]:
-            return [self._param(item, derived, depth + 1) for item in values]
+            return [self._param(item, depth + 1) for item in values]
 
         def fields(names: Iterable[str]) -> str:
             kept = [name for name in names if hasattr(value, name)]

@@ -4,13 +4,16 @@ The modules of the families of primitives are imported here, so that their rules
 """
 
 import functools
-from collections.abc import Hashable
+from collections.abc import Callable, Hashable, Iterable, Iterator
+
+import jax
 
 from jax_cce import jax_internals
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.caches import Cache
+from jax_cce.jax_internals import Literal
 from jax_cce.program import tracing
-from jax_cce.program.flat import Equation
+from jax_cce.program.flat import Equation, Program
 from jax_cce.program.identity import ById, constant_key, jaxpr_key, program_key
 from jax_cce.rules import (  # noqa: F401
     contraction,
@@ -22,19 +25,26 @@ from jax_cce.rules import (  # noqa: F401
     operators,
     structural_zeros,
 )
-from jax_cce.rules.book import rules_for
+from jax_cce.rules.book import record_of, rules_for
 from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.local import LocalJacobian
 
 __all__ = [
+    "OnlyWhileRunning",
+    "activity",
     "custom_derivative",
-    "custom_derivative_key",
+    "has_custom",
     "is_custom",
+    "key",
     "local_jacobian",
 ]
 
 # The calls whose derivative is user code, and the parameter that holds it.
 _CUSTOM = {"custom_jvp_call": "jvp_jaxpr_fun", "custom_vjp_call": "fwd_jaxpr_thunk"}
+
+
+class OnlyWhileRunning(Exception):
+    """A derivative that JAX can be asked for only while the function runs, inside its call."""
 
 
 def local_jacobian(
@@ -48,6 +58,7 @@ def local_jacobian(
         sparse: whether structural zeros matter.
 
     Raises:
+        OnlyWhileRunning: where a custom rule cannot be traced by itself.
         TypeError, ValueError, NotImplementedError: what JAX raises where the primitive has no
             derivative, with the primitive and the user's source line added.
     """
@@ -85,13 +96,37 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
         apply = functools.partial(jax_internals.bind, equation)
         reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
         avals = equation.in_avals, equation.out_avals
-        return Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
+        parts = Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
+        tracing.check_constants(parts.program.equations, parts.constants)
+        return parts
 
+    if not has_custom([equation]):
+        return _kept(equation, active, sparse, linearise)
+    if is_custom(equation) and any(active[: equation.params["num_consts"]]):
+        # The rule has no term for what it closes over: JAX decides whether that is allowed.
+        raise _only_while_running(equation, "it closes over what is differentiated")
+    try:
+        return _kept(equation, active, sparse, linearise)
+    except Exception as error:
+        raise _only_while_running(equation, type(error).__name__) from error
+
+
+def _kept(
+    equation: Equation,
+    active: tuple[bool, ...],
+    sparse: bool,
+    linearise: Callable[[], Linearised],
+) -> Linearised:
     name = _identity(equation)
     if name is None:
         return linearise()
     key = name, equation.in_avals, active, sparse
     return _linearisations.get(key, linearise, keep=_has_no_tracers)
+
+
+def _only_while_running(equation: Equation, why: str) -> OnlyWhileRunning:
+    line = jax_internals.source_line(equation) or "an unknown line"
+    return OnlyWhileRunning(f"a custom rule in '{equation.name}' at {line}: {why}")
 
 
 def _has_no_tracers(linearised: Linearised) -> bool:
@@ -122,31 +157,64 @@ def is_custom(equation: Equation) -> bool:
     return equation.name in _CUSTOM
 
 
-def custom_derivative(equation: Equation) -> Linearised | None:
-    """The traced derivative of an equation whose derivative is user code; None if it has none."""
-    active = tuple(map(jax_internals.is_differentiable, equation.in_avals))
-    try:
-        return _linearised(equation, active)
-    except Exception:  # an equation that is not differentiated may have no derivative
-        return None
+def has_custom(equations: Iterable[Equation]) -> bool:
+    """Whether the derivative of any of some equations, or of one inside these, is user code."""
+    return not _CUSTOM.keys().isdisjoint(tracing.primitive_names(equations))
 
 
-def custom_derivative_key(equation: Equation) -> Hashable:
-    """Identifies an equation whose derivative is user code; None for any other equation.
+def activity(program: Program) -> Iterator[tuple[bool, ...]]:
+    """For each equation which operands depend on an input of the program, as JAX counts it."""
+    avals = program.avals
+    varied = {k for k in range(program.num_inputs) if jax_internals.is_differentiable(avals[k])}
+    for equation in program.equations:
+        active = tuple(not isinstance(k, Literal) and k in varied for k in equation.inputs)
+        yield active
+        if any(active) and not getattr(record_of(equation).rule, "is_zero", False):
+            smooth = filter(lambda k: jax_internals.is_differentiable(avals[k]), equation.outputs)
+            varied.update(smooth)
 
-    The rule is traced, so that a rule that changes (through its closure, say) is seen.
+
+def custom_derivative(equation: Equation, active: tuple[bool, ...]) -> Linearised | None:
+    """The traced derivative of an equation that contains user code; None where it needs none.
+
+    Raises:
+        OnlyWhileRunning: where a custom rule cannot be traced by itself.
     """
-    if not is_custom(equation):
+    if not any(active) or not has_custom([equation]):
         return None
-    parts = custom_derivative(equation)
+    if not any(map(jax_internals.is_differentiable, equation.out_avals)):
+        return None
+    return _linearised(equation, active)
+
+
+def key(program: Program) -> Hashable:
+    """Identifies a program and its derivative by all but the values of its constants.
+
+    Custom rules are traced, so that a rule that changes (through its closure, say) is seen.
+
+    Raises:
+        OnlyWhileRunning: where a custom rule cannot be traced by itself, or has left something in
+            the program that was gone with its call.
+    """
+    try:
+        tracing.check_constants(program.equations)
+    except jax.errors.UnexpectedTracerError as error:
+        raise OnlyWhileRunning(type(error).__name__) from error
+    derivatives: tuple[Hashable, ...] = ()
+    if has_custom(program.equations):
+        pairs = zip(program.equations, activity(program), strict=True)
+        derivatives = tuple(_derivative_key(equation, active) for equation, active in pairs)
+    return program_key(program, _body_key), derivatives
+
+
+def _derivative_key(equation: Equation, active: tuple[bool, ...]) -> Hashable:
+    parts = custom_derivative(equation, active)
     if parts is None:
-        return _identity(equation)
+        return None
     constants = tuple(map(constant_key, parts.constants))
-    # The traced program repeats the custom call for the primal: by its body, not its rule.
     return program_key(parts.program, _body_key), constants, parts.reverse
 
 
 def _body_key(equation: Equation) -> Hashable:
-    if not is_custom(equation):
-        return None
-    return jaxpr_key(equation.params["call_jaxpr"], custom_derivative_key)
+    """A custom call by its body, not its rule."""
+    return jaxpr_key(equation.params["call_jaxpr"], _body_key) if is_custom(equation) else None

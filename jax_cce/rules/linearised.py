@@ -30,11 +30,12 @@ from jax_cce.rules.linearity import Dependence, dependence
 from jax_cce.rules.local import LocalJacobian, Primals
 
 __all__ = [
+    "REVERSE_ONLY",
     "Linearised",
 ]
 
 # Equations whose application has no JVP, or no VJP, in JAX.
-_REVERSE_ONLY = "custom_lin"
+REVERSE_ONLY = "custom_lin"
 _FORWARD_ONLY = "while"
 
 
@@ -107,16 +108,19 @@ class Linearised:
 
     def _trace_as_possible(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> bool:
         """Traces by whichever mode JAX has; returns whether results and tangents are mixed."""
+        has_linearisation = True
         try:
             self._trace(apply, _linearised)
-            if _REVERSE_ONLY not in tracing.primitive_names(self.program.equations):
+            if REVERSE_ONLY not in tracing.primitive_names(self.program.equations):
                 return False
         except Exception:  # of any type; that of the pullback is what `jax.jacrev` raises
-            pass
+            has_linearisation = False
         self.reverse = True
         try:
             self._trace(apply, _pulled)
         except Exception as error:
+            if has_linearisation:
+                raise
             self.reverse = False
             try:
                 self._trace(apply, _pushed)

@@ -42,6 +42,7 @@ _TESTED = {
     "DynamicJaxprTracer",
     "ExtendedDType",
     "_convert_element_type",
+    "core",
     "discharge_state",
     "source_info_util",
 }
@@ -70,6 +71,28 @@ def test_values_under_jit_are_dynamic_jaxpr_tracers():
     seen = []
     jax.make_jaxpr(lambda x: seen.append(x) or x)(X)
     assert isinstance(seen[0], DynamicJaxprTracer)
+
+
+def test_a_value_under_jit_outlives_its_trace_unnoticed():
+    from jax._src import core
+
+    seen = []
+    jax.make_jaxpr(lambda x: seen.append((x, core.trace_ctx.trace)) or x)(X)
+    ((x, trace),) = seen
+    assert x._trace is trace
+    # It counts as a constant, also before the trace is finished.
+    kept = []
+
+    def f(y):
+        total = y + x
+        kept.extend(core.trace_ctx.trace.frame.constvar_to_val.values())
+        return total
+
+    assert jax.make_jaxpr(f)(X).consts == [x]
+    assert kept == [x]
+    jax.make_jaxpr(lambda y: jax.jit(lambda z: seen.append((y, core.trace_ctx.trace)) or z)(y))(X)
+    assert seen[1][1].parent_trace is seen[1][0]._trace
+    assert type(core.escaped_tracer_error(x)) is jax.errors.UnexpectedTracerError
 
 
 def test_values_under_grad_are_no_dynamic_jaxpr_tracers():

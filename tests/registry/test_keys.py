@@ -393,7 +393,7 @@ def test_parameters_of_foreign_types():
         pass
 
     def of(value):
-        return keys._Writer()._param(value, False)
+        return keys._Writer()._param(value)
 
     assert of(Foreign()) == of(Foreign())
     assert of(lambda: 0) == of(len) == "function"

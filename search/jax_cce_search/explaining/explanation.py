@@ -133,6 +133,7 @@ class Explanation:
             "order": list(plan.order),
             "source": self.source,
             "method": plan.method,
+            "remark": plan.remark,
             "entries": plan.scalarised,
             "structures": dict(self.structures),
             "costs": {name: dict(costs) for name, costs in self.costs.items()},
@@ -197,8 +198,10 @@ def _summary(e: Explanation) -> Section:
 def _origin(e: Explanation) -> list[str]:
     """Where the order in use comes from."""
     plan, entry = e.plan, e.entry
-    lines = []
-    if plan.graph.reverse_only:
+    lines = [plan.remark] if plan.remark else []
+    if plan.method != "elimination" and plan.remark:
+        lines.append(f"runs as jax.{plan.method}, whole row by whole row")
+    elif plan.graph.reverse_only:
         lines.append(
             "runs as jax.jacrev, the only way in which this function's Jacobian is defined: it has "
             "a pullback that is not known to be linear; the costs are those of reverse order"
