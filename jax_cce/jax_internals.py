@@ -13,11 +13,13 @@ import jax
 import numpy as np
 from jax import lax
 from jax._src import core, source_info_util
+from jax._src.core import InternalMutableArrayEffect
 from jax._src.dtypes import ExtendedDType
 from jax._src.interpreters.batching import BatchTracer
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
 from jax._src.state.discharge import discharge_state
+from jax._src.state.types import AbstractRef, RefEffect
 from jax.extend import core as jex_core
 from jax.interpreters import ad
 from jax.sharding import NamedSharding, PartitionSpec
@@ -34,24 +36,29 @@ __all__ = [
     "check_within_its_trace",
     "convert",
     "device_kind",
+    "discharged",
     "is_differentiable",
     "is_dtype",
     "is_jaxpr",
     "is_leak",
     "is_number",
+    "is_reference",
     "is_staged",
     "is_tracer",
     "is_transposable",
+    "is_without_gradient",
     "jax_version",
     "opened",
+    "other_effects",
     "replicated",
     "scan_counts",
     "sharded_like",
     "size",
     "source_line",
     "surrounding_constants",
+    "uses_references",
     "varying_like",
-    "without_references",
+    "with_equations",
     "zeros",
 ]
 
@@ -65,6 +72,8 @@ def device_kind() -> str:
 Literal = jex_core.Literal
 
 JAXPRS = (jex_core.Jaxpr, jex_core.ClosedJaxpr)
+
+_REFERENCE_EFFECTS = (InternalMutableArrayEffect, RefEffect)
 
 # Inside shard_map, what a pullback of these returns depends on all devices' cotangents.
 COLLECTIVES = {
@@ -89,6 +98,7 @@ INLINED = {
     "closed_call": "call_jaxpr",
     "core_call": "call_jaxpr",
     "core_closed_call": "call_jaxpr",
+    "eval_jaxpr": "call_jaxpr",
     "checkpoint": "jaxpr",
     "remat": "jaxpr",
     "remat2": "jaxpr",
@@ -210,9 +220,9 @@ def _resharded(x: Any, spec: tuple[Any, ...], mesh: Any = None) -> Any:
 
 
 def source_line(equation: Any) -> str:
-    """Where the user wrote the equation: "file:line (function)", or "" if unknown."""
+    """Where the user wrote the equation, flat or not: "file:line (function)", or "" if unknown."""
     try:
-        return source_info_util.summarize(equation.origin.source_info)
+        return source_info_util.summarize(getattr(equation, "origin", equation).source_info)
     except (AttributeError, ValueError):
         return ""
 
@@ -235,11 +245,32 @@ def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     return results if equation.primitive.multiple_results else (results,)
 
 
-def without_references(closed: Any) -> Any:
-    """A closed jaxpr in which reads and writes of mutable references have become values."""
-    if any(eqn.primitive.name == "new_ref" for eqn in closed.eqns):
-        return discharge_state(closed)
-    return closed
+def is_reference(aval: Any) -> bool:
+    """Whether a variable of this abstract value is a mutable reference."""
+    return isinstance(aval, AbstractRef)
+
+
+def uses_references(program: Any) -> bool:
+    """Whether a jaxpr or one of its equations makes, reads or writes references, at any depth."""
+    return any(isinstance(each, _REFERENCE_EFFECTS) for each in program.effects)
+
+
+def is_without_gradient(aval: Any) -> bool:
+    """Whether what is read from a reference counts as a constant."""
+    return getattr(aval, "kind", None) == "no_grad_no_remat"
+
+
+def other_effects(equation: Any) -> set[Any]:
+    """The effects of an equation that have nothing to do with references."""
+    return {each for each in equation.effects if not isinstance(each, _REFERENCE_EFFECTS)}
+
+
+def discharged(closed: Any) -> Any:
+    """A closed jaxpr whose references are values; those among its inputs are also its last outputs.
+
+    References that it closes over stay. A custom rule on a reference is lost.
+    """
+    return discharge_state(closed)
 
 
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
@@ -247,6 +278,13 @@ def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     if isinstance(jaxpr, jex_core.ClosedJaxpr):
         return jaxpr.jaxpr, jaxpr.consts
     return jaxpr, ()
+
+
+def with_equations(jaxpr: Any, equations: Sequence[Any]) -> Any:
+    """A jaxpr, open or closed, with other equations."""
+    if isinstance(jaxpr, jex_core.Jaxpr):
+        return jaxpr.replace(eqns=list(equations))
+    return jaxpr.replace(jaxpr=jaxpr.jaxpr.replace(eqns=list(equations)))
 
 
 def scan_counts(equation: Any) -> tuple[int, int]:

@@ -111,6 +111,11 @@ class Call:
         self.avals = []
         for index, leaf in enumerate(self.leaves):
             aval = _typeof(leaf)
+            if jax_internals.is_reference(aval):
+                raise TypeError(
+                    f"jacobian cannot differentiate with respect to a reference, but got {aval}. "
+                    "Pass the value that it holds."
+                )
             problem = _input_problem(aval, contract.holomorphic, contract.allow_int)
             if problem:
                 path, _ = tree_flatten_with_path(varied)[0][index]

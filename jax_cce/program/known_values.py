@@ -51,7 +51,9 @@ def known_constants(
     for offset, value in enumerate(constants):
         name = program.num_inputs + offset
         aval = program.avals[name]
-        if jax_internals.is_tracer(value) or jnp.issubdtype(aval.dtype, jax.dtypes.extended):
+        if jax_internals.is_tracer(value) or jax_internals.is_reference(aval):
+            continue
+        if jnp.issubdtype(aval.dtype, jax.dtypes.extended):
             continue
         size = jax_internals.size(aval)
         if jnp.issubdtype(aval.dtype, np.inexact):

@@ -20,10 +20,10 @@ from jax_cce.jax_internals import (
     check_within_its_trace,
     is_differentiable,
     opened,
-    without_references,
 )
 from jax_cce.program import passes
 from jax_cce.program.flat import Equation, Program
+from jax_cce.program.references import without_references
 
 __all__ = [
     "check_constants",

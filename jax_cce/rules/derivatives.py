@@ -15,6 +15,7 @@ from jax_cce.jax_internals import Literal
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.program.identity import ById, constant_key, jaxpr_key, program_key
+from jax_cce.program.references import check_operands
 from jax_cce.rules import (  # noqa: F401
     contraction,
     control,
@@ -61,7 +62,9 @@ def local_jacobian(
         OnlyWhileRunning: where a custom rule cannot be traced by itself.
         TypeError, ValueError, NotImplementedError: what JAX raises where the primitive has no
             derivative, with the primitive and the user's source line added.
+        Exception: what JAX raises for a write to a reference from outside.
     """
+    check_operands(equation)
     varied = (aval for aval, wanted in zip(equation.in_avals, active, strict=True) if wanted)
     smooth = filter(jax_internals.is_differentiable, equation.out_avals)
     if not any(map(jax_internals.size, varied)) or not any(map(jax_internals.size, smooth)):

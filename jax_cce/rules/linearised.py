@@ -24,6 +24,7 @@ from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
 from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation
+from jax_cce.program.references import check_operands
 from jax_cce.rules.accumulation import Accumulation
 from jax_cce.rules.book import record_of
 from jax_cce.rules.linearity import Dependence, dependence
@@ -94,6 +95,8 @@ class Linearised:
         pairs = list(zip(self.program.equations, flags, strict=True))
         self.known = [equation for equation, depends in pairs if not depends]
         self.linear = [equation for equation, depends in pairs if depends]
+        for equation in self.linear:
+            check_operands(equation)
         self.results = self.program.outputs[: len(out_avals)]
         self.images = self.program.outputs[len(out_avals) :]
         # A rule that the user wrote need not be linear. What is constant JAX drops from tangents

@@ -38,9 +38,12 @@ _NAMES = private_names(_MODULE.read_text(encoding="utf-8"))
 
 # The tests below that say what each name is used for.
 _TESTED = {
+    "AbstractRef",
     "BatchTracer",
     "DynamicJaxprTracer",
     "ExtendedDType",
+    "InternalMutableArrayEffect",
+    "RefEffect",
     "_convert_element_type",
     "core",
     "discharge_state",
@@ -161,6 +164,40 @@ def test_discharging_turns_references_into_values():
     assert names.isdisjoint({"new_ref", "get", "swap", "addupdate", "freeze"})
     (result,) = core.jaxpr_as_fun(discharged)(X)
     np.testing.assert_array_equal(result, 2 * X + 1)
+
+
+@pytest.mark.parametrize("wrap", [lambda f: f, jax.jit, jax.checkpoint, jax.vmap])
+def test_the_use_of_references_is_seen_from_outside(wrap):
+    from jax._src.core import InternalMutableArrayEffect
+
+    closed = jax.make_jaxpr(wrap(_with_a_reference))(X)
+    (effect,) = closed.effects
+    assert isinstance(effect, InternalMutableArrayEffect)
+    assert any(effect in eqn.effects for eqn in closed.eqns)
+
+
+def test_reading_and_writing_are_effects_of_references():
+    from jax._src.state.types import AbstractRef, RefEffect
+
+    closed = jax.make_jaxpr(_with_a_reference)(X)
+    (made,) = [eqn.outvars[0] for eqn in closed.eqns if eqn.primitive.name == "new_ref"]
+    assert isinstance(made.aval, AbstractRef)
+    assert not isinstance(closed.jaxpr.invars[0].aval, AbstractRef)
+    using = [eqn for eqn in closed.eqns if eqn.primitive.name in ("get", "swap")]
+    assert len(using) == 3
+    assert all(isinstance(effect, RefEffect) for eqn in using for effect in eqn.effects)
+
+
+def test_discharging_loses_custom_rules_but_no_other_equation():
+    from jax._src.state.discharge import discharge_state
+
+    def function(x):
+        return jax.nn.relu(_with_a_reference(x)), jax.jit(jnp.sin)(x)
+
+    names = {eqn.primitive.name for eqn in discharge_state(jax.make_jaxpr(function)(X)).eqns}
+    assert "jit" in names
+    # The reason why equations are hidden from it.
+    assert "custom_jvp_call" not in names
 
 
 def _sine(x):
