@@ -109,10 +109,13 @@ def run(call: Call) -> Ran:
             tracing.check_constants(program.equations, constants)
             # JAX's own maps are linear; gradient clipping under custom_vjp, say, is not.
             rows_only = not is_linear(program, constants)
-        except _ONLY_AT_VALUES as error:
-            # JAX calls the pullback on the residuals' values, where there are any.
-            escaped = isinstance(error, jax.errors.UnexpectedTracerError)
-            if not escaped and any(map(jax_internals.is_staged, at)):
+        except Exception as error:
+            # JAX calls the pullback on the residuals' values, where there are any, and has the last
+            # word on what it does there.
+            concrete = isinstance(error, _ONLY_AT_VALUES) and not isinstance(
+                error, jax.errors.UnexpectedTracerError
+            )
+            if concrete and any(map(jax_internals.is_staged, at)):
                 raise
             rows_only = True
             program, constants = Program([], 0, 0, [], ()), []

@@ -397,7 +397,7 @@ def test_what_is_differentiated_cannot_be_written_to_the_outside(
     before = outside[...]
     ours = outcome(jax_cce.jacobian(make(outside), format=form), X)
     assert type(ours) is type(theirs) is Exception
-    assert "non-differentiated array reference" in str(ours)
+    assert "array reference" in str(ours)
     np.testing.assert_array_equal(outside[...], before)
 
 
