@@ -34,7 +34,9 @@ __all__ = [
     "batch_size",
     "bind",
     "check_within_its_trace",
+    "context_of",
     "convert",
+    "cotangent",
     "device_kind",
     "discharged",
     "is_differentiable",
@@ -48,6 +50,8 @@ __all__ = [
     "is_transposable",
     "is_without_gradient",
     "jax_version",
+    "mapped_with",
+    "number_like",
     "opened",
     "other_effects",
     "replicated",
@@ -191,6 +195,13 @@ def zeros(aval: Any) -> Any:
     return varying_like(sharded_like(result, aval), aval)
 
 
+def number_like(x: Any, value: complex) -> Any:
+    """A number of the dtype of `x`, varying over the same manual axes."""
+    # `lax.full_like` gives a number the sharding of an array in JAX 0.12.
+    aval = jax.typeof(x)
+    return varying_like(lax.full((), value, aval.dtype), aval)
+
+
 def varying_like(x: Any, aval: Any) -> Any:
     """`x` varying over the manual axes of `aval`, as shard_map's type check asks for."""
     missing = tuple(aval.manual_axis_type.varying - jax.typeof(x).manual_axis_type.varying)
@@ -198,25 +209,59 @@ def varying_like(x: Any, aval: Any) -> Any:
 
 
 def replicated(x: Any) -> Any:
-    """`x` without the explicit sharding that its type may carry.
+    """`x` without the explicit sharding that its type may carry, on the mesh of the context.
 
     The algebra on coefficients pairs axes of different variables, for which JAX's typing of
     explicit shardings has no rule; automatic sharding is left to the compiler as it is.
     """
-    return _resharded(x, (None,) * x.ndim)
+    return _resharded(x, PartitionSpec(*(None,) * x.ndim), jax.sharding.get_abstract_mesh())
 
 
 def sharded_like(x: Any, aval: Any) -> Any:
     """`x`, whose last axes are those of `aval`, with the explicit sharding of `aval` on them."""
-    spec = tuple(aval.sharding.spec)
-    return _resharded(x, (None,) * (x.ndim - len(spec)) + spec, aval.sharding.mesh)
+    spec = aval.sharding.spec
+    own = spec.partitions
+    whole = (None,) * (x.ndim - len(own)) + own
+    return _resharded(x, spec.update(partitions=whole), aval.sharding.mesh)
 
 
-def _resharded(x: Any, spec: tuple[Any, ...], mesh: Any = None) -> Any:
+def _resharded(x: Any, spec: PartitionSpec, mesh: Any) -> Any:
+    """`x` in the mesh of a type or a context, which need not be the one it comes from."""
     current = jax.typeof(x).sharding
-    if tuple(current.spec) == spec:
+    if mesh.empty:
+        mesh = current.mesh
+    if current.spec == spec and (current.mesh.empty or current.mesh == mesh):
         return x
-    return jax.sharding.reshard(x, NamedSharding(mesh or current.mesh, PartitionSpec(*spec)))
+    return jax.sharding.reshard(x, NamedSharding(mesh, spec))
+
+
+def mapped_with(x: Any, values: Iterable[Any]) -> Any:
+    """`x` unchanged, but mapped by whatever `jax.vmap` maps some values, under explicit axes.
+
+    A gather whose positions are mapped over a sharded axis has no type in JAX where the array that
+    it reads is not mapped.
+    """
+    mesh = jax.sharding.get_abstract_mesh()
+    if not mesh.explicit_axes:
+        return x
+    for value in filter(is_tracer, values):
+        aval = jax.typeof(value)
+        spec = aval.sharding.spec
+        plain = aval.sharding.mesh == mesh and not spec.unreduced and not spec.reduced
+        if plain and is_differentiable(aval):
+            same = lax.reduce_and(lax.eq(value, value), tuple(range(value.ndim)))
+            x = lax.select(same, x, x)
+    return x
+
+
+def cotangent(aval: Any) -> Any:
+    """The abstract value of a cotangent: what is reduced becomes unreduced, and the reverse."""
+    return aval.to_ct_aval()
+
+
+def context_of(equation: Any) -> Any:
+    """The context in which an equation was traced, its mesh above all, to work in."""
+    return equation.origin.ctx.manager
 
 
 def source_line(equation: Any) -> str:
@@ -239,7 +284,7 @@ def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     stack = source_info_util.current_name_stack() + origin.source_info.name_stack
     with (
         source_info_util.user_context(origin.source_info.traceback, name_stack=stack),
-        origin.ctx.manager,
+        context_of(equation),
     ):
         results = equation.primitive.bind(*operands, **params)
     return results if equation.primitive.multiple_results else (results,)

@@ -17,6 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra import index_arrays
 from jax_cce.algebra.composition import Product
 from jax_cce.algebra.index_arrays import Table
@@ -67,7 +68,7 @@ def scaled(x: Any, scale: complex, dtype: Any) -> Any:
         return lax.neg(x)
     if isinstance(scale, complex) and not jnp.issubdtype(x.dtype, np.complexfloating):
         x = lax.convert_element_type(x, jnp.promote_types(x.dtype, np.complex64))
-    return lax.mul(x, lax.full_like(x, scale, shape=()))
+    return lax.mul(x, jax_internals.number_like(x, scale))
 
 
 def align(x: Any, axes: Sequence[int], target: Sequence[int], sizes: Sequence[int]) -> Any:

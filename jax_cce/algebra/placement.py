@@ -9,6 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra.coefficients import (
     NO_SYMBOLS,
     Symbols,
@@ -148,7 +149,7 @@ def _spread(
     shape: Sequence[int],
 ) -> Any:
     """Joins the loops of each result axis into one and pads it to its place."""
-    zero = lax.full_like(x, 0, shape=())
+    zero = jax_internals.number_like(x, 0)
     # Low digits that leave gaps are padded up to the stride above them.
     padding, extents, interiors = [], [], []
     for group, affine in zip(groups, maps, strict=True):

@@ -48,7 +48,8 @@ def emit(
         if local is None or local.evaluate is None:
             outs = jax_internals.bind(equation, ins)
         else:
-            outs, residuals = local.evaluate(ins)
+            with jax_internals.context_of(equation):
+                outs, residuals = local.evaluate(ins)
         primals[site] = Primals(equation, ins, outs, residuals)
         return outs
 

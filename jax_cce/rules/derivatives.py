@@ -99,7 +99,8 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
         apply = functools.partial(jax_internals.bind, equation)
         reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
         avals = equation.in_avals, equation.out_avals
-        parts = Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
+        with jax_internals.context_of(equation):
+            parts = Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
         tracing.check_constants(parts.program.equations, parts.constants)
         return parts
 

@@ -8,12 +8,13 @@ from typing import Any
 
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.rules.book import EACH, Linear, describe
 from jax_cce.rules.definers import elementwise, elementwise_rule, full
 
 
 def _like(x: Any, value: float) -> Any:
-    return lax.full_like(x, value, shape=())
+    return jax_internals.number_like(x, value)
 
 
 def _reciprocal(y: Any) -> Any:

@@ -199,6 +199,7 @@ def _sort(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 
     def evaluate(operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         place = lax.broadcasted_iota(np.int32, shape, axis)
+        place = jax_internals.sharded_like(place, equation.in_avals[0])
         *results, order = equation.primitive.bind(*operands, place, **equation.params)
         return results, (order,)
 

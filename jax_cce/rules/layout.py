@@ -218,6 +218,8 @@ _ROUNDING = Linear(unless=_rounds)
 linear("convert_element_type", _convert, how=_ROUNDING, entrywise=Entrywise.ELEMENTWISE)
 linear("reduce_precision", _same, how=_ROUNDING, entrywise=Entrywise.ELEMENTWISE)
 linear("fence", _same)
+# These say where an array is, and not what it holds.
+linear("layout_constraint reshard sharding_constraint", _same)
 linear("reduce_sum", _reduce_sum, entrywise=Entrywise.SUMS)
 full("pad", _pad, linear=Linear((0, 1)), entrywise=Entrywise.SELECTS)
 full("optimization_barrier", _barrier, linear=Linear())

@@ -134,7 +134,7 @@ class Linearised:
 
     def _trace(self, apply: Callable[[Sequence[Any]], Sequence[Any]], mode: "_Mode") -> None:
         seeds = (
-            [self.out_avals[k] for k in self.differentiable]
+            [jax_internals.cotangent(self.out_avals[k]) for k in self.differentiable]
             if self.reverse
             else [self.in_avals[k] for k in self.active]
         )
@@ -283,17 +283,14 @@ def _operator(parts: Linearised) -> Operator:
     out_shapes = {k: tuple(parts.out_avals[k].shape) for k in parts.differentiable}
 
     def direct(primals: Primals, position: int, vector: Any) -> dict[int, Any]:
-        sources, avals = (
-            (parts.differentiable, parts.out_avals)
-            if parts.reverse
-            else (parts.active, parts.in_avals)
-        )
-        targets, target_avals = (
-            (parts.active, parts.in_avals)
-            if parts.reverse
-            else (parts.differentiable, parts.out_avals)
-        )
-        vector = _cast(vector, avals[position])
+        sources, avals = parts.active, parts.in_avals
+        targets, target_avals = parts.differentiable, parts.out_avals
+        if parts.reverse:
+            sources, targets = targets, sources
+            avals, target_avals = (
+                list(map(jax_internals.cotangent, s)) for s in (target_avals, avals)
+            )
+        vector = _cast(vector, avals[position], primals)
         seeds = [vector if k == position else None for k in sources]
         images = parts.apply(primals.residuals, seeds)
         return {
@@ -309,7 +306,7 @@ def _operator(parts: Linearised) -> Operator:
 
         avals = [jax_internals.abstract(parts.in_avals[k]) for k in parts.active]
         aval = parts.out_avals[position]
-        cotangents = jax.linear_transpose(function, *avals)(_cast(vector, aval))
+        cotangents = jax.linear_transpose(function, *avals)(_cast(vector, aval, primals))
         return dict(zip(parts.active, cotangents, strict=True))
 
     if parts.reverse:
@@ -320,14 +317,15 @@ def _operator(parts: Linearised) -> Operator:
     return Operator(parts.name, in_shapes, out_shapes, direct, vjp, parts.flops, parts.reverse_only)
 
 
-def _cast(vector: Any, aval: Any) -> Any:
+def _cast(vector: Any, aval: Any, primals: Primals) -> Any:
     """A seed in the dtype of what it seeds, with its explicit sharding and manual axes."""
+    vector = jax_internals.sharded_like(vector, aval)
     if jnp.issubdtype(vector.dtype, np.complexfloating) and not jnp.issubdtype(
         aval.dtype, np.complexfloating
     ):
         vector = lax.real(vector)
-    vector = jax_internals.sharded_like(lax.convert_element_type(vector, aval.dtype), aval)
-    return jax_internals.varying_like(vector, aval)
+    vector = jax_internals.varying_like(lax.convert_element_type(vector, aval.dtype), aval)
+    return jax_internals.mapped_with(vector, primals.ins)
 
 
 def _is_transposable(parts: Linearised) -> bool:

@@ -160,7 +160,8 @@ class LocalSites:
         """
         function, primals = self._term(site, key).value, self.primals(site)
         assert function is not None
-        value = function(primals)
+        with jax_internals.context_of(primals.equation):
+            value = function(primals)
         if value.shape != term.coefficient_shape:
             raise ValueError(
                 f"The rule of primitive '{primals.equation.name}' returned a coefficient of shape "
@@ -171,4 +172,7 @@ class LocalSites:
 
     def index_array(self, site: Any, key: tuple[int, int, int], number: int) -> Any:
         """An index array that a term reads."""
-        return jax_internals.replicated(self._term(site, key).tables[number](self.primals(site)))
+        table, primals = self._term(site, key).tables[number], self.primals(site)
+        with jax_internals.context_of(primals.equation):
+            values = table(primals)
+        return jax_internals.replicated(values)

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 from jax_cce.jax_internals import Literal
@@ -256,7 +257,7 @@ def clipped(array: Any, limit: int) -> Any:
     """Run-time indices kept within [0, limit]."""
     # A bound that the dtype cannot hold never binds.
     limit = min(limit, np.iinfo(array.dtype).max)
-    low, high = (lax.full_like(array, bound, shape=()) for bound in (0, limit))
+    low, high = (jax_internals.number_like(array, bound) for bound in (0, limit))
     return lax.convert_element_type(lax.clamp(low, array, high), np.int32)
 
 

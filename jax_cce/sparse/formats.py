@@ -51,7 +51,7 @@ class _Dense(Format):
 
     def inside(self, block: StructuredJacobian, aval: Any) -> Any:
         """An array of the input's dtype, weak type and sharding."""
-        array = jax_internals.sharded_like(block.todense(), aval)
+        array = jax_internals.sharded_like(block.todense(), jax_internals.cotangent(aval))
         return jax_internals.convert(array, aval.dtype, bool(getattr(aval, "weak_type", False)))
 
 

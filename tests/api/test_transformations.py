@@ -345,10 +345,7 @@ def _mesh(kind: str) -> jax.sharding.Mesh:
 
 @functions
 @pytest.mark.parametrize("kind", MESH_AXES)
-def test_batch_sharded_over_devices(f, kind, request):
-    if f is operator_edges and kind == "explicit":
-        reason = "jacrev works; ours meets a batched gather that JAX cannot type under this mesh"
-        request.applymarker(pytest.mark.xfail(strict=True, reason=reason))
+def test_batch_sharded_over_devices(f, kind):
     mesh = _mesh(kind)
     sharding = NamedSharding(mesh, P("data"))
     with jax.set_mesh(mesh):

@@ -72,7 +72,9 @@ class Push(Step):
         def one(vector: Any) -> Any:
             return self._applied(primals, vector)
 
-        results = jax.vmap(one)(lax.reshape(array, (self.columns, *shape)))
+        seeds = lax.reshape(array, (self.columns, *shape))
+        with jax_internals.context_of(primals.equation):
+            results = jax.vmap(one)(seeds)
         spread = (jax_internals.replicated(results[position]) for position in far)
         return [lax.reshape(x, (*batch, *x.shape[1:])) for x in spread]
 

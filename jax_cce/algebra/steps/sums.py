@@ -8,6 +8,7 @@ from typing import Any
 
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra import coefficients, placement, terms
 from jax_cce.algebra.blocks import Piece, slots_of, stored_numbers
 from jax_cce.algebra.steps.step import Run, Step
@@ -126,7 +127,7 @@ class Merge(_Sum):
                 (low, size - low - own, 0)
                 for low, own, size in zip(start, sizes, self._shape, strict=True)
             ]
-            full = lax.pad(full, lax.full_like(full, 0, shape=()), config)
+            full = lax.pad(full, jax_internals.number_like(full, 0), config)
             total = full if total is None else lax.add(*coefficients.promote(total, full))
         return (total,)
 
