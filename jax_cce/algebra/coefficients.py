@@ -36,6 +36,7 @@ __all__ = [
     "promote",
     "scaled",
     "symbol_values",
+    "take",
 ]
 
 
@@ -95,7 +96,7 @@ def digits(strides: Sequence[tuple[int, int]], sizes: Sequence[int]) -> list[int
     return [loop for loop, _ in ordered]
 
 
-def _take(
+def take(
     x: Any, maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols
 ) -> tuple[Any, list[int]]:
     """Re-indexes each axis of `x` by an affine map of joint loops.
@@ -135,7 +136,7 @@ def _take(
 def _gather(
     x: Any, maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols
 ) -> tuple[Any, list[int]]:
-    """`_take` for maps that overlap or share loops, such as a diagonal, or that have lookups."""
+    """`take` for maps that overlap or share loops, such as a diagonal, or that have lookups."""
     labels = sorted(loops_read(maps, symbols))
     flat = flat_index(maps, x.shape, labels, sizes, symbols)
     values = (
@@ -243,7 +244,7 @@ def multiply(
     for array, maps in ((later, product.later), (earlier, product.earlier)):
         if maps is not None:
             if maps:
-                factors.append(_take(array, maps, sizes, symbols))
+                factors.append(take(array, maps, sizes, symbols))
             else:
                 factors.append((array, []))
     if product.guards:

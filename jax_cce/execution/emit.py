@@ -12,7 +12,8 @@ from jax_cce.algebra.steps import run
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, passes
 from jax_cce.program.flat import Equation
-from jax_cce.rules.local import LocalSites, Primals
+from jax_cce.rules.local import Primals
+from jax_cce.rules.open_sites import sites_of
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
@@ -37,7 +38,7 @@ def emit(
     """
     graph = plan.graph
     program = graph.program
-    used = {step.site for step in plan.steps}
+    used = {step.site for step in plan.steps} | graph.open_paths.sites
     primals: dict[int, Primals] = {}
 
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
@@ -63,7 +64,8 @@ def emit(
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
-    slots = run(plan.steps, dtype, sites=LocalSites(edges, primals.__getitem__))
+    sites = sites_of(graph.open_paths, edges, primals.__getitem__)
+    slots = run(plan.steps, dtype, sites=sites)
 
     blocks = {}
     for (output, name), pieces in plan.results.items():

@@ -5,6 +5,7 @@ place in the program (see `Program`), counted from the first computed variable. 
 holds the block dv/du. Only what lies between an input and an output is kept.
 """
 
+import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -16,8 +17,11 @@ from jax_cce.jax_internals import Literal
 from jax_cce.program import passes
 from jax_cce.program.flat import Program
 from jax_cce.rules.accumulation import place
+from jax_cce.rules.book import Wild
 from jax_cce.rules.derivatives import activity, has_custom, local_jacobian
 from jax_cce.rules.local import LocalJacobian
+from jax_cce.rules.open_paths import OpenPaths, edges_of
+from jax_cce.rules.wildness import wildness
 
 __all__ = [
     "Graph",
@@ -51,6 +55,26 @@ class Graph:
     sites: tuple[LocalJacobian | None, ...]
     recorder: Recorder
     reverse_only: bool
+
+    @functools.cached_property
+    def open_paths(self) -> OpenPaths:
+        """The coefficients that have to be zero off the open paths."""
+        edges = [
+            edge
+            for site, (equation, local) in enumerate(
+                zip(self.program.equations, self.sites, strict=True)
+            )
+            if local is not None
+            for edge in edges_of(site, equation, local.edges)
+            if edge.source in self.shapes and edge.target in self.shapes
+        ]
+        outputs = [k for k in self.outputs if not isinstance(k, Literal) and k in self.shapes]
+        inputs = [k for k in self.inputs if k in self.shapes]
+
+        def wild() -> dict[Any, Wild]:
+            return dict(enumerate(wildness(self.program)))
+
+        return OpenPaths(edges, self.shapes, inputs, outputs, wild)
 
     @property
     def num_edges(self) -> int:

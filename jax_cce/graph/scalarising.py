@@ -256,14 +256,15 @@ class _Expansion:
         for (operand, _), terms in local_jacobian(equation, active).edges.items():
             if not isinstance(terms, tuple):
                 return None
-            for term, scale, value, computed in terms:
-                if value is not None or computed:
+            for local in terms:
+                if local.value is not None or local.tables:
                     return None
+                term = local.term
                 outs = _positions(term, term.out_map, aval.shape)
                 ins = _positions(term, term.in_map, equation.in_avals[operand].shape)
                 for out, inn in zip(outs, ins, strict=True):
                     entry = operand, inn
-                    counts[out][entry] = counts[out].get(entry, 0) + scale
+                    counts[out][entry] = counts[out].get(entry, 0) + local.scale
         if any(set(count.values()) - {0} != {1} for count in counts):
             return None  # as where a gather fills in NaN for an index out of bounds
         return [

@@ -142,6 +142,7 @@ def is_hoistable(literal: Any) -> bool:
         is_differentiable(literal.aval)
         and not np.shape(literal.val)
         and literal.val not in (0, 1, -1)
+        and np.isfinite(literal.val)
     )
 
 

@@ -178,7 +178,7 @@ class _Writer:
             return f"{_content(value)}:{self._aval(aval)}"
         try:
             return f"{int(value)}:{self._aval(aval)}"
-        except (TypeError, ValueError):  # neither a number nor a truth value
+        except (TypeError, ValueError, OverflowError):  # no finite number or truth value
             return self._aval(aval)
 
     def _params(self, equation: Equation, active: tuple[bool, ...]) -> str:

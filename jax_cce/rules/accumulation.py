@@ -5,20 +5,35 @@ are accumulated from the registered rules, one equation after the other, and bec
 whose coefficients share one run of the recorded steps.
 """
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+import dataclasses
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
+import numpy as np
 from jax import lax
 
 from jax_cce.algebra.blocks import Block, Piece, slots_of
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.recorder import Recorder
-from jax_cce.algebra.steps import needed, run
-from jax_cce.algebra.terms import Unrepresentable, transpose
+from jax_cce.algebra.steps import (
+    Add,
+    Densify,
+    Key,
+    Local,
+    Merge,
+    Multiply,
+    Reorder,
+    Step,
+    needed,
+    run,
+)
+from jax_cce.algebra.terms import Term, Unrepresentable, transpose
 from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import rules_for
 from jax_cce.rules.local import LocalSites, LocalTerm, Primals
+from jax_cce.rules.open_paths import Edge, OpenPaths, edges_of
+from jax_cce.rules.open_sites import sites_of
 
 __all__ = [
     "Accumulation",
@@ -108,12 +123,17 @@ class Accumulation:
                 results = self.equation(name(index), equation, own)
                 rows.update(zip(equation.outputs, results, strict=True))
 
+    def edges(self, site: Hashable, equation: Equation) -> list[Edge]:
+        """The edges of an equation of which rows have been made."""
+        return edges_of(site, equation, self._locals.get(site, {}))
+
     def terms(
         self,
         blocks: Mapping[tuple[int, int], Block],
         sites: Callable[[Primals], Callable[[Any], Primals]],
         dtype: Any,
         *,
+        paths: OpenPaths | None = None,
         transposed: bool = False,
     ) -> dict[tuple[int, int], tuple[LocalTerm, ...]]:
         """Blocks (image, seed) as local terms of (seed, image), or transposed of (image, seed).
@@ -122,25 +142,91 @@ class Accumulation:
             blocks: the blocks.
             sites: from the site of the whole equation to those of the inner ones.
             dtype: that of the seeds.
+            paths: the open paths through the inner equations.
             transposed: whether the terms are those of the transposed blocks.
         """
         wanted = {slot for block in blocks.values() for p in block for slot in slots_of(p)}  # type: ignore[arg-type]
         steps, _ = needed(self.recorder.steps, wanted)
-        key = object()
+        masks, masked = self._masks(steps)
+        key, pattern = object(), object()
 
         def slots(primals: Primals) -> dict[int, Any]:
             if key not in primals.memo:
                 inner = sites(primals)
-                values = LocalSites(self._locals.__getitem__, inner)
+                values = sites_of(paths, self._locals.__getitem__, inner)
                 primals.memo[key] = run(steps, dtype, sites=values)
             return primals.memo[key]
 
+        def patterns(primals: Primals) -> dict[int, Any]:
+            if pattern not in primals.memo:
+                values = _Patterns(self._locals.__getitem__, sites(primals))
+                primals.memo[pattern] = run(map(_counting, steps), np.int32, sites=values)
+            return primals.memo[pattern]
+
         edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
         for (image, seed), block in blocks.items():
-            terms = tuple(_local(piece, slots, transposed) for piece in block)  # type: ignore[arg-type]
+            terms: tuple[LocalTerm, ...] = ()
+            for piece in block:
+                assert isinstance(piece, Piece)
+                local = _local(piece, slots, transposed)
+                if piece.slot in masks:
+                    local = local._replace(is_mask=True)
+                elif piece.slot in masked:
+                    local = local._replace(mask=_nonzero(_local(piece, patterns, transposed).value))
+                terms += (local,)
             if terms:
                 edges[(image, seed) if transposed else (seed, image)] = terms
         return edges
+
+    def _masks(self, steps: Iterable[Step]) -> tuple[set[int | None], set[int | None]]:
+        """The slots of masks and products of masks, and those of all that masks make zero."""
+        masks: set[int | None] = set()
+        masked: set[int | None] = set()
+        for step in steps:
+            is_mask = is_masked = False
+            if isinstance(step, Local):
+                operand, output, position = step.key
+                local = self._locals[step.site][operand, output][position]
+                is_mask, is_masked = local.is_mask, local.is_masked
+            elif isinstance(step, Multiply):
+                factors = {step.later.slot, step.earlier.slot} - {None}
+                contracted = len(step.product.sizes) > len(step.product.term.sizes)
+                is_mask = factors <= masks and not contracted
+                is_masked = is_mask or not factors.isdisjoint(masked)
+            elif isinstance(step, Reorder):
+                is_mask, is_masked = step.slot in masks, step.slot in masked
+            elif isinstance(step, Add | Merge | Densify):
+                is_masked = all(piece.slot in masked for piece in step.pieces)
+            masks.update(step.slots if is_mask else ())
+            masked.update(step.slots if is_masked else ())
+        return masks, masked
+
+
+class _Patterns(LocalSites):
+    """Masks, and ones in place of all other coefficients."""
+
+    def coefficient(self, site: Any, key: Key, term: Term) -> Any:
+        """Where the coefficient of a term counts."""
+        mask = self.mask(site, key)
+        return lax.full(term.coefficient_shape, True) if mask is None else mask
+
+
+def _counting(step: Step) -> Step:
+    """A step that counts summands, whatever their scale."""
+    if not isinstance(step, Add | Merge | Densify):
+        return step
+    pieces = tuple(piece._replace(scale=1) for piece in step.pieces)
+    return dataclasses.replace(step, pieces=pieces)
+
+
+def _nonzero(counts: Callable[[Primals], Any] | None) -> Callable[[Primals], Any]:
+    assert counts is not None
+
+    def mask(primals: Primals) -> Any:
+        array = counts(primals)
+        return array if array.dtype == np.bool_ else lax.ne(array, lax.full_like(array, 0))
+
+    return mask
 
 
 def _local(piece: Piece, slots: Callable[[Primals], dict[int, Any]], transposed: bool) -> LocalTerm:
@@ -172,15 +258,15 @@ def _from_slot(
 def place(recorder: Recorder, terms: Sequence[LocalTerm], site: Any, key: tuple[int, int]) -> Block:
     """A local Jacobian's terms as pieces on a recorder."""
     pieces = []
-    for position, (term, scale, value, tables) in enumerate(terms):
-        name = (*key, position)
-        if tables:
+    for position, local in enumerate(terms):
+        term, scale, name = local.term, local.scale, (*key, position)
+        if local.tables:
             lookups = tuple(
                 lookup if isinstance(lookup.table, Table) else recorder.lookup(lookup, site, name)
                 for lookup in term.lookups
             )
             term = term._replace(lookups=lookups)
-        if value is None:
+        if local.value is None:
             pieces.append(Piece(term, scale, None))
         else:
             pieces.append(recorder.local(term, scale, site, name))

@@ -25,6 +25,7 @@ __all__ = [
     "Entrywise",
     "Linear",
     "Record",
+    "Wild",
     "describe",
     "record",
     "record_of",
@@ -45,6 +46,20 @@ class Entrywise(enum.Enum):
     def moves(self) -> bool:
         """Whether entries are only moved around."""
         return self in (Entrywise.LAYOUT, Entrywise.SELECTS)
+
+
+class Wild(enum.IntEnum):
+    """Whether a value may be infinite or NaN.
+
+    Attributes:
+        TAME: it is a finite number.
+        LARGE: it may be where a number overflows, or if an array that was given is.
+        SINGULAR: it may be at ordinary arguments, such as a division by zero.
+    """
+
+    TAME = 0
+    LARGE = 1
+    SINGULAR = 2
 
 
 @dataclass(frozen=True)
@@ -117,6 +132,9 @@ class Record:
             with the operands and the equation's parameters. A contraction returns the pairs of
             entries to be multiplied, for each entry of the result.
         takes_parts: whether a layout leaves out entries.
+        wild: what its results and its derivative may be where its operands are tame; a function
+            of the equation where that depends on it.
+        calls: whether that is said by the equations that its parameters hold.
         holomorphic: whether a complex number describes the derivative on complex values.
         flops: estimates what the equation costs; None for one operation for each entry that is read
             or written.
@@ -129,6 +147,8 @@ class Record:
     entrywise: Entrywise | None = None
     operation: Callable[..., Any] | None = None
     takes_parts: bool = False
+    wild: Wild | Callable[[Equation], Wild] = Wild.SINGULAR
+    calls: bool = False
     holomorphic: bool = True
     flops: Callable[[Equation], int] | None = None
 

@@ -75,7 +75,8 @@ def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 
     edges = {}
     for operand, wanted in enumerate(active):
-        if wanted and (block := local_term(Term(shape, loops, loops, axes), 1, mask(operand - 1))):
+        term, value = Term(shape, loops, loops, axes), mask(operand - 1)
+        if wanted and (block := local_term(term, 1, value, is_mask=True)):
             edges[operand, 0] = block
     return LocalJacobian(edges)
 
@@ -101,7 +102,8 @@ def _clamp(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     edges = {}
     for operand, (wanted, value) in enumerate(zip(active, (lower, inside, upper), strict=True)):
         inn = loops if equation.in_avals[operand].shape == shape else ()
-        if wanted and (block := local_term(Term(shape, loops, inn, axes), 1, value)):
+        term = Term(shape, loops, inn, axes)
+        if wanted and (block := local_term(term, 1, value, is_mask=True)):
             edges[operand, 0] = block
     return LocalJacobian(edges)
 

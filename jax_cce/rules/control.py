@@ -71,16 +71,27 @@ def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:
     """A branch's term, zero where the branch is not taken."""
     term, inner = local.term, local.value
 
-    def value(primals: Primals) -> Any:
+    def taken(primals: Primals) -> Any:
         which = jnp.asarray(primals.ins[0])
-        taken = lax.eq(lax.convert_element_type(which, np.int32), lax.full((), branch, np.int32))
+        return lax.eq(lax.convert_element_type(which, np.int32), lax.full((), branch, np.int32))
+
+    def value(primals: Primals) -> Any:
+        here = taken(primals)
         if inner is None:
-            return taken
+            return here
         array = inner(primals)
-        return lax.select(lax.broadcast(taken, array.shape), array, lax.full_like(array, 0))
+        return lax.select(lax.broadcast(here, array.shape), array, lax.full_like(array, 0))
 
     axes = () if term.axes is None else term.axes
-    return local._replace(term=term._replace(axes=axes), value=value)
+    term = term._replace(axes=axes)
+    if inner is None or local.is_mask:
+        return local._replace(term=term, value=value, is_mask=True)
+
+    def mask(primals: Primals) -> Any:
+        here = lax.broadcast(taken(primals), term.coefficient_shape)
+        return here if local.mask is None else lax.bitwise_and(here, local.mask(primals))
+
+    return local._replace(term=term, value=value, mask=mask)
 
 
 def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:

@@ -17,7 +17,7 @@ from jax_cce.algebra.terms import Term
 from jax_cce.caches import memoised
 from jax_cce.jax_internals import Literal
 from jax_cce.program.flat import Equation
-from jax_cce.rules.book import Entrywise, Linear, describe
+from jax_cce.rules.book import Entrywise, Linear, Wild, describe
 from jax_cce.rules.local import AT_ZERO, LocalJacobian, LocalTerm, Primals, Rule, along, local_term
 
 __all__ = [
@@ -194,7 +194,11 @@ def terms_rule(terms: Terms) -> Rule:
 
 
 def elementwise(
-    names: str, *partials: Any, fold: bool = False, linear: Linear | None = None
+    names: str,
+    *partials: Any,
+    fold: bool = False,
+    linear: Linear | None = None,
+    wild: Wild | Callable[[Equation], Wild] = Wild.TAME,
 ) -> None:
     """Describes elementwise primitives by their partial derivatives (see `elementwise_rule`).
 
@@ -203,11 +207,12 @@ def elementwise(
         *partials: their partial derivatives; without any, JAX linearises them.
         fold: see `elementwise_rule`.
         linear: in which operands they are linear, where the partials do not show it.
+        wild: what results and partials may be (see `Record`).
     """
     rule = elementwise_rule(*partials, fold=fold) if partials else None
     how = linear or (rule and rule.linear)
     for name in names.split():
-        describe(name, rule=rule, linear=how, entrywise=Entrywise.ELEMENTWISE)
+        describe(name, rule=rule, linear=how, entrywise=Entrywise.ELEMENTWISE, wild=wild)
 
 
 def layout(
@@ -235,6 +240,7 @@ def layout(
         entrywise=Entrywise.LAYOUT,
         operation=operation,
         takes_parts=takes_parts,
+        wild=Wild.TAME,
     )
 
 
@@ -252,7 +258,7 @@ def linear(
     if terms is not None:
         facts["rule"] = terms_rule(terms)
     for name in names.split():
-        describe(name, linear=how or Linear(), **facts)
+        describe(name, linear=how or Linear(), **{"wild": Wild.TAME, **facts})
 
 
 def full(name: str, rule: Rule, **facts: Any) -> None:
@@ -263,7 +269,7 @@ def full(name: str, rule: Rule, **facts: Any) -> None:
         rule: its local Jacobian.
         **facts: other attributes of its `Record`.
     """
-    describe(name, rule=rule, **facts)
+    describe(name, rule=rule, **{"wild": Wild.TAME, **facts})
 
 
 def sparse(name: str, rule: Rule, *, of_linear: bool = False) -> None:

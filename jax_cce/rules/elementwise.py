@@ -9,7 +9,9 @@ from typing import Any
 from jax import lax
 
 from jax_cce import jax_internals
-from jax_cce.rules.book import EACH, Linear, describe
+from jax_cce.jax_internals import Literal
+from jax_cce.program.flat import Equation
+from jax_cce.rules.book import EACH, Linear, Wild, describe
 from jax_cce.rules.definers import elementwise, elementwise_rule, full
 
 
@@ -86,6 +88,15 @@ def _one_plus_square(x: Any) -> Any:
     return lax.add(_like(x, 1), lax.mul(x, x))
 
 
+def _wild_quotient(equation: Equation) -> Wild:
+    divisor = equation.inputs[1]
+    return Wild.TAME if isinstance(divisor, Literal) and divisor.val else Wild.SINGULAR
+
+
+def _wild_power(equation: Equation) -> Wild:
+    return Wild.SINGULAR if equation.params["y"] < 0 else Wild.TAME
+
+
 _TWO_OVER_ROOT_PI = 1.1283791670955126
 
 elementwise("add", 1, 1)
@@ -99,29 +110,31 @@ elementwise(
     lambda y, out: lax.neg(lax.div(out, y)),
     fold=True,
     linear=Linear((0,)),
+    wild=_wild_quotient,
 )
-elementwise("integer_pow", _integer_power)
-elementwise("pow", _power_of_base, _power_of_exponent)
+elementwise("integer_pow", _integer_power, wild=_wild_power)
+elementwise("pow", _power_of_base, _power_of_exponent, wild=Wild.SINGULAR)
 elementwise("square", lambda x: lax.mul(_like(x, 2), x))
-elementwise("sqrt", lambda out: lax.div(_like(out, 0.5), out))
-elementwise("rsqrt", lambda x, out: lax.mul(_like(x, -0.5), lax.div(out, x)))
-elementwise("exp", lambda out: out)
-elementwise("expm1", lambda out: lax.add(out, _like(out, 1)))
-elementwise("log", lambda x: lax.div(_like(x, 1), x))
-elementwise("log1p", lambda x: lax.div(_like(x, 1), lax.add(x, _like(x, 1))))
+elementwise("sqrt", lambda out: lax.div(_like(out, 0.5), out), wild=Wild.SINGULAR)
+elementwise("rsqrt", lambda x, out: lax.mul(_like(x, -0.5), lax.div(out, x)), wild=Wild.SINGULAR)
+elementwise("exp", lambda out: out, wild=Wild.LARGE)
+elementwise("expm1", lambda out: lax.add(out, _like(out, 1)), wild=Wild.LARGE)
+elementwise("log", lambda x: lax.div(_like(x, 1), x), wild=Wild.SINGULAR)
+elementwise("log1p", lambda x: lax.div(_like(x, 1), lax.add(x, _like(x, 1))), wild=Wild.SINGULAR)
 elementwise("sin", lambda x: lax.cos(x))
 elementwise("cos", lambda x: lax.neg(lax.sin(x)))
-elementwise("tan", lambda out: _one_plus_square(out))
-elementwise("asin", lambda x: lax.rsqrt(_one_minus_square(x)))
-elementwise("acos", lambda x: lax.neg(lax.rsqrt(_one_minus_square(x))))
+elementwise("tan", lambda out: _one_plus_square(out), wild=Wild.SINGULAR)
+elementwise("asin", lambda x: lax.rsqrt(_one_minus_square(x)), wild=Wild.SINGULAR)
+elementwise("acos", lambda x: lax.neg(lax.rsqrt(_one_minus_square(x))), wild=Wild.SINGULAR)
 elementwise("atan", lambda x: lax.div(_like(x, 1), _one_plus_square(x)))
 elementwise(
     "atan2",
     lambda x, y: lax.div(y, _square_sum(x, y)),
     lambda x, y: lax.neg(lax.div(x, _square_sum(x, y))),
+    wild=Wild.SINGULAR,
 )
-elementwise("sinh", lambda x: lax.cosh(x))
-elementwise("cosh", lambda x: lax.sinh(x))
+elementwise("sinh", lambda x: lax.cosh(x), wild=Wild.LARGE)
+elementwise("cosh", lambda x: lax.sinh(x), wild=Wild.LARGE)
 elementwise("asinh", lambda x: lax.rsqrt(_one_plus_square(x)))
 elementwise("tanh", _tanh)
 elementwise("logistic", _logistic_slope)
@@ -134,7 +147,8 @@ elementwise(
 )
 elementwise("ceil floor round sign stop_gradient", None)
 elementwise("copy copy_p", 1)
-elementwise("acosh atanh cbrt erf_inv erfc exp2 log2 rem")
+elementwise("acosh atanh cbrt erf_inv log2 rem", wild=Wild.SINGULAR)
+elementwise("erfc exp2", wild=Wild.LARGE)
 
 # Arrays that carry a name stay whole.
 full("name", elementwise_rule(1), linear=Linear())

@@ -182,7 +182,7 @@ def _dynamic_update_slice(equation: Equation, active: tuple[bool, ...]) -> Local
             return jnp.logical_not(inside)
 
         term = Term(shape, loops, loops, tuple(range(len(shape))), layout=True)
-        edges[0, 0] = local_term(term, 1, stays)
+        edges[0, 0] = local_term(term, 1, stays, is_mask=True)
     if active[1]:
         term = Term(update, maps, loops, None, layout=True, lookups=tuple(positions.lookups))
         edges[1, 0] = local_term(term, 1, None, tuple(positions.tables))

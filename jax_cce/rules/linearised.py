@@ -10,7 +10,7 @@ because a user wrote it so, there is no local Jacobian: the function is left to 
 """
 
 import functools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import jax
@@ -26,9 +26,12 @@ from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation
 from jax_cce.program.references import check_operands
 from jax_cce.rules.accumulation import Accumulation
-from jax_cce.rules.book import record_of
+from jax_cce.rules.book import Wild, record_of
 from jax_cce.rules.linearity import Dependence, dependence
 from jax_cce.rules.local import LocalJacobian, Primals
+from jax_cce.rules.open_bodies import with_open_paths
+from jax_cce.rules.open_paths import OpenPaths
+from jax_cce.rules.wildness import wildness
 
 __all__ = [
     "REVERSE_ONLY",
@@ -108,6 +111,11 @@ class Linearised:
         if not self.reverse:
             linear.add(Dependence.FIXED)
         self.reverse_only = not mixed and not linear.issuperset(found)
+        if not self.reverse_only:
+            self.linear = [
+                with_open_paths(each, list(map(self._is_varied, each.inputs)))
+                for each in self.linear
+            ]
 
     def _trace_as_possible(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> bool:
         """Traces by whichever mode JAX has; returns whether results and tangents are mixed."""
@@ -164,6 +172,22 @@ class Linearised:
         """An estimate of what one application of the linear part costs."""
         return sum(map(_flops, self.linear))
 
+    def open_paths(self, sums: Accumulation, seeds: Iterable[int]) -> OpenPaths:
+        """The open paths through the linear part, whose equations are numbered."""
+        avals, seeds = self.program.avals, list(seeds)
+        edges = [edge for k, each in enumerate(self.linear) for edge in sums.edges(k, each)]
+        images = filter(self._is_varied, self.images)
+        shapes = {name: avals[name].shape for name in self._varied}
+
+        def wild() -> dict[Any, Wild]:
+            every = zip(
+                self.program.equations, wildness(self.program, Wild.LARGE, seeds), strict=True
+            )
+            linear = (level for each, level in every if not self._varied.isdisjoint(each.outputs))
+            return dict(enumerate(linear))
+
+        return OpenPaths(edges, shapes, seeds, images, wild)
+
     def evaluate(self, operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
         """The results, and every value that the linear part can read."""
         seeds = [None] * (self.program.num_inputs - len(self.in_avals))
@@ -194,8 +218,10 @@ class Linearised:
 
     def image_depends(self, position: int) -> bool:
         """Whether an image depends on the seeds at all."""
-        image = self.images[position]
-        return not isinstance(image, Literal) and image in self._varied
+        return self._is_varied(self.images[position])
+
+    def _is_varied(self, atom: Any) -> bool:
+        return not isinstance(atom, Literal) and atom in self._varied
 
 
 # From a function that returns its differentiable results and all results, its arguments and the
@@ -274,7 +300,8 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
         return inner
 
     dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
-    edges = sums.terms(blocks, sites, dtype, transposed=parts.reverse)
+    paths = parts.open_paths(sums, range(first, first + len(seeds)))
+    edges = sums.terms(blocks, sites, dtype, paths=paths, transposed=parts.reverse)
     return LocalJacobian(edges, parts.evaluate)
 
 

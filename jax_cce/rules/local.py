@@ -62,12 +62,22 @@ class LocalTerm(NamedTuple):
             coefficient is the scale alone.
         tables: computes the index arrays, each with the axes of its lookup; `term.lookups` that
             are known at run time only have positions in this tuple as their tables.
+        is_mask: whether it selects: entries that the coefficient, which is then Boolean, or the
+            term leaves out belong to a branch that was not taken.
+        mask: where the coefficient is no mask, but has masks for factors: computes where they hold.
     """
 
     term: Term
     scale: complex = 1
     value: Callable[[Primals], Any] | None = None
     tables: tuple[Callable[[Primals], Any], ...] = ()
+    is_mask: bool = False
+    mask: Callable[[Primals], Any] | None = None
+
+    @property
+    def is_masked(self) -> bool:
+        """Whether entries may belong to a branch that was not taken."""
+        return self.is_mask or self.mask is not None
 
 
 @dataclass(frozen=True)
@@ -95,6 +105,8 @@ def local_term(
     scale: complex = 1,
     value: Callable[[Primals], Any] | None = None,
     tables: tuple[Callable[[Primals], Any], ...] = (),
+    *,
+    is_mask: bool = False,
 ) -> tuple[LocalTerm, ...]:
     """A block of one term, given with loops and coefficient axes in any order.
 
@@ -103,6 +115,7 @@ def local_term(
         scale: a static factor.
         value: the coefficient; may return a scalar, which is broadcast.
         tables: the index arrays, as for `LocalTerm`.
+        is_mask: as for `LocalTerm`.
 
     Returns:
         The block, () where the term is an empty sum or the scale is zero.
@@ -112,7 +125,7 @@ def local_term(
         return ()
     result, order = placed
     if value is None:
-        return (LocalTerm(result, scale, None, tables),)
+        return (LocalTerm(result, scale, None, tables, is_mask),)
     shape = result.coefficient_shape
     given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] > 1)
 
@@ -126,7 +139,7 @@ def local_term(
             array = lax.reshape(array, given)
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
-    return (LocalTerm(result, scale, coefficient, tables),)
+    return (LocalTerm(result, scale, coefficient, tables, is_mask),)
 
 
 class LocalSites:
@@ -146,7 +159,8 @@ class LocalSites:
         self._edges = edges
         self.primals = primals
 
-    def _term(self, site: Any, key: tuple[int, int, int]) -> LocalTerm:
+    def local(self, site: Any, key: tuple[int, int, int]) -> LocalTerm:
+        """A term of a site's local Jacobian."""
         operand, output, position = key
         block = self._edges(site)[operand, output]
         assert isinstance(block, tuple)
@@ -158,7 +172,7 @@ class LocalSites:
         Raises:
             ValueError: where the rule gives one of another shape.
         """
-        function, primals = self._term(site, key).value, self.primals(site)
+        function, primals = self.local(site, key).value, self.primals(site)
         assert function is not None
         with jax_internals.context_of(primals.equation):
             value = function(primals)
@@ -172,7 +186,17 @@ class LocalSites:
 
     def index_array(self, site: Any, key: tuple[int, int, int], number: int) -> Any:
         """An index array that a term reads."""
-        table, primals = self._term(site, key).tables[number], self.primals(site)
+        table, primals = self.local(site, key).tables[number], self.primals(site)
         with jax_internals.context_of(primals.equation):
             values = table(primals)
         return jax_internals.replicated(values)
+
+    def mask(self, site: Any, key: tuple[int, int, int]) -> Any:
+        """Where a masked term's coefficient is not masked; None where that says the term."""
+        local = self.local(site, key)
+        function = local.value if local.is_mask else local.mask
+        return None if function is None else jax_internals.replicated(function(self.primals(site)))
+
+    def entries(self, site: Any, position: int, is_result: bool) -> Any:
+        """The entries of an operand or result of an operator that count; None for all."""
+        return None

@@ -60,7 +60,9 @@ def _select_n(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     for operand, wanted in enumerate(active):
         if wanted:
             mask = np.broadcast_to(which == operand - 1, shape)
-            block = tuple(piece for term in restricted(mask) for piece in local_term(term))
+            block = tuple(
+                piece for term in restricted(mask) for piece in local_term(term, is_mask=True)
+            )
             if block:
                 edges[operand, 0] = block
     return LocalJacobian(edges)

@@ -8,7 +8,7 @@ is described and how it runs is said there and nowhere else.
 from jax_cce.algebra.steps.local import IndexArray, Local
 from jax_cce.algebra.steps.products import Multiply, Reorder, SymbolValues
 from jax_cce.algebra.steps.pushes import PullBack, Push, PushForward
-from jax_cce.algebra.steps.step import Sites, Step, needed, run
+from jax_cce.algebra.steps.step import Key, Sites, Step, needed, run
 from jax_cce.algebra.steps.sums import Add, Columns, Densify, Merge
 
 __all__ = [
@@ -16,6 +16,7 @@ __all__ = [
     "Columns",
     "Densify",
     "IndexArray",
+    "Key",
     "Local",
     "Merge",
     "Multiply",

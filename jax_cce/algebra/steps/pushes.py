@@ -4,7 +4,7 @@ import abc
 import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, ClassVar
 
 import jax
 from jax import lax
@@ -31,6 +31,9 @@ class Push(Step):
     position: int
     seed: int
     columns: int
+
+    # Whether seeds belong to a result.
+    _is_of_results: ClassVar[bool]
 
     @property
     @abc.abstractmethod
@@ -73,10 +76,30 @@ class Push(Step):
             return self._applied(primals, vector)
 
         seeds = lax.reshape(array, (self.columns, *shape))
+        counted = arrays.sites.entries(self.site, self.position, self._is_of_results)
+        if counted is not None:
+            seeds = _kept(seeds, counted)
         with jax_internals.context_of(primals.equation):
             results = jax.vmap(one)(seeds)
-        spread = (jax_internals.replicated(results[position]) for position in far)
+        spread = []
+        for position in far:
+            result = jax_internals.replicated(results[position])
+            if counted is not None:
+                # What is linear makes zero of zero, even where it is not finite.
+                moves = lax.reduce_or(
+                    lax.ne(seeds, lax.full_like(seeds, 0)), tuple(range(1, seeds.ndim))
+                )
+                moves = lax.broadcast_in_dim(moves, result.shape, (0,))
+                result = lax.select(moves, result, lax.full_like(result, 0))
+            kept = arrays.sites.entries(self.site, position, not self._is_of_results)
+            spread.append(result if kept is None else _kept(result, kept))
         return [lax.reshape(x, (*batch, *x.shape[1:])) for x in spread]
+
+
+def _kept(vectors: Any, entries: Any) -> Any:
+    """Vectors, zero but for some of their entries."""
+    entries = lax.broadcast_in_dim(entries, vectors.shape, range(1, vectors.ndim))
+    return lax.select(entries, vectors, lax.full_like(vectors, 0))
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -84,6 +107,7 @@ class PushForward(Push):
     """Tangents of one operand to tangents of all outputs."""
 
     name = "jvp"
+    _is_of_results = False
 
     @property
     def _shapes(self) -> tuple[Mapping[int, tuple[int, ...]], Mapping[int, tuple[int, ...]]]:
@@ -99,6 +123,7 @@ class PullBack(Push):
     """Cotangents of one output to cotangents of all operands."""
 
     name = "vjp"
+    _is_of_results = True
 
     @property
     def _shapes(self) -> tuple[Mapping[int, tuple[int, ...]], Mapping[int, tuple[int, ...]]]:

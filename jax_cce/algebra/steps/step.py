@@ -31,6 +31,9 @@ class Sites(Protocol):
     def primals(self, site: Any) -> Any:
         """What an operator at the site is applied with."""
 
+    def entries(self, site: Any, position: int, is_result: bool) -> Any:
+        """The entries of an operand or result of an operator that count; None for all."""
+
 
 class Run:
     """The arrays while steps are carried out.

@@ -1,0 +1,75 @@
+"""Random programs with masks and custom rules: finite in every order where a mode of JAX is."""
+
+from typing import Any
+
+import jax
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, Phase, assume, given, settings
+from hypothesis import strategies as st
+
+import jax_cce
+from cases.masked_programs import MaskedProgram, masked_programs
+
+
+def _orders(program: MaskedProgram, seed: int) -> dict[str, dict[str, Any]]:
+    """Named orders and a random one, and the formats."""
+    ways: dict[str, dict[str, Any]] = {"auto": {}, "reverse": {"order": "reverse"}}
+    ways["structured"] = {"format": "structured"}
+    if not program.of_rows:
+        ways |= {"forward": {"order": "forward"}}
+        argnums, rng = range(len(program.args)), np.random.default_rng(seed)
+        for form in ("dense", "bcoo"):
+            plan = jax_cce.plan(program.function, argnums, format=form)(*program.args)
+            order = rng.permutation(plan.vertices).tolist()
+            ways[f"random {form}"] = {"order": order, "format": form}
+    return ways
+
+
+def _dense(tree: Any) -> tuple[Any, ...]:
+    leaves = jax.tree.leaves(tree, is_leaf=lambda x: hasattr(x, "todense"))
+    return tuple(x.todense() if hasattr(x, "todense") else x for x in leaves)
+
+
+def _is_finite(leaves: Any) -> bool:
+    return all(np.isfinite(leaf).all() for leaf in leaves)
+
+
+def check(program: MaskedProgram, seed: int) -> bool:
+    """Asserts that it is finite in every order if it is in a mode of JAX; whether it is."""
+    f, argnums = program.function, tuple(range(len(program.args)))
+    ways = _orders(program, seed)
+    modes = [jax.jacrev, jax.jacfwd] if program.has_forward_mode else [jax.jacrev]
+
+    def evaluate(*args: Any) -> Any:
+        ours = {
+            name: _dense(jax_cce.jacobian(f, argnums, **way)(*args)) for name, way in ways.items()
+        }
+        return [_dense(mode(f, argnums)(*args)) for mode in modes], ours
+
+    compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
+    references, ours = compiled(*program.args)
+    finite = [reference for reference in references if _is_finite(reference)]
+    # A loop is applied in one direction, which need not be that of the finite mode.
+    if not finite or (program.has_loop and len(finite) < len(modes)):
+        return False
+    wrong = {}
+    for name, leaves in ours.items():
+        for our, their in zip(leaves, finite[0], strict=True):
+            scale = 1e-7 * np.abs(their).max(initial=1)
+            if not np.allclose(our, their, rtol=1e-7, atol=scale):
+                wrong[name] = f"{ways[name]}\n{our}\nis not\n{their}"
+    assert not wrong, "\n".join(f"{name}: {text}" for name, text in wrong.items())
+    return True
+
+
+@pytest.mark.parametrize("with_rules", [False, True], ids=["masks", "rules"])
+@settings(
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
+    phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
+)
+@given(data=st.data(), seed=st.integers(0, 2**16))
+def test_what_a_mode_of_jax_finds_finite_is_finite_in_every_order(
+    data: st.DataObject, seed: int, with_rules: bool
+):
+    assume(check(data.draw(masked_programs(with_rules)), seed))
