@@ -101,7 +101,7 @@ _RULES = (
     "of_a_tuple(({x}, {y}))[0]",
 )
 # The derivative does not depend on the cotangent as a linear function does.
-_OF_ROWS = ("clipped({x})",)
+_OF_ROWS = ("clipped({x})", "ignored({x})", "branched({x})")
 
 # Bodies of a lambda in a vector `a`, or in a scalar under vmap, cond or scan.
 _BODIES = (
@@ -175,6 +175,13 @@ clipped = jax.custom_vjp(lambda x: jnp.sin(x))
 clipped.defvjp(lambda x: (jnp.sin(x), x), lambda x, g: (jnp.clip(g * jnp.cos(x), -0.5, 0.5),))
 
 
+ignored = jax.custom_vjp(lambda x: jnp.cos(x))
+ignored.defvjp(lambda x: (jnp.cos(x), x), lambda x, g: (jnp.sin(x),))
+
+branched = jax.custom_vjp(lambda x: x * x)
+branched.defvjp(lambda x: (x * x, x), lambda x, g: (jnp.where(g > 0, g * x, 3.0 * g * g),))
+
+
 def of_a_constant(x: jax.Array) -> jax.Array:
     """A rule that closes over constants."""
     weights, limit = np.array([1.0, 0.0, 2.0]), np.array(0.0)
@@ -211,6 +218,8 @@ NAMESPACE = {
     "scaled": scaled,
     "straight_through": straight_through,
     "clipped": clipped,
+    "ignored": ignored,
+    "branched": branched,
     "of_a_tuple": of_a_tuple,
 }
 
@@ -241,8 +250,8 @@ class MaskedProgram:
     @property
     def has_forward_mode(self) -> bool:
         """Whether `jax.jacfwd` can differentiate it."""
-        reverse = ("scaled(", "straight_through(", "clipped(", "of_a_tuple(")
-        return not any(name in self.source for name in reverse)
+        reverse = ("scaled(", "straight_through(", "of_a_tuple(")
+        return not self.of_rows and not any(name in self.source for name in reverse)
 
     @property
     def has_loop(self) -> bool:

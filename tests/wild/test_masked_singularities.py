@@ -323,9 +323,7 @@ def custom_rule_with_masks(x):
 WAYS: tuple[dict[str, Any], ...] = (
     {},
     {"order": "markowitz"},
-    {"order": "forward"},
     {"order": "reverse"},
-    {"format": "bcoo"},
     {"format": "bcoo", "order": "markowitz"},
     {"format": "structured", "order": "forward"},
 )
@@ -360,13 +358,7 @@ def test_a_finite_jacobian_is_finite_in_every_order(name: str):
     assert check(*CASES[name], WAYS)
 
 
-@pytest.mark.parametrize(
-    "name",
-    [
-        *("lennard_jones", "smooth_cutoff", "yukawa", "quotient", "masked_means_of_segments"),
-        *("rotation_vector", "masked_softmax", "huber", "masked_steps"),
-    ],
-)
+@pytest.mark.parametrize("name", ["smooth_cutoff", "quotient", "masked_softmax", "huber"])
 def test_a_finite_hessian_is_finite_in_every_order(name: str):
     fun, args = CASES[name]
     gradient = jax.grad(lambda *args: jnp.sum(fun(*args)), range(len(args)))
