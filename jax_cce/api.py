@@ -122,10 +122,11 @@ def jacobian(
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
         auxiliary data). The Jacobian has the tree structure of the output, each leaf replaced by
         the tree structure of the input; each block has shape output.shape + input.shape and the
-        dtype of the input.
+        dtype of the input; where real inputs have complex outputs that of the output, as
+        `jax.jacfwd` has it.
 
     Raises:
-        TypeError: for inputs and outputs of dtypes that `jax.jacrev` refuses.
+        TypeError: for inputs and outputs of dtypes that `jax.jacrev` and `jax.jacfwd` refuse.
         ValueError: for argnums out of range or repeated, orders that are no permutation of
             the graph's vertices, unknown formats and strategies, and negative budgets.
         MemoryError: where a dense Jacobian would take more than half of the device's memory.

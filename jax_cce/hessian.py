@@ -1,5 +1,6 @@
 """`hessian`: the Jacobian of a Jacobian; takes the place of `jax.hessian`."""
 
+import dataclasses
 import functools
 from collections.abc import Callable, Sequence
 from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, overload
@@ -11,7 +12,7 @@ from jax_cce.api import How, OfArrays, jacobian
 from jax_cce.execution.calling import transformed
 from jax_cce.planning.options import Options, Order, options_of
 from jax_cce.program import calls
-from jax_cce.sparse.formats import DENSE, FormatName
+from jax_cce.sparse.formats import DENSE, STRUCTURED, FormatName
 from jax_cce.sparse.structured import StructuredJacobian
 
 if TYPE_CHECKING:
@@ -101,17 +102,11 @@ def hessian(
         search_budget=search_budget,
     )
     inner = jacobian(fun, argnums, has_aux, holomorphic)
-    if options.format is DENSE:
-        return jacobian(
-            inner,
-            argnums,
-            has_aux,
-            holomorphic,
-            order=order,
-            search=search,
-            search_budget=search_budget,
-        )
-    gradient = transformed(inner, options, symmetric=True)
+    # `jax.hessian` is jacfwd of jacrev: a block has the dtype of its row.
+    forward = dataclasses.replace(options.contract, forward=True)
+    options = dataclasses.replace(options, contract=forward)
+    second = transformed(inner, options, symmetric=options.format.sparse)
+    by_terms = _hessian_by_terms(fun, options)
 
     @functools.wraps(fun)
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
@@ -119,21 +114,24 @@ def hessian(
             result = fun(*args, **kwargs)
             return result[0] if has_aux else result
 
-        try:
-            outputs = jax.eval_shape(value, *args, **kwargs)
-        except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
-            outputs = value(*args, **kwargs)
-        if all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs)):
-            _, result, aux = gradient(args, kwargs)
-            return (result, aux) if has_aux else result
-        return _hessian_by_terms(fun, options, order)(*args, **kwargs)
+        if options.format is not DENSE and not _is_scalar(value, args, kwargs):
+            return by_terms(*args, **kwargs)
+        _, result, aux = second(args, kwargs)
+        return (result, aux) if has_aux else result
 
     return hessian_fun
 
 
-def _hessian_by_terms(
-    fun: Callable[..., Any], options: Options, order: Order
-) -> Callable[..., Any]:
+def _is_scalar(value: Callable[..., Any], args: Any, kwargs: Any) -> bool:
+    """Whether a function returns scalars only, so that its Jacobian is as small as its input."""
+    try:
+        outputs = jax.eval_shape(value, *args, **kwargs)
+    except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
+        outputs = value(*args, **kwargs)
+    return all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs))
+
+
+def _hessian_by_terms(fun: Callable[..., Any], options: Options) -> Callable[..., Any]:
     """The Hessian of an array-valued function: every coefficient of its Jacobian differentiated.
 
     The dense Jacobian is never formed; the coefficients' Jacobians are placed by the terms that
@@ -154,11 +152,12 @@ def _hessian_by_terms(
         return varied, ([block.coefficients(differentiable=False) for block in blocks], aux)
 
     structure: list[Any] = []
-    outer = jacobian(coefficients, argnums, True, holomorphic, order=order, format="structured")
+    asked = dataclasses.replace(contract, has_aux=True)
+    outer = transformed(coefficients, Options(asked, options.request, STRUCTURED))
 
     @functools.wraps(fun)
     def hessian_fun(*args: Any, **kwargs: Any) -> Any:
-        seconds, (fixed, aux) = outer(*args, **kwargs)
+        _, seconds, (fixed, aux) = outer(args, kwargs)
         tree, blocks = structure
         rows = []
         for block, second, rest in zip(blocks, seconds, fixed, strict=True):
@@ -171,13 +170,14 @@ def _hessian_by_terms(
                 ]
             else:
                 # A constant Jacobian.
-                varied = [args[k] for k in calls.positions(argnums, len(args))]
+                varied = tuple(args[k] for k in calls.positions(argnums, len(args)))
                 leaves, trees = jax.tree.flatten(varied[0] if calls.is_index(argnums) else varied)
                 leaves = [
                     StructuredJacobian(block.shape, np.shape(leaf), block.dtype, (), ())
                     for leaf in leaves
                 ]
-            leaves = [form.outside(form.inside(leaf, leaf)) for leaf in leaves]
+            typed = (leaf.astype(block.dtype, block.weak_type) for leaf in leaves)
+            leaves = [form.outside(form.inside(leaf, leaf)) for leaf in typed]
             rows.append(jax.tree.unflatten(trees, leaves))
         result = jax.tree.unflatten(tree, rows)
         return (result, aux) if has_aux else result

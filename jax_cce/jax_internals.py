@@ -5,8 +5,9 @@ Besides, here are the facts about JAX's own primitives that are not about deriva
 them name mesh axes, and which are calls that can be inlined.
 """
 
+import contextlib
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -18,6 +19,7 @@ from jax._src.dtypes import ExtendedDType
 from jax._src.interpreters.batching import BatchTracer
 from jax._src.interpreters.partial_eval import DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
+from jax._src.literals import TypedNdArray
 from jax._src.state.discharge import discharge_state
 from jax._src.state.types import AbstractRef, RefEffect
 from jax.extend import core as jex_core
@@ -31,6 +33,7 @@ __all__ = [
     "NEED_AXES",
     "Literal",
     "abstract",
+    "allowing",
     "batch_size",
     "bind",
     "check_within_its_trace",
@@ -39,6 +42,8 @@ __all__ = [
     "cotangent",
     "device_kind",
     "discharged",
+    "full",
+    "is_complex",
     "is_differentiable",
     "is_dtype",
     "is_jaxpr",
@@ -60,6 +65,7 @@ __all__ = [
     "size",
     "source_line",
     "surrounding_constants",
+    "typed",
     "uses_references",
     "varying_like",
     "with_equations",
@@ -129,6 +135,11 @@ def is_transposable(primitive: Any) -> bool:
     return primitive in ad.primitive_transposes
 
 
+def is_complex(aval: Any) -> bool:
+    """Whether values of this abstract value are complex numbers."""
+    return jax.numpy.issubdtype(aval.dtype, np.complexfloating)
+
+
 def is_tracer(x: Any) -> bool:
     """Whether a value is abstract in some way."""
     return isinstance(x, jax.core.Tracer)
@@ -191,7 +202,7 @@ def abstract(aval: Any) -> jax.ShapeDtypeStruct:
 
 def zeros(aval: Any) -> Any:
     """Zeros of an abstract value, manual axes included."""
-    result = lax.full(aval.shape, 0, aval.dtype)
+    result = full(aval.shape, 0, aval.dtype)
     return varying_like(sharded_like(result, aval), aval)
 
 
@@ -272,9 +283,41 @@ def source_line(equation: Any) -> str:
         return ""
 
 
-def convert(x: Any, dtype: Any, weak_type: bool) -> Any:
-    """`x` as an array of the given dtype and weak type."""
-    return _convert_element_type(x, dtype, weak_type)
+def convert(x: Any, dtype: Any, weak_type: bool = False) -> Any:
+    """`x` in a dtype and weak type, also one that the surrounding configuration does not allow."""
+    return _convert_element_type(x, np.dtype(dtype), weak_type)
+
+
+def full(shape: Sequence[int], value: Any, dtype: Any) -> Any:
+    """An array of one number, in any dtype."""
+    with allowing(dtype):
+        return lax.full(tuple(shape), value, dtype)
+
+
+def typed(value: Any, aval: Any) -> Any:
+    """A number or NumPy array that has its abstract value in any configuration; else the value."""
+    if isinstance(value, np.ndarray | np.generic | bool | int | float | complex):
+        return TypedNdArray(np.asarray(value, aval.dtype), aval)
+    return value
+
+
+def allowing(*dtypes: Any) -> Any:
+    """A context in which JAX keeps some dtypes, which 64-bit types may need.
+
+    A function may enable them for a part of its values.
+    """
+    allowed = jax.config.jax_enable_x64 or _WIDE.isdisjoint(dtypes)  # type: ignore[attr-defined]
+    return _anything if allowed else _widened()
+
+
+@contextlib.contextmanager
+def _widened() -> Iterator[bool]:
+    with jax.enable_x64(True):
+        yield True
+
+
+_WIDE = set(map(np.dtype, (np.int64, np.uint64, np.float64, np.complex128)))
+_anything = contextlib.nullcontext()
 
 
 def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:

@@ -20,6 +20,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import index_arrays
 from jax_cce.algebra.composition import Product
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.symbols import Read, Symbol, sourced
 from jax_cce.algebra.terms import Affine, linear
@@ -33,6 +34,7 @@ __all__ = [
     "flat_index",
     "loops_read",
     "multiply",
+    "number",
     "promote",
     "scaled",
     "symbol_values",
@@ -55,20 +57,26 @@ def promote(x: Any, y: Any) -> tuple[Any, Any]:
     """Both arrays in their common dtype; a mask takes the dtype of the other."""
     if x.dtype == y.dtype:
         return x, y
-    dtype = jnp.promote_types(x.dtype, y.dtype)
-    return lax.convert_element_type(x, dtype), lax.convert_element_type(y, dtype)
+    dtype = promoted(x.dtype, y.dtype)
+    return jax_internals.convert(x, dtype), jax_internals.convert(y, dtype)
+
+
+def number(scale: complex, dtype: Any) -> Any:
+    """A static coefficient as an array, of the given dtype where that holds it."""
+    held = promoted(dtype, np.complex64) if isinstance(scale, complex) else dtype
+    return jax_internals.full((), scale, held)
 
 
 def scaled(x: Any, scale: complex, dtype: Any) -> Any:
     """The product scale * x, where a mask first becomes numbers of the given dtype."""
     if x.dtype == np.bool_:
-        x = lax.convert_element_type(x, dtype)
+        x = jax_internals.convert(x, dtype)
     if scale == 1:
         return x
     if scale == -1:
         return lax.neg(x)
     if isinstance(scale, complex) and not jnp.issubdtype(x.dtype, np.complexfloating):
-        x = lax.convert_element_type(x, jnp.promote_types(x.dtype, np.complex64))
+        x = jax_internals.convert(x, promoted(x.dtype, np.complex64))
     return lax.mul(x, jax_internals.number_like(x, scale))
 
 
@@ -252,7 +260,7 @@ def multiply(
     contracted = {loop for _, labels in factors for loop in labels if loop >= own}
     if contracted:
         factors = [
-            (lax.convert_element_type(x, dtype) if x.dtype == np.bool_ else x, labels)
+            (jax_internals.convert(x, dtype) if x.dtype == np.bool_ else x, labels)
             for x, labels in factors
         ]
     if len(factors) == 1:

@@ -90,7 +90,7 @@ def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
     for item, scattered in zip(items, sparse, strict=True):
         if scattered:
             if total is None:
-                total = lax.full(tuple(shape), 0, item.array.dtype)
+                total = jax_internals.full(shape, 0, item.array.dtype)
             total = _scatter(item, shape, total)
     return total
 
@@ -103,7 +103,7 @@ def materialise(item: Placed, shape: Sequence[int]) -> Any:
     groups: list[list[int]] = []
     seen: set[int] = set()
     if any(variable < 0 for affine in maps for variable, _ in affine.strides):
-        return _scatter(item, shape, lax.full(tuple(shape), 0, x.dtype))
+        return _scatter(item, shape, jax_internals.full(shape, 0, x.dtype))
     for affine in maps:
         strides = []
         for loop, stride in affine.strides:
@@ -116,7 +116,7 @@ def materialise(item: Placed, shape: Sequence[int]) -> Any:
         ordered = sorted(strides, key=lambda item: -abs(item[1]))
         if not _are_digits(ordered, sizes):
             # Several loop points may share one position, as in a convolution.
-            return _scatter(item, shape, lax.full(tuple(shape), 0, x.dtype))
+            return _scatter(item, shape, jax_internals.full(shape, 0, x.dtype))
         groups.append([loop for loop, _ in ordered])
 
     loops = [loop for group in groups for loop in group]

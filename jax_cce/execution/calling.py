@@ -10,7 +10,16 @@ from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution import compiled
-from jax_cce.execution.results import Wanted, as_tree, check_memory, outputs_and_blocks, zero_block
+from jax_cce.execution.results import (
+    Wanted,
+    as_tree,
+    check_memory,
+    leaves_of,
+    outputs_and_blocks,
+    rows_of,
+    values_of,
+    zero_block,
+)
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.running import Ran
@@ -35,7 +44,7 @@ def transformed(
         symmetric: whether the Jacobian is known to be symmetric.
     """
     calls.check_callable(fun)
-    wanted = Wanted(options.format, value, symmetric)
+    contract = options.contract
 
     def compute(args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any, Any]:
         call = Call(fun, options.contract, args, kwargs)
@@ -43,21 +52,24 @@ def transformed(
         try:
             traced = calls.trace_call(call, hoist=not staged)
             task = task_of_trace(call, options, traced)
+            wanted = Wanted(options.format, value, symmetric, values_of(traced.values, contract))
             outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
         except Exception as error:
             if not running.is_left_to_jax(error):
                 raise
             reason = error
         else:
-            leaves = outputs[: traced.num_values] if value else []
+            leaves = outputs[: len(traced.values)] if value else []
             return (
                 tree_unflatten(traced.value_tree, leaves) if value else None,
                 as_tree(blocks, call, traced.value_tree),
                 traced.aux(outputs[len(leaves) :]),
             )
         ran = running.run(call)
+        wanted = Wanted(options.format, value, symmetric, values_of(ran.types, contract))
         rows = _at_run(call, options, wanted, ran, reason)
-        values = tree_unflatten(ran.value_tree, ran.values) if value else None
+        leaves = leaves_of(ran.values, list(map(jax.typeof, ran.values)), wanted)
+        values = tree_unflatten(ran.value_tree, leaves) if value else None
         return values, as_tree(rows, call, ran.value_tree), ran.aux
 
     return compute
@@ -87,7 +99,7 @@ def _execute(
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = outputs_and_blocks(plan, num_values, avals, wanted, constants, leaves)
-            return outputs if wanted.value else outputs[num_values:], blocks
+            return outputs if wanted.value else outputs[len(blocks) :], blocks
 
         return jacobian_program
 
@@ -99,7 +111,14 @@ def _execute(
         program = compiled.PROGRAMS.get(
             (name, request, wanted, chosen), lambda: jax.jit(build(traced.num_values))
         )
-    outputs, blocks = program(traced.constants, leaves)
+    constants = traced.constants
+    with task.context() as widened:
+        if widened is not None:
+            # Numbers and NumPy arrays are what they are in the caller's configuration.
+            first = traced.program.num_inputs
+            constants = list(map(jax_internals.typed, constants, traced.program.avals[first:]))
+            leaves = list(map(jax_internals.typed, leaves, avals))
+        outputs, blocks = program(constants, leaves)
     return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
 
 
@@ -119,43 +138,44 @@ def _at_run(
     if not form.sparse and not ran.rows_only:
         check_memory(ran.linear, ran.seeds)
     zeros = list(map(jax_internals.zeros, ran.seeds))
+    if not ran.rows_only and not ran.transposed:
+        task = task_of_run(call, options, ran, reason)
+        symmetric = wanted.symmetric and len(ran.chosen) == len(call.avals)
+        own = dataclasses.replace(wanted, value=False, symmetric=symmetric)
+        _, rows = _execute(task, request, ran.seeds, zeros, own)
+        return [_with_zeros(row, at, call, ran, wanted) for at, row in enumerate(rows)]
     blocks: dict[tuple[int, int], Any]
     if ran.rows_only:
         task_of_run(call, options, ran, reason)
-        at = [call.leaves[k] for k in ran.chosen]
-        jacobian = jax.jacrev(lambda *at: ran.function(*at)[0], tuple(range(len(at))))
+        points = [call.leaves[k] for k in ran.chosen]
+        jacobian = jax.jacrev(lambda *at: ran.function(*at)[0], tuple(range(len(points))))
         blocks = {
             (at, k): StructuredJacobian.fromdense(array, np.shape(value))
-            for at, (row, value) in enumerate(zip(jacobian(*at), ran.values, strict=True))
+            for at, (row, value) in enumerate(zip(jacobian(*points), ran.values, strict=True))
             for k, array in zip(ran.chosen, row, strict=True)
         }
-    elif ran.transposed:
+    else:
         task = task_of_run(call, dataclasses.replace(options, format=STRUCTURED), ran, reason)
-        _, rows = _execute(task, request, ran.seeds, zeros, Wanted(STRUCTURED, value=False))
+        types = tuple(call.avals[k] for k in ran.chosen)
+        own = Wanted(STRUCTURED, value=False, values=types)
+        _, rows = _execute(task, request, ran.seeds, zeros, own)
         blocks = {
             (at, k): block.T
             for k, row in zip(ran.chosen, rows, strict=True)
             for at, block in enumerate(row)
         }
-    else:
-        task = task_of_run(call, options, ran, reason)
-        symmetric = wanted.symmetric and len(ran.chosen) == len(call.avals)
-        own = Wanted(form, value=False, symmetric=symmetric)
-        _, rows = _execute(task, request, ran.seeds, zeros, own)
-        blocks = {
-            (at, k): block
-            for at, row in enumerate(rows)
-            for k, block in zip(ran.chosen, row, strict=True)
-        }
+    rows = rows_of(list(map(jax.typeof, ran.values)), blocks, call.avals, wanted)
+    return [[form.outside(block) for block in row] for row in rows]
 
-    def block_of(at: int, k: int) -> Any:
-        aval = call.avals[k]
-        block = blocks.get((at, k))
-        if block is None:
-            block = zero_block(np.shape(ran.values[at]), aval)
-        elif not ran.transposed:
-            return block
-        return form.outside(form.inside(block.astype(aval.dtype), aval))
 
-    leaves = range(len(call.avals))
-    return [[block_of(at, k) for k in leaves] for at in range(len(ran.values))]
+def _with_zeros(row: Sequence[Any], at: int, call: Call, ran: Ran, wanted: Wanted) -> list[Any]:
+    """The blocks of a leaf of the value over all input leaves, from those over the moving ones."""
+    form, blocks = wanted.format, dict(zip(ran.chosen, row, strict=True))
+    out = ran.types[at]
+    own = None if wanted.values is None else out
+    return [
+        blocks[k]
+        if k in blocks
+        else form.outside(form.inside(zero_block(out.shape, aval, own or aval), aval))
+        for k, aval in enumerate(call.avals)
+    ]

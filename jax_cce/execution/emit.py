@@ -4,10 +4,11 @@ from collections.abc import Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
+from jax import lax
 
 from jax_cce import jax_internals
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.steps import run
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, passes
@@ -63,7 +64,7 @@ def emit(
         return local.edges
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
-    dtype = jnp.result_type(*dtypes) if dtypes else jnp.float32
+    dtype = promoted(*dtypes) if dtypes else np.dtype(np.float32)
     sites = sites_of(graph.open_paths, edges, primals.__getitem__)
     slots = run(plan.steps, dtype, sites=sites)
 
@@ -86,19 +87,37 @@ def emit_by_mode(
         for name, value in zip(names, varied, strict=True):
             values[name] = value
         outputs = passes.evaluate(graph.program, constants, values)
-        return outputs[: len(graph.outputs)], outputs
+        chosen = outputs[: len(graph.outputs)]
+        return [_parts(x) for x in chosen] if apart else chosen, outputs
 
+    avals = [graph.program.aval(atom) for atom in graph.outputs]
+    to_complex = any(map(jax_internals.is_complex, avals))
+    of_complex = any(jax_internals.is_complex(graph.program.avals[name]) for name in names)
+    # Of real inputs `jax.jacrev` takes real outputs only.
+    apart = to_complex and not of_complex and plan.method == "jacrev"
     transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
-    holomorphic = any(
-        jnp.issubdtype(graph.program.aval(atom).dtype, np.complexfloating) for atom in graph.outputs
-    )
     jacobian = transform(
-        function, argnums=tuple(range(len(names))), has_aux=True, holomorphic=holomorphic
+        function,
+        argnums=tuple(range(len(names))),
+        has_aux=True,
+        holomorphic=to_complex and of_complex,
     )
     jacobians, outputs = jacobian(*(inputs[name] for name in names))
+    if apart:
+        jacobians = [_joined(row) for row in jacobians]
     blocks = {
-        (at_output, at_input): StructuredJacobian.fromdense(array, jnp.shape(outputs[at_output]))
+        (at_output, at_input): StructuredJacobian.fromdense(array, np.shape(outputs[at_output]))
         for at_output, row in enumerate(jacobians)
         for at_input, array in enumerate(row)
     }
     return outputs, blocks
+
+
+def _parts(x: Any) -> list[Any]:
+    return [lax.real(x), lax.imag(x)] if jax_internals.is_complex(jax.typeof(x)) else [x]
+
+
+def _joined(rows: Sequence[Sequence[Any]]) -> list[Any]:
+    return [
+        parts[0] if len(parts) == 1 else lax.complex(*parts) for parts in zip(*rows, strict=True)
+    ]

@@ -1,23 +1,32 @@
 """From the blocks of a Jacobian to the arrays and trees that a caller gets."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import jax
-import numpy as np
+from jax import lax
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution.emit import emit, emit_by_mode
 from jax_cce.planning.plans import Plan
 from jax_cce.program import calls
-from jax_cce.program.calls import Call, Traced
+from jax_cce.program.calls import Call, Contract, Traced
 from jax_cce.sparse.formats import Format
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["Wanted", "as_tree", "check_memory", "outputs_and_blocks", "zero_block"]
+__all__ = [
+    "Wanted",
+    "as_tree",
+    "check_memory",
+    "leaves_of",
+    "outputs_and_blocks",
+    "rows_of",
+    "values_of",
+    "zero_block",
+]
 
 
 @dataclass(frozen=True)
@@ -28,11 +37,14 @@ class Wanted:
         format: what each block is.
         value: whether the function's value is returned, too.
         symmetric: whether the Jacobian is known to be symmetric, as that of a gradient.
+        values: the abstract value of each leaf of the function's value where blocks have its dtype
+            and weak type, as `jax.jacfwd` has them; None where they have those of the inputs.
     """
 
     format: Format
     value: bool
     symmetric: bool = False
+    values: tuple[Any, ...] | None = None
 
 
 def check_memory(traced: Traced, avals: Sequence[Any], *, by_rows: bool = False) -> None:
@@ -78,6 +90,12 @@ def _device_memory() -> int:
         return 0
 
 
+def values_of(values: tuple[Any, ...], contract: Contract) -> tuple[Any, ...] | None:
+    """The abstract values whose dtypes blocks have; None where they have those of the inputs."""
+    is_complex = any(map(jax_internals.is_complex, values))
+    return values if contract.forward or (is_complex and not contract.holomorphic) else None
+
+
 def outputs_and_blocks(
     plan: Plan,
     num_values: int,
@@ -99,27 +117,90 @@ def outputs_and_blocks(
     run = emit if plan.method == "elimination" else emit_by_mode
     outputs, nonzero = run(plan, constants, leaves)
     position = {name: index for index, name in enumerate(plan.graph.inputs)}
-    rows = []
-    for at, value in enumerate(outputs[:num_values]):
+    blocks: Blocks = {
+        (at, name): nonzero.get((at, k)) for at in range(num_values) for name, k in position.items()
+    }
+    if wanted.symmetric and wanted.values is not None and len(wanted.values) == num_values:
+        blocks = symmetrical(blocks)
+    program = plan.graph.program
+    shapes = [program.aval(atom) for atom in program.outputs[:num_values]]
+    rows = rows_of(shapes, blocks, avals, wanted)
+    return [*leaves_of(outputs[:num_values], shapes, wanted), *outputs[num_values:]], rows
+
+
+Blocks = Mapping[tuple[int, int], StructuredJacobian | None]
+
+
+def _places(types: Sequence[Any], wanted: Wanted) -> list[tuple[Any, tuple[int, ...]]]:
+    """For each leaf of a function's value its type and the outputs that it is made of.
+
+    A complex one may be taken apart into its real and its imaginary part.
+    """
+    if wanted.values is None:
+        return [(aval, (at,)) for at, aval in enumerate(types)]
+    places: list[tuple[Any, tuple[int, ...]]] = []
+    at = 0
+    for leaf in wanted.values:
+        is_apart = jax_internals.is_complex(leaf) and not jax_internals.is_complex(types[at])
+        places.append((leaf, (at, at + 1) if is_apart else (at,)))
+        at += 1 + is_apart
+    return places
+
+
+def leaves_of(outputs: Sequence[Any], types: Sequence[Any], wanted: Wanted) -> list[Any]:
+    """The leaves of a function's value, from the differentiated outputs and their types."""
+    return [
+        outputs[parts[0]] if len(parts) == 1 else lax.complex(*(outputs[k] for k in parts))
+        for _, parts in _places(types, wanted)
+    ]
+
+
+def rows_of(
+    types: Sequence[Any], blocks: Blocks, avals: Sequence[Any], wanted: Wanted
+) -> list[list[Any]]:
+    """For each leaf of a function's value the blocks over input leaves.
+
+    Args:
+        types: the abstract values of the differentiated outputs.
+        blocks: the blocks of each with respect to each input; a missing one is zero.
+        avals: the abstract value of each input leaf.
+        wanted: what is wanted.
+    """
+    rows: list[list[Any]] = []
+    for leaf, parts in _places(types, wanted):
         row = []
         for name, aval in enumerate(avals):
-            block = nonzero.get((at, position.get(name, -1)))
-            if wanted.symmetric and at > name:
-                # The derivatives of one gradient: what is below the diagonal repeats what is above.
-                block = nonzero.get((name, position.get(at, -1)))
-                block = block and block.T
-            elif wanted.symmetric and at == name and block is not None:
-                block = block.symmetric_part()
-            if block is None:
-                block = zero_block(np.shape(value), aval)
-            row.append(wanted.format.inside(block.astype(aval.dtype), aval))
+            own = aval if wanted.values is None else leaf
+            found = [blocks.get((k, name)) for k in parts]
+            if all(block is None for block in found):
+                block = zero_block(leaf.shape, aval, own)
+            else:
+                each = [zero_block(leaf.shape, aval, aval) if b is None else b for b in found]
+                block = each[0] if len(each) == 1 else StructuredJacobian.of_parts(*each)
+                block = block.astype(own.dtype, own.weak_type)
+            row.append(wanted.format.inside(block, aval))
         rows.append(row)
-    return outputs, rows
+    return rows
 
 
-def zero_block(out_shape: Sequence[int], aval: Any) -> StructuredJacobian:
-    """The Jacobian of an output that does not depend on an input."""
-    return StructuredJacobian(out_shape, aval.shape, aval.dtype, (), ())
+def symmetrical(blocks: Blocks) -> Blocks:
+    """Blocks of a gradient: what is below the diagonal repeats what is above."""
+    below = {
+        (name, at): None if block is None else block.T
+        for (at, name), block in blocks.items()
+        if at < name
+    }
+    own = {
+        (at, name): None if block is None else block.symmetric_part()
+        for (at, name), block in blocks.items()
+        if at == name
+    }
+    return {**blocks, **below, **own}
+
+
+def zero_block(out_shape: Sequence[int], aval: Any, own: Any) -> StructuredJacobian:
+    """The Jacobian of an output that does not depend on an input, of the type of `own`."""
+    return StructuredJacobian(out_shape, aval.shape, own.dtype, (), (), own.weak_type)
 
 
 def as_tree(blocks: Sequence[Sequence[Any]], call: Call, value_tree: Any) -> Any:

@@ -1,11 +1,14 @@
 """Equations on complex values that no complex coefficient describes, fused into one."""
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
+from jax import lax
 from jax import numpy as jnp
 
+from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
@@ -13,6 +16,7 @@ from jax_cce.rules.book import record
 
 __all__ = [
     "fuse_complex_regions",
+    "with_real_outputs",
 ]
 
 
@@ -38,7 +42,7 @@ def _is_complex(equation: Equation) -> bool:
 
 
 def _has_complex(avals: Sequence[Any]) -> bool:
-    return any(jnp.issubdtype(aval.dtype, np.complexfloating) for aval in avals)
+    return any(map(jax_internals.is_complex, avals))
 
 
 def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[int]) -> Program:
@@ -49,6 +53,8 @@ def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[i
     Jacobian is by definition what the pullback gives.
     """
     pullback = not holomorphic and any(_has_complex([program.avals[k]]) for k in inputs)
+    if not holomorphic and not pullback and _is_complex_linear(program):
+        return program
     selected = [_is_complex(equation) for equation in program.equations]
     if not any(selected):
         return program
@@ -93,6 +99,58 @@ def fuse_complex_regions(program: Program, holomorphic: bool, inputs: Sequence[i
         [*ahead, fused, *behind],
         program.outputs,
     )
+
+
+def with_real_outputs(program: Program, num_values: int) -> tuple[Program, int]:
+    """A program of real inputs whose complex outputs are taken apart into real and imaginary part.
+
+    Where complex coefficients describe the derivatives of all that is complex, nothing is.
+
+    Args:
+        program: the program.
+        num_values: how many of its outputs, from the first on, are differentiated.
+
+    Returns:
+        The program, and how many of its outputs are to be differentiated.
+    """
+    values = program.outputs[:num_values]
+    if not _has_complex(list(map(program.aval, values))) or _is_complex_linear(program):
+        return program, num_values
+    avals, equations, outputs = list(program.avals), list(program.equations), []
+    for atom in values:
+        aval = program.aval(atom)
+        if not _has_complex([aval]):
+            outputs.append(atom)
+            continue
+        parts, _ = tracing.trace(
+            lambda z: [lax.real(z), lax.imag(z)], [jax_internals.abstract(aval)]
+        )
+        for equation in parts.equations:
+            outputs.append(len(avals))
+            avals += equation.out_avals
+            own = dataclasses.replace(equation, inputs=(atom,), outputs=(outputs[-1],))
+            equations.append(own)
+    outputs += program.outputs[num_values:]
+    sizes = program.num_inputs, program.num_constants
+    kept = len(outputs) - (len(program.outputs) - num_values)
+    return Program(avals, *sizes, equations, tuple(outputs)), kept
+
+
+def _is_complex_linear(program: Program) -> bool:
+    """Whether complex coefficients are exact where inputs are real, in every order.
+
+    Then complex values come from real ones by a mere conversion, and stay complex.
+    """
+    return all(
+        (equation.name == "convert_element_type" and _has_complex(equation.out_avals))
+        or (_is_holomorphic(equation) and not any(map(_is_real, avals)))
+        for equation in program.equations
+        if _has_complex(avals := (*equation.in_avals, *equation.out_avals))
+    )
+
+
+def _is_real(aval: Any) -> bool:
+    return jnp.issubdtype(aval.dtype, np.floating)
 
 
 def _is_holomorphic(equation: Equation) -> bool:

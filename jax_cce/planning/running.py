@@ -10,6 +10,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
+from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.program import calls, tracing
@@ -41,7 +42,8 @@ class Ran(NamedTuple):
     Attributes:
         function: of the differentiable leaves; its values, and its traced auxiliary data.
         chosen: positions of the differentiable leaves.
-        values: leaves of the value.
+        values: leaves of the value; complex ones of real inputs are taken apart.
+        types: the abstract values of the leaves as they were.
         value_tree: tree structure of the value.
         aux: the auxiliary data.
         seeds: abstract values of what the linear map takes.
@@ -53,6 +55,7 @@ class Ran(NamedTuple):
     function: Callable[..., Any]
     chosen: list[int]
     values: list[Any]
+    types: tuple[Any, ...]
     value_tree: Any
     aux: Any
     seeds: list[Any]
@@ -82,8 +85,8 @@ def run(call: Call) -> Ran:
             leaves[position] = leaf
         values, value_tree, aux, aux_tree = call.run(leaves)
         dynamic = [leaf if jax_internals.is_tracer(leaf) else None for leaf in aux]
-        trees[:] = [value_tree, aux_tree, aux]
-        return values, dynamic
+        trees[:] = [value_tree, aux_tree, aux, tuple(map(jax.typeof, values))]
+        return [part for value in values for part in _parts(value, call)], dynamic
 
     seeds = [call.avals[k] for k in chosen]
     transposed = False
@@ -119,12 +122,13 @@ def run(call: Call) -> Ran:
                 raise
             rows_only = True
             program, constants = Program([], 0, 0, [], ()), []
-    value_tree, aux_tree, aux = trees
+    value_tree, aux_tree, aux, types = trees
     aux = [leaf if fresh is None else fresh for leaf, fresh in zip(aux, moving, strict=True)]
     return Ran(
         function,
         chosen,
         values,
+        types,
         value_tree,
         jax.tree.unflatten(aux_tree, aux),
         seeds,
@@ -134,8 +138,15 @@ def run(call: Call) -> Ran:
     )
 
 
+def _parts(value: Any, call: Call) -> list[Any]:
+    """Real and imaginary part of a complex value of real inputs, else the value."""
+    is_apart = call.is_real and jax_internals.is_complex(jax.typeof(value))
+    return [lax.real(value), lax.imag(value)] if is_apart else [value]
+
+
 def _traced(
     linear: Callable[..., Sequence[Any]], seeds: Sequence[Any]
 ) -> tuple[Program, list[Any]]:
     avals = [jax_internals.abstract(aval) for aval in seeds]
-    return tracing.trace(lambda *vectors: [*linear(*vectors)], avals, hoist=True)
+    with jax_internals.allowing(*(aval.dtype for aval in avals)):
+        return tracing.trace(lambda *vectors: [*linear(*vectors)], avals, hoist=True)

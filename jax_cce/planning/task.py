@@ -10,6 +10,7 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.graph import building, scalarising
 from jax_cce.graph.building import Graph
+from jax_cce.graph.complex_regions import with_real_outputs
 from jax_cce.planning import running
 from jax_cce.planning.options import Options, options_of
 from jax_cce.planning.running import Ran
@@ -36,7 +37,7 @@ class Task:
     What is known of its constants, its graphs and its key are made when they are asked for, once.
 
     Attributes:
-        traced: the function.
+        traced: the function; complex outputs of real inputs may be taken apart.
         holomorphic: as for `jacobian`.
         sparse: whether the Jacobian is wanted as terms.
         name: the function's name, for people only.
@@ -57,9 +58,12 @@ class Task:
         method: str = "elimination",
         remark: str = "",
     ) -> None:
-        self.traced, self.batch = traced, batch
         self.transposed, self.method, self.remark = transposed, method, remark
         self.holomorphic = options.contract.holomorphic
+        if not self.holomorphic:
+            program, num_values = with_real_outputs(traced.program, traced.num_values)
+            traced = traced._replace(program=program, num_values=num_values)
+        self.traced, self.batch = traced, batch
         self.sparse = options.format.sparse
         self.name = name
 
@@ -72,6 +76,10 @@ class Task:
     @functools.cached_property
     def graphs(self) -> dict[bool, Graph]:
         """The graph, and under True that with its small arrays scalarised."""
+        with self.context():
+            return self._graphs()
+
+    def _graphs(self) -> dict[bool, Graph]:
         traced, holomorphic, sparse = self.traced, self.holomorphic, self.sparse
         program = known_values.fold(traced.program, self.known, sparse=sparse)
         avals = program.avals[: program.num_inputs]
@@ -87,6 +95,10 @@ class Task:
             if expanded is not None:
                 graphs[True] = build(expanded)
         return graphs
+
+    def context(self) -> Any:
+        """A context in which JAX keeps the dtypes of all values of the program."""
+        return jax_internals.allowing(*(aval.dtype for aval in self.traced.program.avals))
 
     @functools.cached_property
     def key(self) -> str:

@@ -63,12 +63,15 @@ class Contract:
         has_aux: whether the function returns auxiliary data beside its value.
         holomorphic: whether it is promised to be holomorphic.
         allow_int: whether integer inputs are allowed.
+        forward: whether blocks have the dtype and weak type of the output, as `jax.jacfwd` has
+            them, and not of the input.
     """
 
     argnums: Any = 0
     has_aux: bool = False
     holomorphic: bool = False
     allow_int: bool = False
+    forward: bool = False
 
 
 class Traced(NamedTuple):
@@ -87,6 +90,11 @@ class Traced(NamedTuple):
     num_values: int
     value_tree: Any
     aux: Callable[[Sequence[Any]], Any]
+
+    @property
+    def values(self) -> tuple[Any, ...]:
+        """The abstract value of each output that is to be differentiated."""
+        return tuple(map(self.program.aval, self.program.outputs[: self.num_values]))
 
 
 class Call:
@@ -122,6 +130,9 @@ class Call:
                 at = f"argument {self.positions[path[0].idx]}{keystr(path[1:])}"
                 raise TypeError(f"{problem} (at {at}).")
             self.avals.append(aval)
+        self.is_real = bool(self.avals) and all(
+            jnp.issubdtype(aval.dtype, np.floating) for aval in self.avals
+        )
 
     @property
     def name(self) -> str:
@@ -145,7 +156,7 @@ class Call:
             value, aux = value
         value_leaves, value_tree = tree_flatten(value)
         for leaf in value_leaves:
-            problem = _output_problem(_typeof(leaf), self.contract.holomorphic)
+            problem = _output_problem(_typeof(leaf), self.contract.holomorphic, self.is_real)
             if problem:
                 raise TypeError(problem)
         return value_leaves, value_tree, *tree_flatten(aux)
@@ -267,8 +278,11 @@ def _input_problem(aval: Any, holomorphic: bool, allow_int: bool) -> str | None:
     return None
 
 
-def _output_problem(aval: Any, holomorphic: bool) -> str | None:
-    """What `jax.jacrev` would object to in an output; None if nothing."""
+def _output_problem(aval: Any, holomorphic: bool, is_real: bool) -> str | None:
+    """What JAX's modes would object to in an output; None if one of them does not.
+
+    Of real inputs, complex outputs have one derivative only, that of `jax.jacfwd`.
+    """
     dtype = aval.dtype
     if jnp.issubdtype(dtype, jax.dtypes.extended):
         return f"jacobian with output element type {dtype.name}."
@@ -284,7 +298,11 @@ def _output_problem(aval: Any, holomorphic: bool) -> str | None:
         f"but got {dtype.name}. "
     )
     if jnp.issubdtype(dtype, np.complexfloating):
-        return requires + "For holomorphic differentiation, pass holomorphic=True."
+        return (
+            None
+            if is_real
+            else requires + "For holomorphic differentiation, pass holomorphic=True."
+        )
     if not jnp.issubdtype(dtype, np.floating):
         return requires + "For functions with integer outputs, return them with has_aux=True."
     return None

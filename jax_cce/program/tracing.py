@@ -97,7 +97,8 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
         def read(atom: Any) -> Any:
             if not isinstance(atom, Literal):
                 return names[atom]
-            if hoist and is_hoistable(atom):
+            # Under some configurations whole arrays are literals.
+            if np.shape(atom.val) or (hoist and is_hoistable(atom)):
                 return constant(atom.val, atom.aval)
             return atom
 

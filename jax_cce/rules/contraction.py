@@ -6,6 +6,7 @@ from typing import Any
 import numpy as np
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra.terms import Term
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import EACH, Entrywise, Linear
@@ -121,7 +122,7 @@ def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
     def value(primals: Primals) -> Any:
         x, out = primals.ins[0], primals.outs[0]
         chosen = lax.eq(x, lax.broadcast_in_dim(out, shape, kept))
-        chosen = lax.convert_element_type(chosen, x.dtype)
+        chosen = jax_internals.convert(chosen, x.dtype)
         count = lax.reduce_sum(chosen, tuple(reduced))
         return lax.div(chosen, lax.broadcast_in_dim(count, shape, kept))
 

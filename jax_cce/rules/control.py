@@ -14,6 +14,7 @@ from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.algebra.blocks import Block, Piece
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable, transpose
 from jax_cce.jax_internals import Literal
 from jax_cce.program import flat
@@ -37,7 +38,7 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         for operand, (aval, wanted) in enumerate(zip(equation.in_avals, active, strict=True))
         if wanted
     }
-    dtype = jnp.result_type(*(equation.in_avals[k].dtype for k in seeds))
+    dtype = promoted(*(equation.in_avals[k].dtype for k in seeds))
     edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
     for branch, closed in enumerate(equation.params["branches"]):
         body = Body(closed)
@@ -111,7 +112,7 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         for operand, (aval, wanted) in enumerate(zip(equation.in_avals, active, strict=True))
         if wanted
     }
-    dtype = jnp.result_type(*(equation.in_avals[k].dtype for k in seeds))
+    dtype = promoted(*(equation.in_avals[k].dtype for k in seeds))
     sums = Accumulation(seeds, sparse=True)
     steps = range(length - 1, -1, -1) if params["reverse"] else range(length)
     fixed = [sums.seed(k) if active[k] else None for k in range(consts)]

@@ -37,8 +37,8 @@ def _power_of_base(x: Any, y: Any) -> Any:
     # An integer exponent: x**0 is constant, also at x = 0.
     zero = lax.eq(y, _like(y, 0))
     safe = lax.select(zero, lax.full_like(y, 1), y)
-    slope = lax.mul(lax.convert_element_type(safe, x.dtype), lax.pow(x, lax.sub(safe, _like(y, 1))))
-    return lax.mul(slope, lax.convert_element_type(lax.bitwise_not(zero), x.dtype))
+    slope = lax.mul(jax_internals.convert(safe, x.dtype), lax.pow(x, lax.sub(safe, _like(y, 1))))
+    return lax.mul(slope, jax_internals.convert(lax.bitwise_not(zero), x.dtype))
 
 
 def _power_of_exponent(x: Any, out: Any) -> Any:

@@ -3,10 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-import jax.numpy as jnp
 import numpy as np
 
 from jax_cce.algebra import terms
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 from jax_cce.jax_internals import is_differentiable
 from jax_cce.program.flat import Equation
@@ -211,7 +211,7 @@ def _rounds(equation: Equation) -> bool:
     (operand,), (result,) = equation.in_avals, equation.out_avals
     if not is_differentiable(operand) or operand.dtype == result.dtype:
         return equation.name == "reduce_precision"
-    return jnp.promote_types(operand.dtype, result.dtype) != result.dtype
+    return promoted(operand.dtype, result.dtype) != result.dtype
 
 
 _ROUNDING = Linear(unless=_rounds)

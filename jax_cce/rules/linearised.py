@@ -20,6 +20,7 @@ from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.algebra.blocks import Operator
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
 from jax_cce.program import flat, passes, tracing
@@ -160,7 +161,8 @@ class Linearised:
             return mode(function, [operands[k] for k in self.active], vectors)
 
         avals = [jax_internals.abstract(aval) for aval in (*self.in_avals, *seeds)]
-        self.program, self.constants = tracing.trace(both, avals)
+        with jax_internals.allowing(*(aval.dtype for aval in avals)):
+            self.program, self.constants = tracing.trace(both, avals)
 
     @functools.cached_property
     def local_jacobian(self) -> LocalJacobian:
@@ -299,7 +301,7 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
 
         return inner
 
-    dtype = jnp.result_type(*(parts.in_avals[k].dtype for k in parts.active))
+    dtype = promoted(*(parts.in_avals[k].dtype for k in parts.active))
     paths = parts.open_paths(sums, range(first, first + len(seeds)))
     edges = sums.terms(blocks, sites, dtype, paths=paths, transposed=parts.reverse)
     return LocalJacobian(edges, parts.evaluate)
@@ -351,7 +353,7 @@ def _cast(vector: Any, aval: Any, primals: Primals) -> Any:
         aval.dtype, np.complexfloating
     ):
         vector = lax.real(vector)
-    vector = jax_internals.varying_like(lax.convert_element_type(vector, aval.dtype), aval)
+    vector = jax_internals.varying_like(jax_internals.convert(vector, aval.dtype), aval)
     return jax_internals.mapped_with(vector, primals.ins)
 
 

@@ -1,5 +1,6 @@
 """Positions that come from index arrays: affine maps, static tables or lookups."""
 
+import functools
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -203,8 +204,11 @@ class Window:
 
             def mask(primals: Primals) -> Any:
                 array = primals.ins[indices]
-                bound = jnp.asarray(limits, array.dtype)
-                return jnp.all((array >= 0) & (array <= bound), axis=-1)
+                each = [
+                    _within(lax.index_in_dim(array, k, axis=-1, keepdims=False), limit)
+                    for k, limit in enumerate(limits)
+                ]
+                return functools.reduce(lax.bitwise_and, each)
 
             self.mask = mask
 
@@ -253,11 +257,22 @@ def _kept(term: Term, batch: Sequence[int], inside: np.ndarray) -> list[Term]:
     return [Term(sizes, out, inn, None, term.layout, tuple(lookups))]
 
 
-def clipped(array: Any, limit: int) -> Any:
-    """Run-time indices kept within [0, limit]."""
+def _bounds(array: Any, limit: int) -> list[Any]:
+    """0 and a limit as numbers of an index array's dtype."""
     # A bound that the dtype cannot hold never binds.
     limit = min(limit, np.iinfo(array.dtype).max)
-    low, high = (jax_internals.number_like(array, bound) for bound in (0, limit))
+    return [jax_internals.number_like(array, bound) for bound in (0, limit)]
+
+
+def _within(array: Any, limit: int) -> Any:
+    """Which run-time indices are within [0, limit]."""
+    low, high = (lax.broadcast(bound, array.shape) for bound in _bounds(array, limit))
+    return lax.bitwise_and(lax.ge(array, low), lax.le(array, high))
+
+
+def clipped(array: Any, limit: int) -> Any:
+    """Run-time indices kept within [0, limit]."""
+    low, high = _bounds(array, limit)
     return lax.convert_element_type(lax.clamp(low, array, high), np.int32)
 
 

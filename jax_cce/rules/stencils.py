@@ -69,7 +69,7 @@ def stencil(equation: Equation, body: Body, carried: int, length: int) -> LocalJ
                 place = lax.broadcasted_iota(np.int32, groups.shape, len(widths) + axis)
                 groups &= lax.rem(place, np.int32(width)) == group
             dtype = equation.in_avals[carried].dtype
-            tangents = groups.astype(dtype).reshape((seeds, *shape))
+            tangents = jax_internals.convert(groups, dtype).reshape((seeds, *shape))
 
             def push(tangent: Any) -> Any:
                 ins = [tangent if k == carried else x for k, x in enumerate(primals.ins)]

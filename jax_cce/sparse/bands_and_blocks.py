@@ -5,13 +5,14 @@ from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax.numpy as jnp
-from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.placement import Placed
-from jax_cce.algebra.terms import Affine, Term, linear
+from jax_cce.algebra.terms import Affine, Term, Unrepresentable, canonical, linear, reshape
+from jax_cce.caches import memoised
 
-__all__ = ["Bands", "bands_of", "blocks_of"]
+__all__ = ["Bands", "bands_of", "blocks_of", "diagonal_term"]
 
 
 class Bands(NamedTuple):
@@ -53,7 +54,7 @@ def bands_of(
         diagonals.setdefault(column - row, []).append(item._replace(maps=(at,)))
     offsets = tuple(sorted(diagonals))
     data = [placement.dense_sum(diagonals[offset], (columns,)) for offset in offsets]
-    return Bands(offsets, jnp.stack(data) if data else jnp.zeros((0, columns), dtype))
+    return Bands(offsets, jnp.stack(data) if data else jax_internals.full((0, columns), 0, dtype))
 
 
 def blocks_of(
@@ -80,7 +81,9 @@ def blocks_of(
                 for item, at in zip(items, maps, strict=True)
                 if at is not None
             ]
-            return placement.dense_sum(moved, shape) if moved else lax.full(shape, 0, dtype)
+            return (
+                placement.dense_sum(moved, shape) if moved else jax_internals.full(shape, 0, dtype)
+            )
     return None
 
 
@@ -107,3 +110,14 @@ def _in_blocks(
         return None
     first, slopes = quotients[0]
     return Affine(first, tuple(sorted(slopes.items()))), *rests
+
+
+@memoised(256)
+def diagonal_term(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term:
+    """Picks the diagonal of the flattened block: (size,) <- out_shape + in_shape."""
+    same = reshape(out_shape, in_shape)
+    if same is None:
+        raise Unrepresentable("an empty block")
+    offset, strides = linear(same.out_map, out_shape)
+    flat = Affine(offset, tuple(sorted(strides.items())))
+    return canonical(Term(same.sizes, (flat,), same.out_map + same.in_map, None))[0]  # type: ignore[index]

@@ -19,6 +19,7 @@ from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.algebra import coefficients, index_arrays, placement
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.placement import Placed
 from jax_cce.algebra.terms import Term, linear
@@ -33,6 +34,7 @@ __all__ = [
     "Assembly",
     "Coordinates",
     "assembly",
+    "csr_array",
 ]
 # Index arrays beyond this size are computed in a traced program, not baked into it.
 _LARGE_CONSTANT = 1 << 20
@@ -141,8 +143,8 @@ class Assembly:
         Args:
             items: each term with its coefficient, scaled.
         """
-        dtype = jnp.result_type(*(item.array.dtype for item in items))
-        items = [item._replace(array=lax.convert_element_type(item.array, dtype)) for item in items]
+        dtype = promoted(*(item.array.dtype for item in items))
+        items = [item._replace(array=jax_internals.convert(item.array, dtype)) for item in items]
         if self._dense:
             return lax.reshape(placement.dense_sum(items, self.shape), (self.nse,)), None
         arrays = [item.array for item in items]
@@ -204,7 +206,7 @@ class Assembly:
             if np.array_equal(order, np.arange(len(order))):
                 return joined
             return joined.at[order].get(mode="promise_in_bounds", unique_indices=True)
-        zeros = lax.full((len(unique),), 0, joined.dtype)
+        zeros = jax_internals.full((len(unique),), 0, joined.dtype)
         return zeros.at[inverse].add(joined, mode="promise_in_bounds")
 
     def _gathered(self, leaf: Callable[[Cell, tuple[int, ...]], Any], xp: Any) -> Any:
@@ -318,3 +320,24 @@ class Coordinates:
         static = {"shape": self._entries.shape, "indices_sorted": True, "unique_indices": True}
         # The constructor would copy NumPy indices to the device at every call.
         return BCOO.tree_unflatten(static, (self.data, indices))
+
+
+def csr_array(bcoo: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Any:
+    """A BCOO matrix of shape out_shape + in_shape as a `scipy.sparse.csr_array`, flattened.
+
+    Raises:
+        ImportError: where SciPy is not installed.
+    """
+    from scipy.sparse import coo_array  # takes a while to import
+
+    indices = tuple(np.asarray(bcoo.indices).T)
+    keep = np.all(np.asarray(bcoo.indices) < np.array((*out_shape, *in_shape)), axis=1)
+    split = len(out_shape)
+
+    def flat(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
+        parts = tuple(part[keep] for part in parts)
+        return np.ravel_multi_index(parts, shape) if shape else np.zeros(keep.sum(), int)
+
+    at = flat(indices[:split], out_shape), flat(indices[split:], in_shape)
+    matrix = math.prod(out_shape), math.prod(in_shape)
+    return coo_array((np.asarray(bcoo.data)[keep], at), matrix).tocsr()

@@ -30,7 +30,7 @@ class Format(abc.ABC):
         """The block as a pytree that a compiled program can return.
 
         Args:
-            block: the block, in the dtype of the input.
+            block: the block, in the dtype that it shall have.
             aval: the abstract value of the input.
         """
 
@@ -50,9 +50,9 @@ class _Dense(Format):
     sparse = False
 
     def inside(self, block: StructuredJacobian, aval: Any) -> Any:
-        """An array of the input's dtype, weak type and sharding."""
+        """An array with the input's sharding."""
         array = jax_internals.sharded_like(block.todense(), jax_internals.cotangent(aval))
-        return jax_internals.convert(array, aval.dtype, bool(getattr(aval, "weak_type", False)))
+        return jax_internals.convert(array, block.dtype, block.weak_type)
 
 
 class _Coordinates(Format):

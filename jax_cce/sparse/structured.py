@@ -10,26 +10,24 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.blocks import Piece, renumbered, slots_of
-from jax_cce.algebra.coefficients import scaled
+from jax_cce.algebra.coefficients import number, scaled
+from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.placement import Placed, placed
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.algebra.steps import run
 from jax_cce.algebra.terms import (
-    Affine,
     Term,
     Unrepresentable,
-    canonical,
     dense,
-    linear,
     placing,
-    reshape,
     transpose,
 )
-from jax_cce.caches import memoised
-from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of
-from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly
+from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal_term
+from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
+from jax_cce.sparse.no_array import NoArray
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -41,7 +39,7 @@ __all__ = [
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class StructuredJacobian:
+class StructuredJacobian(NoArray):
     """The Jacobian of one output with respect to one input, as a sum of structured terms.
 
     Only the distinct coefficients are stored: a tridiagonal Jacobian is three arrays (fewer, where
@@ -52,10 +50,8 @@ class StructuredJacobian:
         out_shape: shape of the output.
         in_shape: shape of the input.
         dtype: dtype of the entries, that of the input.
+        weak_type: whether JAX's promotion may change it, as for Python numbers.
     """
-
-    # NumPy must leave `array @ jacobian` to __rmatmul__.
-    __array_priority__ = 200
 
     def __init__(
         self,
@@ -64,10 +60,11 @@ class StructuredJacobian:
         dtype: Any,
         pieces: Sequence[Piece],
         arrays: Sequence[Any],
+        weak_type: bool = False,
     ) -> None:
         """Wraps pieces whose slots are positions in `arrays`; used by `jax_cce.jacobian`."""
         self.out_shape, self.in_shape = tuple(out_shape), tuple(in_shape)
-        self.dtype = np.dtype(dtype)
+        self.dtype, self.weak_type = np.dtype(dtype), bool(weak_type)
         self._pieces, self._arrays = tuple(pieces), tuple(arrays)
 
     @classmethod
@@ -78,12 +75,14 @@ class StructuredJacobian:
         dtype: Any,
         pieces: Sequence[Piece],
         slots: Mapping[int, Any],
+        weak_type: bool = False,
     ) -> "StructuredJacobian":
         """Keeps the arrays that some pieces of a recorder read."""
         used = sorted({slot for piece in pieces for slot in slots_of(piece)})
         number = {slot: index for index, slot in enumerate(used)}
         renamed = [renumbered(piece, number) for piece in pieces]
-        return cls(out_shape, in_shape, dtype, renamed, [slots[slot] for slot in used])
+        arrays = [slots[slot] for slot in used]
+        return cls(out_shape, in_shape, dtype, renamed, arrays, weak_type)
 
     @classmethod
     def fromdense(cls, array: Any, out_shape: Sequence[int]) -> "StructuredJacobian":
@@ -98,14 +97,14 @@ class StructuredJacobian:
     def tree_flatten_with_keys(self) -> tuple[Any, Any]:
         """The coefficient arrays; everything else is static."""
         keys = map(jax.tree_util.SequenceKey, range(len(self._arrays)))
-        static = self.out_shape, self.in_shape, self.dtype, self._pieces
+        static = self.out_shape, self.in_shape, self.dtype, self._pieces, self.weak_type
         return tuple(zip(keys, self._arrays, strict=True)), static
 
     @classmethod
     def tree_unflatten(cls, static: Any, arrays: Any) -> "StructuredJacobian":
         """The inverse of `tree_flatten_with_keys`."""
-        out_shape, in_shape, dtype, pieces = static
-        return cls(out_shape, in_shape, dtype, pieces, arrays)
+        out_shape, in_shape, dtype, pieces, weak_type = static
+        return cls(out_shape, in_shape, dtype, pieces, arrays, weak_type)
 
     def __repr__(self) -> str:
         """Shapes, dtype and number of terms."""
@@ -141,8 +140,8 @@ class StructuredJacobian:
     def todense(self) -> Any:
         """The dense array of shape `shape`."""
         if not self._pieces:
-            return lax.full(self.shape, 0, self.dtype)
-        return _cast(placement.dense_sum(self._placed(), self.shape), self.dtype)
+            return self._typed(jax_internals.full(self.shape, 0, self.dtype))
+        return self._typed(placement.dense_sum(self._placed(), self.shape))
 
     def to_bcoo(self) -> "BCOO":
         """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
@@ -152,17 +151,34 @@ class StructuredJacobian:
         """The sorted entries, with the pattern left implicit where it is static."""
         items = self._placed()
         if not items:
-            return Coordinates(self._assembly, lax.full((0,), 0, self.dtype), None)
+            data = self._typed(jax_internals.full((0,), 0, self.dtype))
+            return Coordinates(self._assembly, data, None)
         data, indices = self._assembly.entries(items)
-        return Coordinates(self._assembly, _cast(data, self.dtype), indices)
+        return Coordinates(self._assembly, self._typed(data), indices)
 
-    def astype(self, dtype: Any) -> "StructuredJacobian":
+    def _typed(self, array: Any) -> Any:
+        return _cast(array, self.dtype, self.weak_type)
+
+    def astype(self, dtype: Any, weak_type: bool = False) -> "StructuredJacobian":
         """The same Jacobian in another dtype; imaginary parts are dropped for a real one."""
         # Masks and index arrays stay what they are.
         arrays = [
             _cast(a, dtype) if jnp.issubdtype(a.dtype, np.inexact) else a for a in self._arrays
         ]
-        return StructuredJacobian(self.out_shape, self.in_shape, dtype, self._pieces, arrays)
+        shapes = self.out_shape, self.in_shape
+        return StructuredJacobian(*shapes, dtype, self._pieces, arrays, weak_type)
+
+    @classmethod
+    def of_parts(
+        cls, real: "StructuredJacobian", imag: "StructuredJacobian"
+    ) -> "StructuredJacobian":
+        """The complex Jacobian with a real and an imaginary part."""
+        number = {k: len(real._arrays) + k for k in range(len(imag._arrays))}
+        moved = [renumbered(piece, number) for piece in imag._pieces]
+        pieces = *real._pieces, *(p._replace(scale=1j * p.scale) for p in moved)
+        dtype = promoted(real.dtype, imag.dtype, np.complex64)
+        arrays = *real._arrays, *imag._arrays
+        return cls(real.out_shape, real.in_shape, dtype, pieces, arrays)
 
     def to_scipy(self) -> Any:
         """A `scipy.sparse.csr_array` of shape (size of the output, size of the input).
@@ -170,20 +186,7 @@ class StructuredJacobian:
         Raises:
             ImportError: where SciPy is not installed.
         """
-        from scipy.sparse import coo_array  # takes a while to import
-
-        rows, columns = (math.prod(shape) for shape in (self.out_shape, self.in_shape))
-        bcoo = self.to_bcoo()
-        indices = tuple(np.asarray(bcoo.indices).T)
-        keep = np.all(np.asarray(bcoo.indices) < np.array(self.shape), axis=1)
-        split = len(self.out_shape)
-
-        def flat(parts: tuple[Any, ...], shape: tuple[int, ...]) -> Any:
-            parts = tuple(part[keep] for part in parts)
-            return np.ravel_multi_index(parts, shape) if shape else np.zeros(keep.sum(), int)
-
-        at = flat(indices[:split], self.out_shape), flat(indices[split:], self.in_shape)
-        return coo_array((np.asarray(bcoo.data)[keep], at), (rows, columns)).tocsr()
+        return csr_array(self.to_bcoo(), self.out_shape, self.in_shape)
 
     def __matmul__(self, vector: Any) -> Any:
         """J @ v for v of shape in_shape, or in_shape + (k,): as the flattened matrix would."""
@@ -200,8 +203,8 @@ class StructuredJacobian:
         """The transposed Jacobian, of shape in_shape + out_shape."""
         arrays = list(self._arrays)
         pieces = self._transposed(arrays)
-        slots = dict(enumerate(arrays))
-        return self.from_slots(self.in_shape, self.out_shape, self.dtype, pieces, slots)
+        shapes, slots = (self.in_shape, self.out_shape), dict(enumerate(arrays))
+        return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
 
     def _transposed(self, arrays: list[Any]) -> list[Piece]:
         """The transposed pieces; coefficients with their axes in another order are appended."""
@@ -235,8 +238,8 @@ class StructuredJacobian:
                 pieces += [piece, mirrored]
             else:
                 pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
-        slots = dict(enumerate(arrays))
-        return self.from_slots(self.out_shape, self.in_shape, self.dtype, pieces, slots)
+        shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
+        return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
 
     def coefficients(self, *, differentiable: bool) -> list[Any]:
         """The coefficient arrays that have a tangent space, or the masks and index arrays."""
@@ -299,7 +302,7 @@ class StructuredJacobian:
                 f"of shape {self.out_shape} with respect to an input of shape {self.in_shape}."
             )
         try:
-            pick = _diagonal_term(self.out_shape, self.in_shape)
+            pick = diagonal_term(self.out_shape, self.in_shape)
         except Unrepresentable:
             return self._diagonal_from_entries(size)
 
@@ -317,7 +320,7 @@ class StructuredJacobian:
                 total = recorder.add(total, picked, (size,), ())
             return total
 
-        return self._evaluate(build, self._arrays, (size,), ())
+        return self._evaluate(build, self._arrays, (size,), (), self.dtype)
 
     @property
     def bands(self) -> Bands | None:
@@ -347,7 +350,7 @@ class StructuredJacobian:
         return [
             placed(
                 piece.term,
-                lax.full((), piece.scale, self.dtype)
+                number(piece.scale, self.dtype)
                 if piece.slot is None
                 else scaled(self._arrays[piece.slot], piece.scale, self.dtype),
                 slots,
@@ -361,7 +364,11 @@ class StructuredJacobian:
         row = np.ravel_multi_index(tuple(pattern.T[:rank]), self.out_shape)
         column = np.ravel_multi_index(tuple(pattern.T[rank:]), self.in_shape)
         at = np.flatnonzero(row == column)
-        return jnp.zeros(size, self.dtype).at[row[at]].set(data[at], unique_indices=True)
+        return (
+            jax_internals.full((size,), 0, self.dtype)
+            .at[row[at]]
+            .set(data[at], unique_indices=True)
+        )
 
     def _operand(self, vector: Any, shape: tuple[int, ...], *, after: bool) -> tuple[Any, Any]:
         """A checked operand and the shape of what it has beside the contracted axes."""
@@ -384,9 +391,9 @@ class StructuredJacobian:
         shapes = (tail, out_shape) if left else (in_shape, tail)
         term = dense(*shapes)
         result = (tail, in_shape) if left else (out_shape, tail)
+        dtype = jnp.promote_types(self.dtype, vector.dtype)
         if term is None:
-            dtype = jnp.promote_types(self.dtype, vector.dtype)
-            return lax.full((*result[0], *result[1]), 0, dtype)
+            return jax_internals.full((*result[0], *result[1]), 0, dtype)
         piece = Piece(term, 1, len(self._arrays))
         arrays = *self._arrays, lax.reshape(vector, term.coefficient_shape)
 
@@ -395,38 +402,26 @@ class StructuredJacobian:
                 return recorder.compose((piece,), self._pieces, (tail, out_shape, in_shape))
             return recorder.compose(self._pieces, (piece,), (out_shape, in_shape, tail))
 
-        return self._evaluate(build, arrays, *result)
+        return self._evaluate(build, arrays, *result, dtype)
 
-    def _evaluate(self, build: Any, arrays: Any, out_shape: Any, in_shape: Any) -> Any:
+    def _evaluate(self, build: Any, arrays: Any, out_shape: Any, in_shape: Any, dtype: Any) -> Any:
         """The dense array of the block that `build` records on a recorder."""
         recorder = Recorder(reserved=len(arrays))
         pieces = build(recorder)
-        dtype = jnp.result_type(self.dtype, *(array.dtype for array in arrays))
         shape = (*out_shape, *in_shape)
         if not pieces:
-            return lax.full(shape, 0, dtype)
+            return jax_internals.full(shape, 0, dtype)
         (piece,) = recorder.densify(pieces, out_shape, in_shape)
         slots = run(recorder.steps, dtype, slots=dict(enumerate(arrays)))
         if piece.slot is None:
-            return lax.full(shape, piece.scale, dtype)
+            return jax_internals.full(shape, piece.scale, dtype)
         result = scaled(slots[piece.slot], piece.scale, dtype)
-        return lax.convert_element_type(lax.reshape(result, shape), dtype)
+        return jax_internals.convert(lax.reshape(result, shape), dtype)
 
 
-def _cast(array: Any, dtype: Any) -> Any:
+def _cast(array: Any, dtype: Any, weak_type: bool = False) -> Any:
     if jnp.issubdtype(array.dtype, np.complexfloating) and not jnp.issubdtype(
         dtype, np.complexfloating
     ):
         array = lax.real(array)
-    return lax.convert_element_type(array, dtype)
-
-
-@memoised(256)
-def _diagonal_term(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term:
-    """Picks the diagonal of the flattened block: (size,) <- out_shape + in_shape."""
-    same = reshape(out_shape, in_shape)
-    if same is None:
-        raise Unrepresentable("an empty block")
-    offset, strides = linear(same.out_map, out_shape)
-    flat = Affine(offset, tuple(sorted(strides.items())))
-    return canonical(Term(same.sizes, (flat,), same.out_map + same.in_map, None))[0]  # type: ignore[index]
+    return jax_internals.convert(array, dtype, weak_type)

@@ -68,7 +68,7 @@ def test_input_without_derivative(transform, argnums, args, argument, dtype):
     [
         (lambda x: x.astype(int), (X,), {}, ["int64", "output"]),
         (lambda x: x > 0, (X,), {}, ["bool", "output"]),
-        (lambda x: x * 1j, (X,), {}, ["complex128", "holomorphic=True"]),
+        (lambda x, z: x * z, (X, X + 1j), {"argnums": (0, 1)}, ["complex128", "holomorphic=True"]),
         (lambda z: z * 2, (X + 1j,), {}, ["complex128", "holomorphic=True"]),
         (lambda z: z * 2, (X,), {"holomorphic": True}, ["float64", "holomorphic=True", "input"]),
         (lambda z: z.real, (X + 1j,), {"holomorphic": True}, ["float64", "output"]),

@@ -102,7 +102,7 @@ DTYPES = [
     Case("complex to real matrix", lambda z: jnp.abs(A.T @ z), (Z,)),
     Case("real through complex", lambda x: jnp.abs(jnp.exp(1j * x) + x), (X,)),
     Case("complex output", lambda z: z * 2, (Z,)),
-    Case("real to complex", lambda x: x * 1j, (X,)),
+    Case("real and complex to complex", lambda x, z: x * z, (X, Z), {"argnums": (0, 1)}),
     Case("holomorphic", lambda z: jnp.exp(z) * z**2, (Z,), {"holomorphic": True}),
     Case(
         "holomorphic complex64",

@@ -44,6 +44,7 @@ _TESTED = {
     "ExtendedDType",
     "InternalMutableArrayEffect",
     "RefEffect",
+    "TypedNdArray",
     "_convert_element_type",
     "core",
     "discharge_state",
@@ -139,6 +140,18 @@ def test_convert_element_type_can_leave_all_as_it_is():
 
     x = jnp.asarray(X)
     assert jax.make_jaxpr(lambda x: _convert_element_type(x, x.dtype, False))(x).eqns == []
+
+
+def test_typed_arrays_are_not_narrowed():
+    from jax._src.literals import TypedNdArray
+
+    for weak in (True, False):
+        aval = jax.core.ShapedArray((), np.dtype("float64"), weak_type=weak)
+        number = TypedNdArray(np.asarray(0.1), aval)
+        with jax.enable_x64(False):
+            result = jax.jit(lambda x: x)(number)
+        chex.assert_type(result, np.float64)
+        assert result.aval.weak_type is weak
 
 
 def test_random_keys_have_an_extended_dtype():

@@ -5,8 +5,6 @@ from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
-from jax import lax
-
 from jax_cce.algebra import coefficients, placement
 from jax_cce.algebra.blocks import Piece
 from jax_cce.algebra.placement import Placed
@@ -58,7 +56,7 @@ class Run:
     def coefficient(self, piece: Piece) -> Any:
         """The coefficient of a piece, scaled; a number where it is static."""
         if piece.slot is None:
-            return lax.full((), piece.scale, self.dtype)
+            return coefficients.number(piece.scale, self.dtype)
         return coefficients.scaled(self.slots[piece.slot], piece.scale, self.dtype)
 
     def placed(self, piece: Piece) -> Placed:

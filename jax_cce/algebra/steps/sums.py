@@ -81,7 +81,7 @@ class Add(_Sum):
         for piece in sorted(self.pieces, key=lambda p: p.scale == -1):
             subtract = total is not None and piece.scale == -1 and piece.slot is not None
             if piece.slot is None and total is not None:
-                array = lax.full((), piece.scale, total.dtype)
+                array = coefficients.number(piece.scale, total.dtype)
             else:
                 array = arrays.coefficient(piece._replace(scale=1) if subtract else piece)
             array = coefficients.align(

@@ -1,0 +1,77 @@
+"""In every configuration of JAX, under every transformation, in every format: what JAX answers."""
+
+import itertools
+import os
+
+import jax
+import jax.numpy as jnp
+import pytest
+
+import jax_cce
+from cases.agreement import assert_agree
+from cases.blocks import dense
+from cases.configurations import (
+    CONFIGURATIONS,
+    FORMATS,
+    FUNCTIONS,
+    Cell,
+    covering,
+    outcomes,
+    product,
+)
+
+CELLS = product() if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else covering()
+
+
+def _by_configuration() -> list[tuple[str, str]]:
+    return [(c, f) for c in CONFIGURATIONS for f in FUNCTIONS]
+
+
+@pytest.mark.parametrize("configuration, function", _by_configuration())
+def test_the_answer_is_that_of_jax(configuration: str, function: str):
+    cells = [c for c in CELLS if (c.configuration, c.function) == (configuration, function)]
+    assert cells
+    for cell in cells:
+        _check(cell)
+
+
+def _check(cell: Cell) -> None:
+    ours, theirs = outcomes(cell)
+    if isinstance(ours, Exception):
+        assert type(ours) is type(theirs), f"{cell}: {ours!r} is not like {theirs!r}"
+        return
+    if isinstance(theirs, Exception):
+        raise theirs
+    assert jax.tree.structure(ours) == jax.tree.structure(theirs), cell
+    for our, their in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        if FUNCTIONS[cell.function].reference is jax.jacfwd:
+            # Which has the dtype of the output.
+            their = their.astype(our.dtype)
+        if cell.format == "bcoo":
+            # JAX's own BCOO.todense() drops the weak type.
+            our, their = our.astype(our.dtype), their.astype(their.dtype)
+        try:
+            assert_agree(our, their, tolerance=_TOLERANCES.get(their.dtype.name, 1e-4))
+        except AssertionError as error:
+            raise AssertionError(f"{cell}: {error}") from error
+
+
+# Most arguments have 32 bits; "mixed dtypes" has some of 16.
+_TOLERANCES = {"float16": 2e-2, "float64": 1e-4}
+
+
+def test_every_pair_of_choices_occurs():
+    cells = covering()
+    assert len(cells) == len(set(cells)) < len(product()) / 20
+    for one, other in itertools.combinations(range(4), 2):
+        pairs = {(cell[one], cell[other]) for cell in cells}
+        assert pairs == {(cell[one], cell[other]) for cell in product()}
+
+
+def test_compiled_programs_run_where_nothing_may_be_traced():
+    x = jnp.arange(3.0)
+    for form in FORMATS:
+        compiled = jax.jit(lambda x, form=form: dense(jax_cce.jacobian(jnp.sin, format=form)(x)))
+        expected = compiled(x)
+        with jax.no_tracing():
+            assert_agree(compiled(x), expected)
