@@ -17,7 +17,7 @@ from jax._src import core, source_info_util
 from jax._src.core import InternalMutableArrayEffect
 from jax._src.dtypes import ExtendedDType
 from jax._src.interpreters.batching import BatchTracer
-from jax._src.interpreters.partial_eval import DynamicJaxprTracer
+from jax._src.interpreters.partial_eval import DynamicJaxprTrace, DynamicJaxprTracer
 from jax._src.lax.lax import _convert_element_type
 from jax._src.literals import TypedNdArray
 from jax._src.state.discharge import discharge_state
@@ -32,6 +32,7 @@ __all__ = [
     "JAXPRS",
     "NEED_AXES",
     "Literal",
+    "StagingTrace",
     "abstract",
     "allowing",
     "batch_size",
@@ -40,9 +41,12 @@ __all__ = [
     "context_of",
     "convert",
     "cotangent",
+    "current_trace",
     "device_kind",
     "discharged",
+    "exclude_from_user_frames",
     "full",
+    "has_derivative",
     "is_complex",
     "is_differentiable",
     "is_dtype",
@@ -164,6 +168,41 @@ def check_within_its_trace(x: Any) -> None:
         if isinstance(trace, core.EvalTrace):
             raise core.escaped_tracer_error(x)
         trace = getattr(trace, "parent_trace", None)
+
+
+# What collects the equations of a program under construction.
+StagingTrace = DynamicJaxprTrace
+
+
+def current_trace() -> Any:
+    """The trace that what is computed now belongs to."""
+    return core.trace_ctx.trace
+
+
+def exclude_from_user_frames(file: str) -> None:
+    """Declares that no line of a file is one that the user wrote."""
+    source_info_util.register_exclusion(file)
+
+
+@contextlib.contextmanager
+def _as_jax_traces() -> Iterator[None]:
+    """Takes from the trace around us what a class of our own adds to it."""
+    trace = current_trace()
+    own = type(trace)
+    if own is DynamicJaxprTrace or not isinstance(trace, DynamicJaxprTrace):
+        yield
+        return
+    trace.__class__ = DynamicJaxprTrace
+    try:
+        yield
+    finally:
+        trace.__class__ = own
+
+
+def has_derivative(primitive: Any) -> bool:
+    """Whether JAX knows a derivative of a primitive that is not always zero."""
+    jvp = getattr(ad.primitive_jvps.get(primitive), "func", None)
+    return primitive.name != "stop_gradient" and getattr(jvp, "__name__", "") != "zero_jvp"
 
 
 def surrounding_constants() -> list[Any]:
@@ -328,6 +367,7 @@ def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     with (
         source_info_util.user_context(origin.source_info.traceback, name_stack=stack),
         context_of(equation),
+        _as_jax_traces(),
     ):
         results = equation.primitive.bind(*operands, **params)
     return results if equation.primitive.multiple_results else (results,)

@@ -55,9 +55,9 @@ def transformed(
             wanted = Wanted(options.format, value, symmetric, values_of(traced.values, contract))
             outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
         except Exception as error:
-            if not running.is_left_to_jax(error):
+            reason = running.why_left_to_jax(error)
+            if not reason:
                 raise
-            reason = error
         else:
             leaves = outputs[: len(traced.values)] if value else []
             return (
@@ -122,9 +122,7 @@ def _execute(
     return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
 
 
-def _at_run(
-    call: Call, options: Options, wanted: Wanted, ran: Ran, reason: Exception
-) -> list[list[Any]]:
+def _at_run(call: Call, options: Options, wanted: Wanted, ran: Ran, reason: str) -> list[list[Any]]:
     """The blocks of a function that JAX differentiated while it ran.
 
     Args:
@@ -132,7 +130,7 @@ def _at_run(
         options: what the caller asks.
         wanted: what is wanted.
         ran: the function's linear map.
-        reason: what was raised where the function was to be traced.
+        reason: why no trace of the function would do.
     """
     form, request = wanted.format, options.request
     if not form.sparse and not ran.rows_only:

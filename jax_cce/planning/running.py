@@ -20,7 +20,7 @@ from jax_cce.rules.derivatives import OnlyWhileRunning
 from jax_cce.rules.linearised import REVERSE_ONLY
 from jax_cce.rules.linearity import is_linear
 
-__all__ = ["Ran", "is_left_to_jax", "run"]
+__all__ = ["Ran", "run", "why_left_to_jax"]
 
 
 # What JAX itself has to say, because a trace lacks the values.
@@ -31,9 +31,16 @@ _ONLY_AT_VALUES = (
 )
 
 
-def is_left_to_jax(error: Exception) -> bool:
-    """Whether an error says that no trace of a function by itself can be differentiated."""
-    return isinstance(error, (OnlyWhileRunning, *_ONLY_AT_VALUES)) or jax_internals.is_leak(error)
+def why_left_to_jax(error: Exception) -> str:
+    """What an error says of why no trace of the function can be differentiated; "" if not that.
+
+    The error itself holds on to the tracers that it has passed.
+    """
+    if isinstance(error, OnlyWhileRunning):
+        return str(error)
+    if isinstance(error, _ONLY_AT_VALUES) or jax_internals.is_leak(error):
+        return type(error).__name__
+    return ""
 
 
 class Ran(NamedTuple):

@@ -18,7 +18,6 @@ from jax_cce.program import calls, known_values
 from jax_cce.program.calls import Call, Traced
 from jax_cce.program.flat import Program
 from jax_cce.registry import keys
-from jax_cce.rules.derivatives import OnlyWhileRunning
 
 __all__ = [
     "Task",
@@ -130,22 +129,21 @@ def task_of_trace(call: Call, options: Options, traced: Traced) -> Task:
     return Task(traced, options, call.name, jax_internals.batch_size(call.leaves))
 
 
-def task_of_run(call: Call, options: Options, ran: Ran, reason: Exception) -> Task:
+def task_of_run(call: Call, options: Options, ran: Ran, reason: str) -> Task:
     """The task of a function that ran: its linear map there.
 
     Args:
         call: the call of the function.
         options: what is asked of its Jacobian.
         ran: the function's linear map.
-        reason: what was raised where the function was to be traced.
+        reason: why no trace of the function would do.
     """
     linear, method = ran.linear, "elimination"
     if ran.rows_only:
         # JAX runs it; the plan is empty.
         nothing = Program(ran.seeds, len(ran.seeds), 0, [], ())
         linear, method = Traced(nothing, [], 0, None, calls.no_aux), "jacrev"
-    why = str(reason) if isinstance(reason, OnlyWhileRunning) else type(reason).__name__
-    remark = f"differentiated while the function runs, by the graph of its {ran.kind} ({why})"
+    remark = f"differentiated while the function runs, by the graph of its {ran.kind} ({reason})"
     _log.info("Jacobian of %s: %s", call.name, remark)
     batch = jax_internals.batch_size(call.leaves)
     transposed = ran.transposed
@@ -164,9 +162,9 @@ def traced_task(
         _ = task.graphs
         return task
     except Exception as error:
-        if not running.is_left_to_jax(error):
+        reason = running.why_left_to_jax(error)
+        if not reason:
             raise
-        reason = error
     return task_of_run(call, options, running.run(call), reason)
 
 

@@ -182,7 +182,7 @@ def trace_call(call: Call, *, hoist: bool) -> Traced:
         return [*values, *traced_aux]
 
     moving: list[bool] = []
-    program, constants = trace(flat, call.leaves, hoist=hoist)
+    program, constants = trace(flat, call.leaves, hoist=hoist, differentiated=True)
 
     def aux_of(traced_leaves: Sequence[Any]) -> Any:
         fresh = iter(traced_leaves)

@@ -22,6 +22,7 @@ from jax_cce.jax_internals import (
     opened,
 )
 from jax_cce.program import passes
+from jax_cce.program.early_rules import early_rules
 from jax_cce.program.flat import Equation, Program
 from jax_cce.program.references import without_references
 
@@ -39,7 +40,11 @@ __all__ = [
 
 
 def trace(
-    fun: Callable[..., Iterable[Any]], leaves: Sequence[Any], *, hoist: bool = False
+    fun: Callable[..., Iterable[Any]],
+    leaves: Sequence[Any],
+    *,
+    hoist: bool = False,
+    differentiated: bool = False,
 ) -> tuple[Program, list[Any]]:
     """Traces `fun(*leaves)`, which returns a list of arrays.
 
@@ -50,6 +55,8 @@ def trace(
         leaves: arrays, tracers, numbers or `jax.ShapeDtypeStruct`.
         hoist: whether floating-point literals other than 0, 1 and -1 become constants, so that
             one compiled program serves all their values.
+        differentiated: whether it will be differentiated in all leaves, so that custom rules run
+            when the trace reaches them.
 
     Returns:
         The program and the values of its constants.
@@ -57,7 +64,12 @@ def trace(
     Raises:
         jax.errors.UnexpectedTracerError: where a constant belongs to a trace that is finished.
     """
+    finished: list[Callable[[], None]] = []
+    if differentiated:
+        fun = early_rules(fun, finished)
     closed = without_references(jax.make_jaxpr(fun)(*leaves))
+    for restore in finished:
+        restore()
     check_constants((), closed.consts)
     return flatten(closed.jaxpr, closed.consts, hoist=hoist)
 

@@ -104,11 +104,6 @@ class ElementwiseRule:
             return None
         return Linear()
 
-    @property
-    def is_zero(self) -> bool:
-        """Whether there is no derivative, as of `floor`."""
-        return all(partial is None for partial in self.partials)
-
     def __call__(self, equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         """The local Jacobian: a diagonal for each operand."""
         if len(self.partials) != len(active):

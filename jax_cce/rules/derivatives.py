@@ -26,7 +26,7 @@ from jax_cce.rules import (  # noqa: F401
     operators,
     structural_zeros,
 )
-from jax_cce.rules.book import record_of, rules_for
+from jax_cce.rules.book import rules_for
 from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.local import LocalJacobian
 
@@ -173,7 +173,7 @@ def activity(program: Program) -> Iterator[tuple[bool, ...]]:
     for equation in program.equations:
         active = tuple(not isinstance(k, Literal) and k in varied for k in equation.inputs)
         yield active
-        if any(active) and not getattr(record_of(equation).rule, "is_zero", False):
+        if any(active) and jax_internals.has_derivative(equation.primitive):
             smooth = filter(lambda k: jax_internals.is_differentiable(avals[k]), equation.outputs)
             varied.update(smooth)
 

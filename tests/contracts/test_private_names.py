@@ -40,6 +40,7 @@ _NAMES = private_names(_MODULE.read_text(encoding="utf-8"))
 _TESTED = {
     "AbstractRef",
     "BatchTracer",
+    "DynamicJaxprTrace",
     "DynamicJaxprTracer",
     "ExtendedDType",
     "InternalMutableArrayEffect",
@@ -97,6 +98,57 @@ def test_a_value_under_jit_outlives_its_trace_unnoticed():
     jax.make_jaxpr(lambda y: jax.jit(lambda z: seen.append((y, core.trace_ctx.trace)) or z)(y))(X)
     assert seen[1][1].parent_trace is seen[1][0]._trace
     assert type(core.escaped_tracer_error(x)) is jax.errors.UnexpectedTracerError
+
+
+def test_a_trace_may_change_its_class_and_knows_what_came_before():
+    from jax._src import core, source_info_util
+    from jax._src.interpreters.partial_eval import DynamicJaxprTrace
+
+    seen = []
+
+    class Seeing(DynamicJaxprTrace):
+        __slots__ = ()
+
+        def process_custom_jvp_call(self, prim, fun, jvp, tracers, /, **params):
+            (result,) = super().process_custom_jvp_call(prim, fun, jvp, tracers, **params)
+            seen.append((prim, jvp, result, tracers))
+            return [result]
+
+        def process_custom_vjp_call(self, prim, fun, fwd, bwd, tracers, /, **params):
+            (result,) = super().process_custom_vjp_call(prim, fun, fwd, bwd, tracers, **params)
+            seen.append((prim, fwd, result, tracers))
+            return [result]
+
+    g, h = jax.custom_jvp(jnp.sin), jax.custom_vjp(jnp.sin)
+    g.defjvp(lambda p, t: (jnp.sin(p[0]), t[0]))
+    h.defvjp(lambda x: (jnp.sin(x), None), lambda _, ct: (ct,))
+
+    def f(x):
+        trace = core.trace_ctx.trace
+        assert type(trace) is DynamicJaxprTrace
+        trace.__class__ = Seeing
+        return g(x) + h(x)
+
+    jax.make_jaxpr(f)(X)
+    for prim, rule, result, operands in seen:
+        eqn = result.parent
+        assert eqn.primitive is prim
+        assert [x.val for x in eqn.in_tracers] == [x.val for x in operands]
+        assert eqn.outvars == [result.val]
+        assert eqn.params["num_consts"] == 0
+        assert all(hasattr(store, "reset") for store in rule.stores if store is not None)
+    assert len(seen) == 2
+    assert callable(source_info_util.register_exclusion)
+
+
+@pytest.mark.parametrize("f", [jnp.floor, lax.stop_gradient, jnp.sin])
+def test_which_primitives_have_a_derivative(f):
+    from jax_cce.jax_internals import has_derivative
+
+    equation = jax.make_jaxpr(f)(X).eqns[-1]
+    while "jaxpr" in equation.params:
+        equation = equation.params["jaxpr"].eqns[-1]
+    assert has_derivative(equation.primitive) is (f is jnp.sin)
 
 
 def test_values_under_grad_are_no_dynamic_jaxpr_tracers():

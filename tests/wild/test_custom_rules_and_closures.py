@@ -9,6 +9,7 @@ import logging
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 import pytest
 from jax import lax
 from jax.experimental import checkify
@@ -365,4 +366,18 @@ def test_no_tracer_is_kept():
 
     expected = jax.jacrev(f)(x)
     with jax.checking_leaks():
-        assert_agree(jax.jit(jax_cce.jacobian(f))(x), expected)
+        assert_agree(jax_cce.jacobian(f)(x), expected)
+
+
+def test_a_loop_variable_is_read_when_jax_reads_it():
+    def f(x):
+        for scale in range(1, 4):
+            g = jax.custom_jvp(jnp.sin)
+            g.defjvp(lambda p, t: (jnp.sin(p[0]), scale * t[0]))  # noqa: B023
+            x = g(x)
+        return x
+
+    expected = jax.jacrev(f)(X)
+    assert_agree(jax_cce.jacobian(f)(X), expected)
+    assert_agree(jax.jit(jax_cce.jacobian(f))(X), expected)
+    np.testing.assert_array_equal(np.diag(expected), 6.0)
