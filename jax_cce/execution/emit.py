@@ -13,6 +13,7 @@ from jax_cce.algebra.steps import run
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, passes
 from jax_cce.program.flat import Equation
+from jax_cce.rules.derivatives import has_custom
 from jax_cce.rules.local import Primals
 from jax_cce.rules.open_sites import sites_of
 from jax_cce.sparse.structured import StructuredJacobian
@@ -43,16 +44,18 @@ def emit(
     primals: dict[int, Primals] = {}
 
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
-        if site not in used:
-            return jax_internals.bind(equation, ins)
         local = graph.sites[site]
+        evaluate = None if local is None else local.evaluate
         residuals: Sequence[Any] = ()
-        if local is None or local.evaluate is None:
+        # Where it is differentiated a custom rule says what the results are, too, and another
+        # derivative of these depends on it.
+        if evaluate is None or (site not in used and not has_custom([equation])):
             outs = jax_internals.bind(equation, ins)
         else:
             with jax_internals.context_of(equation):
-                outs, residuals = local.evaluate(ins)
-        primals[site] = Primals(equation, ins, outs, residuals)
+                outs, residuals = evaluate(ins)
+        if site in used:
+            primals[site] = Primals(equation, ins, outs, residuals)
         return outs
 
     values = passes.values(program, constants, inputs)

@@ -18,7 +18,7 @@ from jax_cce.program.calls import Call, Traced
 from jax_cce.program.flat import Program
 from jax_cce.rules.derivatives import OnlyWhileRunning
 from jax_cce.rules.linearised import REVERSE_ONLY
-from jax_cce.rules.linearity import is_linear
+from jax_cce.rules.linearity import Dependence, dependence, is_linear
 
 __all__ = ["Ran", "run", "why_left_to_jax"]
 
@@ -111,8 +111,11 @@ def run(call: Call) -> Ran:
         values, pullback, moving = jax.vjp(function, *at, has_aux=True)
     # Of a rule that is not differentiated JAX may keep its own tracers for later.
     tracing.check_constants((), jax_internals.surrounding_constants())
-    rows_only = False
-    if transposed:
+    if not transposed:
+        # What a user's rule does to a tangent need not be linear; JAX may refuse to transpose it.
+        found = dependence(program, constants, range(len(seeds)), program.outputs, by_jax=True)
+        rows_only = Dependence.OTHER in found
+    else:
         seeds = [jax.typeof(value) for value in values]
         try:
             program, constants = _traced(lambda *cotangents: pullback([*cotangents]), seeds)

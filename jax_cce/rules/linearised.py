@@ -163,6 +163,18 @@ class Linearised:
         avals = [jax_internals.abstract(aval) for aval in (*self.in_avals, *seeds)]
         with jax_internals.allowing(*(aval.dtype for aval in avals)):
             self.program, self.constants = tracing.trace(both, avals)
+        images = (
+            [self.in_avals[k] for k in self.active]
+            if self.reverse
+            else [self.out_avals[k] for k in self.differentiable]
+        )
+        for atom, aval in zip(self.program.outputs, (*self.out_avals, *images), strict=True):
+            # Under vmap a custom_jvp has batched results only where it is differentiated.
+            if (found := self.program.aval(atom)).shape != aval.shape:
+                raise TypeError(
+                    f"{self.name} has a result of shape {aval.shape}, but of shape {found.shape} "
+                    "where it is differentiated"
+                )
 
     @functools.cached_property
     def local_jacobian(self) -> LocalJacobian:

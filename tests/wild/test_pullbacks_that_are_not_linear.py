@@ -253,3 +253,12 @@ def test_dense_rows_are_refused_where_they_do_not_fit():
     big = jax.ShapeDtypeStruct((10**7,), np.float64)
     with pytest.raises(MemoryError, match="dense rows in every format"):
         jax.eval_shape(jax_cce.jacobian(rule, format="structured"), big)
+
+
+def test_second_derivatives_see_the_results_of_the_rule():
+    # Under differentiation JAX takes the results from `fwd`, which has a derivative of its own.
+    straight = jax.custom_vjp(lambda x: jnp.round(x))
+    straight.defvjp(lambda x: (jnp.round(x), None), lambda _, g: (g,))
+    for use in ("a part", "scan", "jit"):
+        fun = functools.partial(USES[use], straight)
+        assert_agree(jax_cce.hessian(fun)(X), jax.hessian(fun)(X))
