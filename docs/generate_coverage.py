@@ -33,8 +33,9 @@ sizes.
 - *operator*: the primitives named have no such form. Their edges are linear operators, applied by
   JAX's own derivative of that primitive: exact, but opaque to the choice of an elimination order.
   A *complex region* is all that computes with complex numbers between real inputs and outputs.
-- `jax.checkpoint` is structured because its body is inlined: nothing is computed twice, and the
-  memory that it is there to save is not saved.
+- `jax.checkpoint` is structured because its body is: the local Jacobians are those of the body, and
+  their values are computed again where the order is not forward ([what is
+  promised](../explanation/promises.md#memory)).
 - *none*: JAX has no derivative of this function. `jax_cce.jacobian` raises, as `jax.jacrev` does.
 
 <input class="table-filter" type="search" aria-label="Filter"

@@ -7,7 +7,7 @@ them name mesh axes, and which are calls that can be inlined.
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -17,7 +17,12 @@ from jax._src import core, source_info_util
 from jax._src.core import InternalMutableArrayEffect
 from jax._src.dtypes import ExtendedDType
 from jax._src.interpreters.batching import BatchTracer
-from jax._src.interpreters.partial_eval import DynamicJaxprTrace, DynamicJaxprTracer
+from jax._src.interpreters.partial_eval import (
+    DynamicJaxprTrace,
+    DynamicJaxprTracer,
+    RecomputeType,
+    ensure_enum,
+)
 from jax._src.lax.lax import _convert_element_type
 from jax._src.literals import TypedNdArray
 from jax._src.state.discharge import discharge_state
@@ -27,6 +32,7 @@ from jax.interpreters import ad
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
+    "CHECKPOINTS",
     "COLLECTIVES",
     "INLINED",
     "JAXPRS",
@@ -36,6 +42,7 @@ __all__ = [
     "abstract",
     "allowing",
     "batch_size",
+    "behind_a_barrier",
     "bind",
     "check_within_its_trace",
     "context_of",
@@ -54,6 +61,7 @@ __all__ = [
     "is_leak",
     "is_number",
     "is_reference",
+    "is_saved",
     "is_staged",
     "is_tracer",
     "is_transposable",
@@ -117,6 +125,9 @@ INLINED = {
     "remat": "jaxpr",
     "remat2": "jaxpr",
 }
+
+# Those of them whose values are to be computed again where a derivative needs them.
+CHECKPOINTS = {"checkpoint", "remat", "remat2"}
 
 
 def jax_version() -> str:
@@ -258,6 +269,22 @@ def varying_like(x: Any, aval: Any) -> Any:
     return lax.pcast(x, missing, to="varying") if missing else x
 
 
+def behind_a_barrier(arrays: Mapping[Any, Any]) -> dict[Any, Any]:
+    """Arrays that the compiler has none of before it has all.
+
+    Inside shard_map that is said of those alone that vary over the same axes.
+    """
+    groups: dict[Any, dict[Any, Any]] = {}
+    for name, x in arrays.items():
+        aval = jax.typeof(x)
+        if not jax.numpy.issubdtype(aval.dtype, jax.dtypes.extended):
+            groups.setdefault(aval.manual_axis_type, {})[name] = x
+    results = dict(arrays)
+    for group in groups.values():
+        results.update(zip(group, lax.optimization_barrier(list(group.values())), strict=True))
+    return results
+
+
 def replicated(x: Any) -> Any:
     """`x` without the explicit sharding that its type may carry, on the mesh of the context.
 
@@ -381,6 +408,18 @@ def is_reference(aval: Any) -> bool:
 def uses_references(program: Any) -> bool:
     """Whether a jaxpr or one of its equations makes, reads or writes references, at any depth."""
     return any(isinstance(each, _REFERENCE_EFFECTS) for each in program.effects)
+
+
+def is_saved(policy: Any, equation: Any) -> bool:
+    """Whether a policy of `jax.checkpoint` keeps the results of an equation of a jaxpr."""
+    if equation.effects:
+        return True
+    if policy is None:
+        return False
+    avals = [atom.aval for atom in equation.invars]
+    return not isinstance(
+        ensure_enum(policy(equation.primitive, *avals, **equation.params)), RecomputeType
+    )
 
 
 def is_without_gradient(aval: Any) -> bool:

@@ -10,6 +10,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.steps import run
+from jax_cce.execution import recomputation
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, passes
 from jax_cce.program.flat import Equation
@@ -41,22 +42,18 @@ def emit(
     graph = plan.graph
     program = graph.program
     used = {step.site for step in plan.steps} | graph.open_paths.sites
+    late = {site for site in used if recomputation.is_late(plan, site)}
     primals: dict[int, Primals] = {}
 
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
-        local = graph.sites[site]
-        evaluate = None if local is None else local.evaluate
-        residuals: Sequence[Any] = ()
         # Where it is differentiated a custom rule says what the results are, too, and another
         # derivative of these depends on it.
-        if evaluate is None or (site not in used and not has_custom([equation])):
-            outs = jax_internals.bind(equation, ins)
-        else:
-            with jax_internals.context_of(equation):
-                outs, residuals = evaluate(ins)
-        if site in used:
-            primals[site] = Primals(equation, ins, outs, residuals)
-        return outs
+        if (site not in used or site in late) and not has_custom([equation]):
+            return jax_internals.bind(equation, ins)
+        at = recomputation.primals_of(equation, graph.sites[site], ins)
+        if site in used and site not in late:
+            primals[site] = at
+        return at.outs
 
     values = passes.values(program, constants, inputs)
     passes.fill(values, program.equations, evaluated)
@@ -68,8 +65,13 @@ def emit(
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = promoted(*dtypes) if dtypes else np.dtype(np.float32)
-    sites = sites_of(graph.open_paths, edges, primals.__getitem__)
-    slots = run(plan.steps, dtype, sites=sites)
+    if late:
+        again = recomputation.Recomputation(plan, values, late)
+        sites = sites_of(graph.open_paths, edges, lambda k: primals.get(k) or again.primals(k))
+        slots = run(again.steps, dtype, sites=sites, before=again.before)
+    else:
+        sites = sites_of(graph.open_paths, edges, primals.__getitem__)
+        slots = run(plan.steps, dtype, sites=sites)
 
     blocks = {}
     for (output, name), pieces in plan.results.items():

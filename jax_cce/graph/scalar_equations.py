@@ -64,6 +64,7 @@ class ProgramBuilder:
                 equation.out_avals,
                 origin,
                 equation.known,
+                equation.regions,
             )
         )
         return outputs

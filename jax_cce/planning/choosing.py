@@ -156,7 +156,14 @@ def _chosen(task: Task, request: OrderRequest, stored: Stored | None) -> Plan:
         plans.make(graph, order, work).of(source=source, scalarised=scalarised)
         for scalarised, graph in graphs.items()
     ]
-    return min(candidates, key=lambda each: each.cost("flops"))
+    cheapest = min(candidates, key=lambda each: each.cost("flops"))
+    if order == "auto" and cheapest.checkpoints:
+        # What is marked to be computed again is so where the elimination costs no more for it.
+        backwards = plans.make(cheapest.graph, "reverse").of(
+            source=source, scalarised=cheapest.scalarised
+        )
+        cheapest = min(backwards, cheapest, key=lambda each: each.cost("flops"))
+    return cheapest
 
 
 def _searched(task: Task, strategy: str, budget: float | None) -> Plan:

@@ -2,7 +2,7 @@
 
 import collections
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -47,6 +47,8 @@ class Plan:
             flow on values, and custom rules that read what exists only inside the call of the
             function, are left to JAX, which differentiates the function while it runs; the
             vertices are then those of the linear map that this yields.
+        recomputed: the `jax.checkpoint` regions whose values are computed again where local
+            coefficients need them; not those that are eliminated as the program runs.
     """
 
     order: tuple[int, ...]
@@ -61,6 +63,7 @@ class Plan:
     source: str = "given"
     scalarised: bool = False
     remark: str = ""
+    recomputed: frozenset[int] = frozenset()
 
     def of(self, **facts: Any) -> "Plan":
         """The same plan with other facts about where it comes from."""
@@ -75,6 +78,18 @@ class Plan:
     def num_vertices(self) -> int:
         """The number of vertices."""
         return len(self.vertices)
+
+    @property
+    def checkpoints(self) -> str:
+        """What becomes of `jax.checkpoint` regions, for people; empty where there are none."""
+        equations = self.graph.program.equations
+        every = {region.number for equation in equations for region in equation.regions}
+        if not every:
+            return ""
+        if self.method != "elimination":
+            return f"{len(every)} inlined"
+        again = len(self.recomputed)
+        return f"{again} computed again, {len(every) - again} eliminated as the program runs"
 
     def cost(self, name: CostName = "multiplications") -> int:
         """The cost of the plan in a named measure.
@@ -115,6 +130,8 @@ class Plan:
             lines.append(f"  runs as jax.{self.method}, {reason}")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
+        if self.checkpoints:
+            lines.append(f"  checkpoint regions: {self.checkpoints}")
         return "\n".join([*lines, *(f"  {step}{self._origin(step)}" for step in self.steps)])
 
     def _origin(self, step: Step) -> str:
@@ -157,7 +174,24 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
             cost.moved - sum(step.moved for step in unused),
         ),
         method="jacrev" if graph.reverse_only else "elimination",
+        recomputed=_recomputed(graph, state.order),
     )
+
+
+def _recomputed(graph: Graph, order: Sequence[int]) -> frozenset[int]:
+    """The regions whose local coefficients are not used up as the program runs, forwards."""
+    place = {vertex: k for k, vertex in enumerate(order)}
+    inside: dict[int, list[int]] = {}
+    for equation in graph.program.equations:
+        for region in equation.regions:
+            inside.setdefault(region.number, []).extend(equation.outputs)
+    recomputed = set()
+    for number, names in inside.items():
+        places = [place[name] for name in names if name in place]
+        places += sorted(place[name] for name in place if name > names[-1])
+        if places != sorted(places):
+            recomputed.add(number)
+    return frozenset(recomputed)
 
 
 def _operators(graph: Graph) -> tuple[str, ...]:

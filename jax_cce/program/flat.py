@@ -6,7 +6,7 @@ first, then constants, then the results of the equations.
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -15,8 +15,21 @@ from jax_cce.jax_internals import Literal
 __all__ = [
     "Equation",
     "Program",
+    "Region",
     "read",
 ]
+
+
+class Region(NamedTuple):
+    """A `jax.checkpoint` region that an equation lies in.
+
+    Attributes:
+        number: names the region in its program.
+        saves: whether its policy keeps what the equation computes.
+    """
+
+    number: int
+    saves: bool
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +46,7 @@ class Equation:
         origin: the jaxpr equation, for its source line and its tracing context.
         known: what is known before the program runs of some operands, by position; NaN where an
             entry is not.
+        regions: the `jax.checkpoint` regions that it lies in, the outermost first.
     """
 
     primitive: Any
@@ -43,6 +57,7 @@ class Equation:
     out_avals: tuple[Any, ...]
     origin: Any = field(repr=False)
     known: Mapping[int, np.ndarray] = field(default_factory=dict, repr=False)
+    regions: tuple[Region, ...] = ()
 
     @property
     def name(self) -> str:

@@ -46,6 +46,7 @@ def _equation_key(equation: Equation, custom: Callable[[Equation], Hashable]) ->
         tuple(map(_atom_key, equation.inputs)),
         params,
         equation.out_avals,
+        equation.regions,
     )
 
 

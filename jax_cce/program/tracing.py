@@ -2,7 +2,8 @@
 
 `trace` runs a function abstractly, inlines every call whose derivative is that of its body (jit,
 checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
-constants, then the outputs of the equations in order. custom_jvp, custom_vjp and control flow stay
+constants, then the outputs of the equations in order. Equations keep in mind which checkpoint
+regions they come from. custom_jvp, custom_vjp and control flow stay
 single equations, because their derivative is not that of a body run once.
 """
 
@@ -14,16 +15,18 @@ import jax
 import numpy as np
 
 from jax_cce.jax_internals import (
+    CHECKPOINTS,
     INLINED,
     JAXPRS,
     Literal,
     check_within_its_trace,
     is_differentiable,
+    is_saved,
     opened,
 )
 from jax_cce.program import passes
 from jax_cce.program.early_rules import early_rules
-from jax_cce.program.flat import Equation, Program
+from jax_cce.program.flat import Equation, Program, Region
 from jax_cce.program.references import without_references
 
 __all__ = [
@@ -37,6 +40,9 @@ __all__ = [
     "primitives",
     "trace",
 ]
+
+# The number and the policy of a checkpoint region.
+_Around = tuple[int, Any]
 
 
 def trace(
@@ -89,6 +95,7 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
     constants: list[Any] = []
     equations: list[Equation] = []
     count = itertools.count()
+    count_regions = itertools.count()
 
     def numbered(var: Any) -> int:
         name = next(count)
@@ -100,7 +107,9 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
         avals[-len(constants)] = aval
         return -len(constants)
 
-    def walk(jaxpr: Any, consts: Sequence[Any], args: Sequence[Any]) -> list[Any]:
+    def walk(
+        jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], around: tuple[_Around, ...] = ()
+    ) -> list[Any]:
         free = jaxpr.constvars[len(consts) :]
         names: dict[Any, Any] = dict(zip([*free, *jaxpr.invars], args, strict=True))
         for var, value in zip(jaxpr.constvars, consts, strict=False):
@@ -128,10 +137,17 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
                         tuple([k.aval if isinstance(k, Literal) else avals[k] for k in operands]),
                         tuple([var.aval for var in eqn.outvars]),
                         eqn,
+                        regions=tuple(
+                            [Region(number, is_saved(policy, eqn)) for number, policy in around]
+                        ),
                     )
                 )
             else:
-                results = walk(*opened(body), operands)
+                inside = around
+                # Without `prevent_cse` the compiler may keep the values, as for jax.jacrev.
+                if eqn.primitive.name in CHECKPOINTS and eqn.params["prevent_cse"]:
+                    inside = (*around, (next(count_regions), eqn.params["policy"]))
+                results = walk(*opened(body), operands, inside)
             names.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 

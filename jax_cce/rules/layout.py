@@ -21,6 +21,14 @@ def _same(equation: Equation, operand: int) -> Term | None:
     return terms.identity(equation.in_avals[operand].shape)
 
 
+def _each_its_own(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
+    """Every result is the operand at its place."""
+    pairs = [(k, terms.identity(equation.in_avals[k].shape)) for k in np.flatnonzero(active)]
+    return LocalJacobian(
+        {(int(k), int(k)): (LocalTerm(term),) for k, term in pairs if term is not None}
+    )
+
+
 def _convert(equation: Equation, operand: int) -> Term | None:
     return _same(equation, operand) if is_differentiable(equation.out_avals[0]) else None
 
@@ -223,3 +231,4 @@ linear("layout_constraint reshard sharding_constraint", _same)
 linear("reduce_sum", _reduce_sum, entrywise=Entrywise.SUMS)
 full("pad", _pad, linear=Linear((0, 1)), entrywise=Entrywise.SELECTS)
 full("optimization_barrier", _barrier, linear=Linear())
+layout("optimization_barrier", lambda *operands: list(operands), rule=_each_its_own)

@@ -44,11 +44,13 @@ _TESTED = {
     "DynamicJaxprTracer",
     "ExtendedDType",
     "InternalMutableArrayEffect",
+    "RecomputeType",
     "RefEffect",
     "TypedNdArray",
     "_convert_element_type",
     "core",
     "discharge_state",
+    "ensure_enum",
     "source_info_util",
 }
 
@@ -263,6 +265,15 @@ def test_discharging_loses_custom_rules_but_no_other_equation():
     assert "jit" in names
     # The reason why equations are hidden from it.
     assert "custom_jvp_call" not in names
+
+
+def test_policies_answer_with_a_truth_value_or_a_case():
+    from jax._src.interpreters.partial_eval import RecomputeType, ensure_enum
+
+    assert isinstance(ensure_enum(False), RecomputeType)
+    assert not isinstance(ensure_enum(True), RecomputeType)
+    (eqn,) = jax.make_jaxpr(jax.checkpoint(_sine))(X).eqns
+    assert {"policy", "prevent_cse"} <= eqn.params.keys()
 
 
 def _sine(x):

@@ -1,7 +1,7 @@
 """What a step is, and how steps are carried out on arrays."""
 
 import abc
-from collections.abc import Hashable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
 
@@ -136,6 +136,7 @@ def run(
     *,
     sites: Sites | None = None,
     slots: Mapping[int, Any] | None = None,
+    before: Callable[[Step, dict[int, Any]], None] | None = None,
 ) -> dict[int, Any]:
     """Carries out recorded steps on arrays.
 
@@ -144,11 +145,14 @@ def run(
         dtype: what static coefficients and masks become where numbers are needed.
         sites: where the values of equations are found.
         slots: arrays of the recorder's reserved slots.
+        before: is told of each step before it is carried out, and may replace arrays in slots.
 
     Returns:
         The array in each slot.
     """
     arrays = Run(dtype, sites, slots or {})
     for step in steps:
+        if before is not None:
+            before(step, arrays.slots)
         arrays.slots.update(zip(step.slots, step.run(arrays), strict=True))
     return arrays.slots

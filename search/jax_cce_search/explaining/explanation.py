@@ -188,6 +188,7 @@ def _summary(e: Explanation) -> Section:
         (
             f"graph: {e.num_vertices:,} vertices, {e.num_edges:,} edges{apart}",
             f"local Jacobians: {structures or 'none'}",
+            *([f"checkpoint regions: {e.plan.checkpoints}"] if e.plan.checkpoints else []),
             *_origin(e),
             f"lower bound: {_bounded(e)}",
             f"key: {e.key}",
