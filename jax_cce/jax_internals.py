@@ -14,7 +14,12 @@ import jax
 import numpy as np
 from jax import lax
 from jax._src import core, source_info_util
-from jax._src.core import InternalMutableArrayEffect
+from jax._src.core import (
+    InconclusiveDimensionOperation,
+    InternalMutableArrayEffect,
+    max_dim,
+    min_dim,
+)
 from jax._src.dtypes import ExtendedDType
 from jax._src.interpreters.batching import BatchTracer
 from jax._src.interpreters.partial_eval import (
@@ -37,6 +42,7 @@ __all__ = [
     "INLINED",
     "JAXPRS",
     "NEED_AXES",
+    "InconclusiveDimensionOperation",
     "Literal",
     "StagingTrace",
     "abstract",
@@ -51,8 +57,10 @@ __all__ = [
     "current_trace",
     "device_kind",
     "discharged",
+    "exceeds",
     "exclude_from_user_frames",
     "full",
+    "greatest",
     "has_derivative",
     "is_complex",
     "is_differentiable",
@@ -63,10 +71,14 @@ __all__ = [
     "is_reference",
     "is_saved",
     "is_staged",
+    "is_symbolic",
     "is_tracer",
     "is_transposable",
     "is_without_gradient",
+    "is_zero",
     "jax_version",
+    "least",
+    "magnitude",
     "mapped_with",
     "number_like",
     "opened",
@@ -228,14 +240,15 @@ def is_leak(error: Exception) -> bool:
 
 
 def batch_size(leaves: Iterable[Any]) -> int | None:
-    """The number of points that `jax.vmap` stacks, over all its levels; None outside of it."""
+    """The number of points that `jax.vmap` stacks, over all its levels; None if unknown."""
     sizes: dict[Any, int] = {}
     for x in leaves:
         while isinstance(x, BatchTracer):
             if isinstance(x.batch_dim, int):
                 sizes[x._trace.tag] = np.shape(x.val)[x.batch_dim]
             x = x.val
-    return math.prod(sizes.values()) if sizes else None
+    total = math.prod(sizes.values())
+    return total if sizes and isinstance(total, int) else None
 
 
 def abstract(aval: Any) -> jax.ShapeDtypeStruct:
@@ -465,8 +478,38 @@ def scan_counts(equation: Any) -> tuple[int, int]:
 
 
 def size(aval: Any) -> int:
-    """The number of elements of an abstract value."""
+    """The number of elements of an abstract value, which may be symbolic."""
     return math.prod(aval.shape)
+
+
+def is_symbolic(avals: Iterable[Any]) -> bool:
+    """Whether a dimension of some abstract values is a symbol, as `jax.export` makes them."""
+    return not all(isinstance(k, int) for aval in avals for k in getattr(aval, "shape", ()))
+
+
+def is_zero(number: Any) -> bool:
+    """Whether an integer that may be symbolic is 0, whatever its symbols are.
+
+    Raises:
+        InconclusiveDimensionOperation: where it is 0 for some sizes; `==` says no there.
+    """
+    return bool(number == 0) or not (isinstance(number, int) or number > 0 or number < 0)
+
+
+def magnitude(number: Any) -> Any:
+    """The absolute value of an integer that may be symbolic."""
+    return -number if number < 0 else number
+
+
+greatest, least = max_dim, min_dim
+
+
+def exceeds(one: Any, other: Any, *, unknown: bool = False) -> bool:
+    """Whether one > other; where that depends on the value of a symbolic dimension, `unknown`."""
+    try:
+        return bool(one > other)
+    except InconclusiveDimensionOperation:
+        return unknown
 
 
 def is_jaxpr(value: Any) -> bool:

@@ -6,7 +6,10 @@ import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import jax
 import numpy as np
+
+from jax_cce.jax_internals import exceeds, magnitude
 
 __all__ = [
     "Table",
@@ -91,8 +94,10 @@ def evaluate(
         xp: NumPy, or a module like it.
     """
     shape = tuple(sizes[axis] for axis in axes)
-    wide = abs(offset) + sum(abs(stride) * sizes.get(variable, 1) for variable, stride in strides)
-    dtype = np.int32 if wide < 2**31 and xp is not np else np.int64
+    spans = [magnitude(stride) * sizes.get(variable, 1) for variable, stride in strides]
+    reach = magnitude(offset) + sum(spans)
+    fits = exceeds(2**31, reach) or (not isinstance(reach, int) and _has_no_wide_integers())
+    dtype = np.int32 if fits and xp is not np else np.int64
     result = xp.full(shape, offset, dtype)
     for variable, stride in strides:
         own = (variable,) if variable >= 0 else symbols[variable][0]
@@ -104,6 +109,10 @@ def evaluate(
         spread = tuple(sizes[axis] if axis in own else 1 for axis in axes)
         result = result + stride * xp.reshape(values, spread)
     return result
+
+
+def _has_no_wide_integers() -> bool:
+    return jax.dtypes.canonicalize_dtype(np.int64) != np.int64
 
 
 def linear_index(positions: Sequence[Any], shape: Sequence[int]) -> Any:

@@ -81,7 +81,11 @@ def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
         shape: the array's shape.
     """
     full = math.prod(shape)
-    sparse = [full >= _LARGE and math.prod(item.sizes) * _SPARSE <= full for item in items]
+    is_large = jax_internals.exceeds(full, _LARGE - 1)
+    sparse = [
+        is_large and not jax_internals.exceeds(math.prod(item.sizes) * _SPARSE, full)
+        for item in items
+    ]
     total = None
     for item, scattered in zip(items, sparse, strict=True):
         if not scattered:

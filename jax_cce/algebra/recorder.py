@@ -24,6 +24,7 @@ from jax_cce.algebra.terms import (
     loops_of,
     points,
 )
+from jax_cce.jax_internals import InconclusiveDimensionOperation, exceeds
 
 __all__ = [
     "Recorder",
@@ -144,21 +145,22 @@ class Recorder:
 
     def _compose_terms(self, later: Piece, earlier: Piece, shapes: Any) -> tuple[Piece, ...]:
         w, v, u = shapes
+        is_dense = later.term == terms.dense(w, v) or earlier.term == terms.dense(v, u)
         try:
             product = compose(later.term, earlier.term, self.sparse)
-            # Two run-time lookups meet at every pair of their points.
-            most = math.prod(v) * min(math.prod(w), math.prod(u))
-            is_dense = later.term == terms.dense(w, v) or earlier.term == terms.dense(v, u)
             if (
                 product is not None
                 and product.guards
                 and not is_dense
-                and math.prod(product.sizes) > most
+                # Two run-time lookups meet at every pair of their points.
+                and any(exceeds(math.prod(product.sizes), math.prod((*v, *end))) for end in (w, u))
             ):
                 raise Unrepresentable("two index arrays would be matched at run time")
-        except Unrepresentable:
+        except (Unrepresentable, InconclusiveDimensionOperation):
+            if is_dense:
+                raise
             # Either dense side makes every composition representable; take the smaller one.
-            if math.prod(v) * math.prod(u) <= math.prod(w) * math.prod(v):
+            if not exceeds(math.prod(v) * math.prod(u), math.prod(w) * math.prod(v)):
                 return self._compose_terms(later, *self.densify((earlier,), v, u), shapes)
             return self._compose_terms(*self.densify((later,), w, v), earlier, shapes)
         if product is None:
@@ -232,7 +234,8 @@ class Recorder:
         elif len(summed) > 1:
             entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
             full = math.prod(out_shape) * math.prod(in_shape)
-            if entries >= full or (len(summed) > _MOST_TERMS and full <= _SMALL_BLOCK):
+            many = len(summed) > _MOST_TERMS and not exceeds(full, _SMALL_BLOCK, unknown=True)
+            if many or not exceeds(full, entries, unknown=True):
                 summed = list(self.densify(tuple(summed), out_shape, in_shape))
         return (*summed, *operators)
 
@@ -294,7 +297,7 @@ class Recorder:
         if not rows or not columns:
             return ()
         operator = piece.operator
-        forward = operator.jvp is not None and (columns <= rows or operator.vjp is None)
+        forward = operator.jvp is not None and (not exceeds(columns, rows) or operator.vjp is None)
         # What another operand or output already asked for costs nothing more.
         if operator.vjp and self._is_pushed(steps.PullBack, piece.site, piece.output, out_shape):
             forward = False
@@ -316,14 +319,14 @@ class Recorder:
     ) -> tuple[Piece, ...]:
         w, v, _ = shapes
         columns = points(term.term, term.term.in_map)
-        if not piece.operator.jvp or (piece.operator.vjp and math.prod(w) < columns):
+        if not piece.operator.jvp or (piece.operator.vjp and exceeds(columns, math.prod(w))):
             return self._compose_blocks(self._explicit(piece, w, v), (term,), shapes)
         return self._push(steps.PushForward, piece, term)
 
     def _apply_to_rows(self, term: Piece, piece: OperatorPiece, shapes: Any) -> tuple[Piece, ...]:
         _, v, u = shapes
         rows = points(term.term, term.term.out_map)
-        if not piece.operator.vjp or (piece.operator.jvp and math.prod(u) < rows):
+        if not piece.operator.vjp or (piece.operator.jvp and exceeds(rows, math.prod(u))):
             return self._compose_blocks((term,), self._explicit(piece, v, u), shapes)
         return self._push(steps.PullBack, piece, term)
 

@@ -1,7 +1,7 @@
 """Linear equations over bounded loops, solved by substitution: where two terms meet."""
 
 import math
-from collections.abc import Hashable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from jax_cce.algebra import index_arrays
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.symbols import Digit, Guard, NamedSymbols, Read, sourced
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable, along, plain
+from jax_cce.jax_internals import exceeds, greatest, is_zero, least
 
 __all__ = [
     "System",
@@ -282,23 +283,25 @@ class System:
         return loop
 
     def _range(self, offset: int, strides: Mapping[int, int]) -> tuple[int, int]:
-        spans = [stride * (self.sizes[loop] - 1) for loop, stride in strides.items()]
-        return offset + sum(s for s in spans if s < 0), offset + sum(s for s in spans if s > 0)
+        # No loop is empty, or there is nothing to solve: a span has the sign of its stride.
+        spans = [(stride < 0, stride * (self.sizes[loop] - 1)) for loop, stride in strides.items()]
+        low, high = (sum(span for below, span in spans if below == side) for side in (True, False))
+        return offset + low, offset + high
 
     def solve(self, offset: int, strides: Mapping[int, int]) -> bool:
         """Adds offset + sum(stride * variable) = 0; False where it has no solution."""
         offset, free = self._expand(offset, strides)
         if not free:
-            return offset == 0
-        divisor = math.gcd(*free.values())
+            return is_zero(offset)
+        divisor = _divisor(free.values())
         if offset % divisor:
             return False
         offset //= divisor
         free = {loop: stride // divisor for loop, stride in free.items()}
         low, high = self._range(offset, free)
-        if low > 0 or high < 0:
+        if exceeds(low, 0) or exceeds(0, high):
             return False
-        if low == high:
+        if low == high and is_zero(low):
             return True  # symbols that can only be zero
         loops = [variable for variable in free if variable >= 0]
         if len(loops) == len(free) == 1:
@@ -312,15 +315,16 @@ class System:
         loops = [loop for loop in loops if loop not in inside]
         for loop in loops:
             stride = free[loop]
-            if abs(stride) == 1:
+            if stride in (1, -1):
                 rest = {k: -s * stride for k, s in free.items() if k != loop}
                 low, high = self._range(-offset * stride, rest)
-                if low >= 0 and high < self.sizes[loop]:
+                starts = not exceeds(0, low, unknown=True)
+                if starts and exceeds(self.sizes[loop], high):
                     return self._bind(loop, -offset * stride, rest)
         if not loops:
             self.guards.append(Guard(Affine(offset, tuple(sorted(free.items()))), 0, 0))
             return True
-        if len(loops) == 1 and abs(free[loops[0]]) == 1:
+        if len(loops) == 1 and free[loops[0]] in (1, -1):
             # The loop follows a lookup that may lead out of its range.
             (loop,) = loops
             rest = {k: -s * free[loop] for k, s in free.items() if k != loop}
@@ -333,18 +337,23 @@ class System:
     def _solve_pair(self, offset: int, free: Mapping[int, int]) -> bool:
         """Solves a x + b y + offset = 0, a and b coprime: all solutions lie on one new loop."""
         (x, a), (y, b) = free.items()
+        if not (isinstance(a, int) and isinstance(b, int)):
+            raise Unrepresentable("a stride that is not known")
         # x = x0 + b t, y = y0 - a t for a particular solution (x0, y0).
         x0 = (-offset * pow(a, -1, abs(b))) % abs(b) if abs(b) > 1 else 0
         y0 = -(offset + a * x0) // b
-        low, high = -math.inf, math.inf
+        lows, highs = [], []
         for start, step, size in ((x0, b, self.sizes[x]), (y0, -a, self.sizes[y])):
-            ends = (-start / step, (size - 1 - start) / step)
-            low = max(low, math.ceil(min(ends) - 1e-9))
-            high = min(high, math.floor(max(ends) + 1e-9))
-        count = int(high - low) + 1 if high >= low else 0
-        if count <= 0:
+            to_zero, to_last = -(start // abs(step)), (size - 1 - start) // abs(step)
+            if step < 0:
+                to_zero, to_last = -to_last, -to_zero
+            lows.append(to_zero)
+            highs.append(to_last)
+        low, high = greatest(*lows), least(*highs)
+        count = greatest(high - low + 1, 0)
+        if count == 0:
             return False
-        first = int(low) if b > 0 else int(high)  # so that x ascends along the new loop
+        first = low if b > 0 else high  # so that x ascends along the new loop
         step = 1 if b > 0 else -1
         start_x, start_y = x0 + b * first, y0 - a * first
         if count == 1:
@@ -355,6 +364,8 @@ class System:
 
     def _solve_by_radix(self, offset: int, free: Mapping[int, int]) -> bool:
         """Separates an equation into a high and a low digit, as for two reshapes in a row."""
+        if not all(isinstance(stride, int) for stride in (offset, *free.values())):
+            raise Unrepresentable("strides that are not known")
         for radix in sorted({abs(s) for s in free.values()} - {1}):
             high = {k: s for k, s in free.items() if s % radix == 0}
             low = {k: s for k, s in free.items() if s % radix}
@@ -382,6 +393,12 @@ class System:
                     self._bind(loop, 0, {upper: digits, lower: 1})
                     return self.solve(offset, free)
         raise Unrepresentable("the loops of the two terms are not aligned")
+
+
+def _divisor(strides: Iterable[int]) -> int:
+    """The greatest common divisor of strides; 1 where one of them is symbolic."""
+    known = list(strides)
+    return math.gcd(*known) if all(isinstance(stride, int) for stride in known) else 1
 
 
 def _split_variable(

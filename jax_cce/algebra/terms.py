@@ -18,7 +18,6 @@ Source: the chain rule on face-free computational graphs (Griewank & Walther, "E
 Derivatives", 2nd ed., section 10.2), with the edge values generalised to structured blocks.
 """
 
-import itertools
 import math
 from collections.abc import Hashable, Sequence
 from typing import Any, NamedTuple
@@ -38,6 +37,7 @@ __all__ = [
     "canonical",
     "dense",
     "direction",
+    "flat_strides",
     "identity",
     "linear",
     "loops_of",
@@ -45,7 +45,6 @@ __all__ = [
     "plain",
     "points",
     "renamed",
-    "reshape",
     "split_loop",
     "transpose",
     "union",
@@ -182,7 +181,7 @@ def renamed(term: Term) -> tuple[Term, dict[int, int]]:
         for variable, _ in affine.strides:
             axes = (variable,) if variable >= 0 else term.lookups[-1 - variable].axes
             for axis in axes:
-                if term.sizes[axis] > 1:
+                if term.sizes[axis] != 1:
                     names.setdefault(axis, len(names))
             if variable < 0 and not (
                 isinstance(term.lookups[-1 - variable].table, Table)
@@ -242,47 +241,15 @@ def dense(out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Term | None:
     return result and result[0]
 
 
-def reshape(out_shape: Sequence[int], in_shape: Sequence[int]) -> Term | None:
-    """The row-major reshape, as loops over the common refinement of both shapes.
-
-    Raises:
-        Unrepresentable: where neither shape refines the other, as for (4, 6) from (6, 4).
-    """
-    size = math.prod(out_shape)
-    if size == 0:
-        return None
-    # The stride of each axis in the flat array; the loops' strides are the union of both sets.
-    ends = [_flat_strides(shape) for shape in (out_shape, in_shape)]
-    cuts = sorted({size, *ends[0], *ends[1]}, reverse=True)
-    if any(outer % inner for outer, inner in itertools.pairwise(cuts)):
-        raise Unrepresentable(f"reshape from {tuple(in_shape)} to {tuple(out_shape)}")
-    sizes = tuple(outer // inner for outer, inner in itertools.pairwise(cuts))
-    maps = []
-    for shape, strides in zip((out_shape, in_shape), ends, strict=True):
-        maps.append(
-            tuple(
-                Affine(
-                    0,
-                    tuple(
-                        (loop, cut // stride)
-                        for loop, cut in enumerate(cuts[1:])
-                        if stride <= cut < stride * extent
-                    ),
-                )
-                for extent, stride in zip(shape, strides, strict=True)
-            )
-        )
-    return canonical(Term(sizes, maps[0], maps[1], None, layout=True))[0]  # type: ignore[index]
-
-
-def _flat_strides(shape: Sequence[int]) -> list[int]:
+def flat_strides(shape: Sequence[int]) -> list[int]:
+    """The stride of each axis of an array of a shape, in the flat array."""
     return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]
 
 
 def linear(maps: Sequence[Affine], shape: Sequence[int]) -> tuple[int, dict[int, int]]:
     """The row-major position in `shape`: its offset, and the stride of each loop."""
     offset, strides = 0, {variable: 0 for affine in maps for variable, _ in affine.strides}
-    for affine, unit in zip(maps, _flat_strides(shape), strict=True):
+    for affine, unit in zip(maps, flat_strides(shape), strict=True):
         offset += unit * affine.offset
         for loop, stride in affine.strides:
             strides[loop] += unit * stride
@@ -323,6 +290,8 @@ def union(one: Term, other: Term) -> Union | None:
         None where they lie on different lines, or would leave a part of the box empty.
     """
     if direction(one) != direction(other) or one.lookups or not one.sizes:
+        return None
+    if not all(isinstance(size, int) for size in (*one.sizes, *other.sizes)):
         return None
     shift: dict[int, int] = {}
     pending = []

@@ -11,7 +11,7 @@ from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution.emit import emit, emit_by_mode
-from jax_cce.planning.plans import Plan
+from jax_cce.planning.plans import SYMBOLIC, Plan
 from jax_cce.program import calls
 from jax_cce.program.calls import Call, Contract, Traced
 from jax_cce.sparse.formats import Format
@@ -58,7 +58,9 @@ def check_memory(traced: Traced, avals: Sequence[Any], *, by_rows: bool = False)
     outputs = [traced.program.aval(atom) for atom in traced.program.outputs[: traced.num_values]]
     rows = sum(map(jax_internals.size, outputs))
     wanted = rows * sum(jax_internals.size(aval) * aval.dtype.itemsize for aval in avals)
-    if wanted > _SMALLEST_CHECKED and (limit := _device_memory() // 2) and wanted > limit:
+    # A symbolic size is known to nobody yet.
+    is_large = jax_internals.exceeds(wanted, _SMALLEST_CHECKED)
+    if is_large and (limit := _device_memory() // 2) and jax_internals.exceeds(wanted, limit):
         shapes = ", ".join(str(aval.shape) for aval in outputs)
         wrt = ", ".join(str(aval.shape) for aval in avals)
         raise MemoryError(
@@ -114,6 +116,27 @@ def outputs_and_blocks(
         constants: values of the program's constants.
         leaves: values of its inputs.
     """
+    if plan.source != SYMBOLIC or plan.remark:
+        return _computed(plan, num_values, avals, wanted, constants, leaves)
+    # No rule promises to write what is right for all sizes, but a mode of JAX may.
+    failure: Exception | None = None
+    for method in dict.fromkeys((plan.method, "jacrev", "jacfwd")):
+        try:
+            return _computed(plan.of(method=method), num_values, avals, wanted, constants, leaves)
+        except Exception as error:
+            failure = error
+    assert failure is not None
+    raise failure
+
+
+def _computed(
+    plan: Plan,
+    num_values: int,
+    avals: Sequence[Any],
+    wanted: Wanted,
+    constants: Sequence[Any],
+    leaves: Any,
+) -> tuple[list[Any], list[list[Any]]]:
     run = emit if plan.method == "elimination" else emit_by_mode
     outputs, nonzero = run(plan, constants, leaves)
     position = {name: index for index, name in enumerate(plan.graph.inputs)}
@@ -122,6 +145,10 @@ def outputs_and_blocks(
     }
     if wanted.symmetric and wanted.values is not None and len(wanted.values) == num_values:
         blocks = symmetrical(blocks)
+    if plan.source == SYMBOLIC and plan.method == "elimination":
+        for block in blocks.values():
+            if block is not None:
+                jax.eval_shape(block.todense)  # that whoever gets terms can read them
     program = plan.graph.program
     shapes = [program.aval(atom) for atom in program.outputs[:num_values]]
     rows = rows_of(shapes, blocks, avals, wanted)

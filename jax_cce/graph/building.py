@@ -26,6 +26,7 @@ from jax_cce.rules.wildness import wildness
 __all__ = [
     "Graph",
     "build",
+    "without_edges",
 ]
 
 
@@ -80,6 +81,11 @@ class Graph:
     def num_edges(self) -> int:
         """The number of edges."""
         return sum(map(len, self.successors.values()))
+
+
+def without_edges(program: Program, inputs: Sequence[int], outputs: Sequence[Any]) -> Graph:
+    """A graph of which only the ends are known, for programs that are not eliminated."""
+    return Graph(program, tuple(inputs), tuple(outputs), {}, {}, (), (), Recorder(), False)
 
 
 def build(

@@ -14,7 +14,7 @@ from jax_cce import registry
 from jax_cce.caches import Cache
 from jax_cce.jax_internals import device_kind
 from jax_cce.orders import named
-from jax_cce.planning import plans
+from jax_cce.planning import plans, symbolic
 from jax_cce.planning.options import OrderRequest
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package
@@ -55,6 +55,8 @@ def look_up(task: Task, name: Hashable = None) -> Stored | None:
 
 
 def _answer(task: Task) -> Stored | None:
+    if task.is_symbolic:
+        return None
     store, device = registry.default(), device_kind()
     if not store.get(task.key, device=device, batch=task.batch):
         return None
@@ -88,12 +90,16 @@ def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Pla
         _asked(request),
         _IF_TOO_LONG,
     )
-    _log_graphs(task)
-    chosen = _chosen(task, request, stored).of(remark=task.remark)
+    if task.is_symbolic:
+        chosen = symbolic.planned(task, request)
+    else:
+        _log_graphs(task)
+        chosen = _chosen(task, request, stored)
+    chosen = chosen.of(remark=task.remark)
     if task.method != "elimination":
         chosen = chosen.of(method=task.method)
     _log.info(
-        "Jacobian of %s: %d equations, %d vertices: %s, order %s, %d flops",
+        "Jacobian of %s: %d equations, %d vertices: %s, order %s, %s flops",
         task.name,
         len(chosen.graph.program.equations),
         chosen.num_vertices,

@@ -15,9 +15,13 @@ from jax_cce.jax_internals import source_line
 from jax_cce.orders import named
 
 __all__ = [
+    "SYMBOLIC",
     "Plan",
     "make",
 ]
+
+# The source of the order where dimensions are symbols.
+SYMBOLIC = "symbolic shapes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -38,10 +42,11 @@ class Plan:
         operators: names of the primitives whose local Jacobian is a linear operator, which is
             applied to columns or rows because it has no structured form.
         method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode was measured to be
-            faster on this device, and runs instead of the steps; so "jacrev" where a pullback is
-            not known to be linear in the cotangent.
-        source: where the order comes from: "given", "searched", or the layer of the registry
-            that it was found in: "memory", "user", "shared", "shipped".
+            faster on this device, and runs instead of the steps; so where a pullback is not known
+            to be linear in the cotangent ("jacrev"), and where shapes are symbolic.
+        source: where the order comes from: "given", "searched", "symbolic shapes", of which none
+            can be searched, or the layer of the registry that it was found in: "memory", "user",
+            "shared", "shipped".
         scalarised: whether small arrays are taken apart entry by entry.
         remark: why the graph is not that of the function itself; "" where it is. Python control
             flow on values, and custom rules that read what exists only inside the call of the
@@ -125,6 +130,8 @@ class Plan:
                 reason = "which is its only meaning"
             elif self.graph.reverse_only:
                 reason = "as it has a pullback that is not known to be linear"
+            elif self.source == SYMBOLIC:
+                reason = "as its shapes are symbolic"
             else:
                 reason = "which was measured to be faster here"
             lines.append(f"  runs as jax.{self.method}, {reason}")

@@ -73,6 +73,18 @@ class Task:
         return known_values.known_constants(traced.program, traced.constants, sparse=self.sparse)
 
     @functools.cached_property
+    def is_symbolic(self) -> bool:
+        """Whether sizes depend on symbols, as in `jax.export` with symbolic shapes."""
+        return jax_internals.is_symbolic(self.traced.program.avals)
+
+    @property
+    def differentiated(self) -> list[int]:
+        """The inputs that have a tangent space."""
+        program = self.traced.program
+        avals = program.avals[: program.num_inputs]
+        return [k for k, aval in enumerate(avals) if jax_internals.is_differentiable(aval)]
+
+    @functools.cached_property
     def graphs(self) -> dict[bool, Graph]:
         """The graph, and under True that with its small arrays scalarised."""
         with self.context():
@@ -81,15 +93,15 @@ class Task:
     def _graphs(self) -> dict[bool, Graph]:
         traced, holomorphic, sparse = self.traced, self.holomorphic, self.sparse
         program = known_values.fold(traced.program, self.known, sparse=sparse)
-        avals = program.avals[: program.num_inputs]
-        names = [k for k, aval in enumerate(avals) if jax_internals.is_differentiable(aval)]
+        names = self.differentiated
 
         def build(program: Program) -> Graph:
             outputs = program.outputs[: traced.num_values]
             return building.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
 
         graphs = {False: build(program)}
-        if not holomorphic and not graphs[False].reverse_only:
+        whole = holomorphic or self.is_symbolic or graphs[False].reverse_only
+        if not whole:
             expanded = scalarising.expand(program)
             if expanded is not None:
                 graphs[True] = build(expanded)

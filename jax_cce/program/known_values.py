@@ -128,7 +128,9 @@ def _is_foldable(equation: Any, limit: int) -> bool:
         if jnp.issubdtype(aval.dtype, jax.dtypes.extended):
             return False
         inexact = jnp.issubdtype(aval.dtype, np.inexact)
-        if jax_internals.size(aval) > (SMALL if inexact else limit):
+        if jax_internals.exceeds(
+            jax_internals.size(aval), SMALL if inexact else limit, unknown=True
+        ):
             return False
     return not equation.primitive.multiple_results and not any(
         True for _ in tracing.inner_equations(equation)

@@ -28,7 +28,7 @@ from jax_cce.algebra.steps import (
     run,
 )
 from jax_cce.algebra.terms import Term, Unrepresentable, transpose
-from jax_cce.jax_internals import Literal
+from jax_cce.jax_internals import InconclusiveDimensionOperation, Literal
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import rules_for
 from jax_cce.rules.local import LocalSites, LocalTerm, Primals
@@ -85,7 +85,7 @@ class Accumulation:
             try:
                 local = rule(equation, active)
                 break
-            except Unrepresentable:
+            except (Unrepresentable, InconclusiveDimensionOperation):
                 pass
         else:
             raise Unrepresentable(f"no rule describes {equation.name}")

@@ -72,7 +72,7 @@ def local_jacobian(
     for rule in rules_for(equation, sparse=sparse):
         try:
             return rule(equation, active)
-        except Unrepresentable:
+        except (Unrepresentable, jax_internals.InconclusiveDimensionOperation):
             pass
     try:
         return _linearised(equation, active, sparse).local_jacobian

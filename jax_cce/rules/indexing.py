@@ -25,6 +25,7 @@ from jax_cce.rules.positions import (
     known,
     outside_terms,
     sum_of,
+    within,
 )
 
 
@@ -154,7 +155,7 @@ def _starts(
         def start(primals: Primals, operand: int = first + axis, limit: int = limit) -> Any:
             return clipped(jnp.asarray(primals.ins[operand]), limit)
 
-        static = None if value is None else np.clip(value, 0, limit)
+        static = None if value is None else within(value, limit)
         maps.append(sum_of(along(axis), positions.add(static, start, (), limit + 1)))
     return positions, tuple(maps)
 

@@ -7,8 +7,9 @@ import numpy as np
 
 from jax_cce.algebra import terms
 from jax_cce.algebra.dtypes import promoted
+from jax_cce.algebra.reshaping import reshape
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
-from jax_cce.jax_internals import is_differentiable
+from jax_cce.jax_internals import greatest, is_differentiable, least
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import Entrywise, Linear
 from jax_cce.rules.definers import full, layout, linear
@@ -110,8 +111,8 @@ def _pad(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
         low, stride = int(low), int(interior) + 1
         # Negative padding drops entries of the operand on either side.
         first = max(0, -(low // stride)) if low < 0 else 0
-        last = min(shape[loop] - 1, (result[loop] - 1 - low) // stride)
-        sizes.append(max(0, last - first + 1))
+        last = least(shape[loop] - 1, (result[loop] - 1 - low) // stride)
+        sizes.append(greatest(0, last - first + 1))
         out.append(along(loop, low + stride * first, stride))
         inn.append(along(loop, first))
     edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
@@ -177,7 +178,7 @@ def _barrier(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 def _reshape(equation: Equation, operand: int) -> Term | None:
     if equation.params.get("dimensions") is not None:
         raise Unrepresentable("reshape with a permutation")
-    return terms.reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
+    return reshape(equation.out_avals[0].shape, equation.in_avals[0].shape)
 
 
 def _spread(x: Any, shape: Any, broadcast_dimensions: Any, **_: Any) -> Any:

@@ -6,8 +6,8 @@ from typing import Any
 
 import numpy as np
 
-from jax_cce.algebra import terms
 from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.reshaping import reshape
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 from jax_cce.program.flat import Equation
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Rule, local_term
@@ -90,7 +90,7 @@ def _terms(indices: np.ndarray, shape: tuple[int, ...]) -> list[Term]:
     """The terms of a result that holds the entries of an operand at some indices, -1 elsewhere."""
     if np.array_equal(indices.reshape(-1), np.arange(math.prod(shape))):
         try:
-            term = terms.reshape(indices.shape, shape)
+            term = reshape(indices.shape, shape)
             return [] if term is None else [term]
         except Unrepresentable:
             pass

@@ -289,12 +289,13 @@ def _local_jacobian(parts: Linearised) -> LocalJacobian:
     rows = {first + at: sums.seed(seed) for at, seed in enumerate(seeds)}
     try:
         sums.program(lambda index: index, parts.linear, rows)
-    except Unrepresentable:
+    except (Unrepresentable, jax_internals.InconclusiveDimensionOperation):
         return LocalJacobian(pairs, parts.evaluate)
     size_out = sum(jax_internals.size(parts.out_avals[k]) for k in parts.differentiable)
     size_in = sum(jax_internals.size(parts.in_avals[k]) for k in parts.active)
-    if not parts.sparse and sums.recorder.cost.flops > max(1, operator.flops) * min(
-        size_out, size_in
+    flops = sums.recorder.cost.flops
+    if not parts.sparse and any(
+        jax_internals.exceeds(flops, (operator.flops or 1) * size) for size in (size_out, size_in)
     ):
         return LocalJacobian(pairs, parts.evaluate)
     blocks = {

@@ -127,7 +127,7 @@ def local_term(
     if value is None:
         return (LocalTerm(result, scale, None, tables, is_mask),)
     shape = result.coefficient_shape
-    given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] > 1)
+    given = tuple(term.sizes[loop] for loop in term.axes or () if term.sizes[loop] != 1)
 
     def coefficient(primals: Primals) -> Any:
         array = value(primals)

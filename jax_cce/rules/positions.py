@@ -25,6 +25,7 @@ __all__ = [
     "outside_terms",
     "restricted",
     "sum_of",
+    "within",
 ]
 
 # A static mask of more entries is not enumerated.
@@ -185,12 +186,15 @@ class Window:
         self.inside: np.ndarray | None = None
         limits = [shape[axis] - window[axis] for axis in mapped]
         if values is not None and drops:
-            ok = [(values[..., j] >= 0) & (values[..., j] <= m) for j, m in enumerate(limits)]
+            ok = [
+                (values[..., j] >= 0) & np.asarray(values[..., j] <= m, bool)
+                for j, m in enumerate(limits)
+            ]
             inside = np.logical_and.reduce(ok) if ok else np.ones(values.shape[:-1], bool)
             self.inside = None if inside.all() else inside
         for component, axis in enumerate(mapped):
             limit = limits[component]
-            static = None if values is None else np.clip(values[..., component], 0, limit)
+            static = None if values is None else within(values[..., component], limit)
 
             def start(primals: Primals, component: int = component, limit: int = limit) -> Any:
                 array = lax.index_in_dim(primals.ins[indices], component, axis=-1, keepdims=False)
@@ -257,11 +261,20 @@ def _kept(term: Term, batch: Sequence[int], inside: np.ndarray) -> list[Term]:
     return [Term(sizes, out, inn, None, term.layout, tuple(lookups))]
 
 
-def _bounds(array: Any, limit: int) -> list[Any]:
+def _bounds(array: Any, limit: Any) -> list[Any]:
     """0 and a limit as numbers of an index array's dtype."""
     # A bound that the dtype cannot hold never binds.
-    limit = min(limit, np.iinfo(array.dtype).max)
+    if isinstance(limit, int):
+        limit = min(limit, np.iinfo(array.dtype).max)
     return [jax_internals.number_like(array, bound) for bound in (0, limit)]
+
+
+def within(values: np.ndarray, limit: Any) -> np.ndarray | None:
+    """Known indices kept within [0, limit]; None where they depend on a symbolic limit."""
+    if isinstance(limit, int):
+        return np.clip(values, 0, limit)
+    low, high = int(values.min(initial=0)), int(values.max(initial=0))
+    return None if low < 0 or jax_internals.exceeds(high, limit, unknown=True) else values
 
 
 def _within(array: Any, limit: int) -> Any:

@@ -11,8 +11,8 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 
-from jax_cce.algebra import terms
 from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.reshaping import reshape
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 from jax_cce.program.flat import Equation
 from jax_cce.rules.contraction import dot_general
@@ -29,7 +29,7 @@ def _reshape(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     order = equation.params.get("dimensions")
     try:
         if order is None:
-            terms.reshape(out_shape, in_shape)
+            reshape(out_shape, in_shape)
             raise Unrepresentable("the general rule is better")
     except Unrepresentable as error:
         if "better" in str(error):

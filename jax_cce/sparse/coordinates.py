@@ -53,8 +53,8 @@ class Assembly:
     ) -> None:
         self.shape = (*out_shape, *in_shape)
         self._terms, self._out_shape, self._in_shape = terms, out_shape, in_shape
-        full = math.prod(self.shape)
-        self.is_static = all(
+        full: Any = math.prod(self.shape)
+        self.is_static = isinstance(full, int) and all(
             isinstance(lookup.table, Table) for term in terms for lookup in term.lookups
         )
         self._distinct = len(terms) == 1 and _is_injective(terms[0])
@@ -62,6 +62,8 @@ class Assembly:
         self._rows: tuple[int, ...] = ()
         self._cells: Any = None
         if self._dense or not terms:
+            # JAX wants to see that a dimension is none below 0; an expression may hide it.
+            full = full if isinstance(full, int) else jax_internals.greatest(full, 0)
             self.nse = full if terms else 0
             return
         if not self.is_static:
@@ -93,10 +95,11 @@ class Assembly:
         Raises:
             ValueError: where positions depend on data.
         """
-        if not self.is_static and not self._dense:
+        if not self.is_static and not self._dense and self._terms:
             raise ValueError(
                 "The pattern of this Jacobian depends on data: its function sorts, or reads or "
-                "writes at traced indices. to_bcoo().indices holds the positions at this point."
+                "writes at traced indices, or has symbolic shapes. to_bcoo().indices holds the "
+                "positions at this point."
             )
         if self._dense or not self._terms:
             linear_positions = np.arange(self.nse)
@@ -108,8 +111,8 @@ class Assembly:
             parts = [*np.unravel_index(rows, self._out_shape or (1,))][: len(self._out_shape)]
             parts += [*np.unravel_index(columns, self._in_shape or (1,))][: len(self._in_shape)]
             return np.stack(parts, -1).astype(dtype) if parts else np.zeros((self.nse, 0), dtype)
-        if not self.shape:
-            return np.zeros((self.nse, 0), np.int32)
+        if not self.shape or not self._terms:
+            return np.zeros((self.nse, len(self.shape)), np.int32)
         return np.stack(np.unravel_index(linear_positions, self.shape), -1).astype(np.int32)
 
     def indices(self, *, traced: bool) -> Any:
@@ -120,8 +123,11 @@ class Assembly:
                 there.
         """
         rank = len(self.shape)
-        if not traced or self.nse * rank * 4 <= _LARGE_CONSTANT:
+        is_large = jax_internals.exceeds(self.nse * rank * 4, _LARGE_CONSTANT, unknown=True)
+        if not traced or not is_large:
             return self.pattern
+        if self._dense and not isinstance(self.nse, int):
+            return self._all_indices()
         if self._dense:
             axes = [
                 lax.reshape(lax.broadcasted_iota(np.int32, self.shape, axis), (self.nse, 1))
@@ -137,6 +143,10 @@ class Assembly:
         columns = _unravel(lax.slice_in_dim(pairs, 1, 2, axis=1), self._in_shape)
         return lax.concatenate([*rows, *columns], 1)
 
+    def _all_indices(self) -> Any:
+        """The positions of all entries of a block of symbolic size."""
+        return jnp.stack(jnp.unravel_index(jnp.arange(self.nse), self.shape), -1).astype(np.int32)
+
     def entries(self, items: Sequence[Placed]) -> tuple[Any, Any]:
         """The entries in sorted order, and their indices where those depend on data, else None.
 
@@ -146,7 +156,15 @@ class Assembly:
         dtype = promoted(*(item.array.dtype for item in items))
         items = [item._replace(array=jax_internals.convert(item.array, dtype)) for item in items]
         if self._dense:
-            return lax.reshape(placement.dense_sum(items, self.shape), (self.nse,)), None
+            array = placement.dense_sum(items, self.shape)
+            if not isinstance(self.nse, int):
+                # Nor does JAX see that a reshape to an expression keeps the number of entries, or
+                # that what is not empty has an entry to gather.
+                at = tuple(self._all_indices().T)
+                zero = jax_internals.number_like(array, 0)
+                array = lax.pad(array, zero, [(0, 1, 0)] * array.ndim)
+                return array.at[at].get(mode="promise_in_bounds"), None
+            return lax.reshape(array, (self.nse,)), None
         arrays = [item.array for item in items]
         if not self.is_static:
             return self._sorted(items)
@@ -175,10 +193,10 @@ class Assembly:
         *columns, data = lax.sort((*columns, jnp.concatenate(values)), num_keys=rank)
         if self._distinct:
             return data, jnp.stack(columns, -1)
-        first = functools.reduce(
-            jnp.logical_or, [jnp.diff(column, prepend=-1) != 0 for column in columns]
-        )
-        place = jnp.cumsum(first) - 1
+        # Each is compared with the one before it, in a way that has an answer for any size.
+        before = [lax.pad(column, np.int32(-1), [(1, -1, 0)]) for column in columns]
+        first = functools.reduce(jnp.logical_or, map(lax.ne, columns, before))
+        place = _running_sum(first) - 1
         data = jnp.zeros_like(data).at[place].add(data)
         # Places that are left over at the end lie outside the matrix, which BCOO ignores.
         indices = [
@@ -230,6 +248,14 @@ class Assembly:
         cells = self._cells
         assert cells is not None
         return build(cells, 0)
+
+
+def _running_sum(flags: Any) -> Any:
+    if isinstance(flags.size, int):
+        return jnp.cumsum(flags)
+    # JAX wants to see that a symbolic size is at least one.
+    longer = jnp.cumsum(lax.pad(flags, np.False_, [(1, 0, 0)]))
+    return lax.slice_in_dim(longer, 1, None)
 
 
 @memoised(1024)

@@ -23,6 +23,7 @@ from cases.structures import (
 )
 from jax_cce.algebra import composition, terms
 from jax_cce.algebra.composition import Product
+from jax_cce.algebra.reshaping import reshape
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable
 
 pytestmark = pytest.mark.one_version
@@ -123,7 +124,7 @@ def test_reshape(size: int):
     entries = np.eye(size)
     for out_shape, in_shape in itertools.product(factorisations(size), repeat=2):
         try:
-            term = terms.reshape(out_shape, in_shape)
+            term = reshape(out_shape, in_shape)
         except Unrepresentable:
             strides = {math.prod(s[k:]) for s in (out_shape, in_shape) for k in range(len(s) + 1)}
             cuts = sorted(strides)
@@ -137,7 +138,7 @@ def test_two_reshapes_in_a_row():
     shapes_of_12 = [shape for shape in factorisations(12) if 1 not in shape]
     for last, middle, first in itertools.product(shapes_of_12, repeat=3):
         try:
-            later, earlier = terms.reshape(last, middle), terms.reshape(middle, first)
+            later, earlier = reshape(last, middle), reshape(middle, first)
             product = composition.compose(later, earlier)
         except Unrepresentable:
             # Neither of two strides divides the other: their digits do not line up.

@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from jax_cce.algebra import terms
 from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.reshaping import reshape
 from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable
 
 _SIZES = (3, 2, 4, 6, 1, 0)
@@ -309,7 +310,7 @@ def factorisations(size: int) -> list[Shape]:
 def _reshaped(draw: Any, in_shape: Shape) -> NumericBlock:
     out_shape = draw(st.sampled_from(factorisations(math.prod(in_shape))))
     try:
-        term = terms.reshape(out_shape, in_shape)
+        term = reshape(out_shape, in_shape)
     except Unrepresentable:
         assume(False)
     if term is None:

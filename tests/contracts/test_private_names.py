@@ -43,6 +43,7 @@ _TESTED = {
     "DynamicJaxprTrace",
     "DynamicJaxprTracer",
     "ExtendedDType",
+    "InconclusiveDimensionOperation",
     "InternalMutableArrayEffect",
     "RecomputeType",
     "RefEffect",
@@ -51,6 +52,8 @@ _TESTED = {
     "core",
     "discharge_state",
     "ensure_enum",
+    "max_dim",
+    "min_dim",
     "source_info_util",
 }
 
@@ -70,6 +73,17 @@ def test_the_version_of_jax_is_a_supported_one():
     project = tomllib.loads((_ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
     (wanted,) = (line for line in project["dependencies"] if line.startswith("jax>"))
     assert jax.__version__ in SpecifierSet(wanted.removeprefix("jax"))
+
+
+def test_symbolic_dimensions_compare_only_where_all_sizes_agree():
+    from jax._src.core import InconclusiveDimensionOperation, max_dim, min_dim
+
+    (n,) = jax.export.symbolic_shape("n")
+    assert n > 0
+    assert max_dim(n, 1) == n
+    assert min_dim(n, 1) == 1
+    with pytest.raises(InconclusiveDimensionOperation):
+        bool(n > 1)
 
 
 def test_values_under_jit_are_dynamic_jaxpr_tracers():

@@ -207,6 +207,8 @@ def _origin(e: Explanation) -> list[str]:
             "runs as jax.jacrev, the only way in which this function's Jacobian is defined: it has "
             "a pullback that is not known to be linear; the costs are those of reverse order"
         )
+    elif plan.method != "elimination" and plan.source == "symbolic shapes":
+        lines.append(f"runs as jax.{plan.method}, because its shapes are symbolic")
     elif plan.method != "elimination":
         lines.append(
             f"runs as jax.{plan.method}, which was measured to be faster on this device; the "

@@ -1,0 +1,47 @@
+"""Plans of programs with symbolic dimensions, as `jax.export` traces them.
+
+No cost can be compared where a size is a symbol, so that nothing is searched. A dense Jacobian is
+computed by one of JAX's own modes. A sparse one is eliminated in a named order, reverse unless the
+caller names another; where that asks a question about sizes that has no answer for all of them, it
+is made of dense blocks instead.
+"""
+
+from jax_cce.graph import building
+from jax_cce.planning import plans
+from jax_cce.planning.options import OrderRequest
+from jax_cce.planning.plans import Plan
+from jax_cce.planning.task import Task
+from jax_cce.program import tracing
+
+__all__ = ["planned"]
+
+_NAMED = {"auto": "reverse", "markowitz": "reverse"}
+
+
+def planned(task: Task, request: OrderRequest) -> Plan:
+    """The plan of a task whose program has symbolic dimensions.
+
+    Raises:
+        ValueError: where a given order is no permutation of the vertices.
+    """
+    order = request.order
+    if isinstance(order, str):
+        order = _NAMED.get(order, order)
+    if task.sparse or not isinstance(order, str):
+        try:
+            return plans.make(task.graphs[False], order).of(source=plans.SYMBOLIC)
+        except Exception:
+            # No rule promises an answer for all sizes, but JAX's own modes do.
+            if not isinstance(order, str):
+                raise
+    traced = task.traced
+    program = traced.program
+    graph = building.without_edges(
+        program, task.differentiated, program.outputs[: traced.num_values]
+    )
+    # A loop of unknown length can be differentiated forward only.
+    names = tracing.primitive_names(program.equations)
+    forward = order == "forward" or ("while" in names and "custom_vjp_call" not in names)
+    return plans.make(graph, "reverse").of(
+        source=plans.SYMBOLIC, method="jacfwd" if forward else "jacrev"
+    )
