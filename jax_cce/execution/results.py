@@ -124,7 +124,7 @@ def outputs_and_blocks(
         try:
             return _computed(plan.of(method=method), num_values, avals, wanted, constants, leaves)
         except Exception as error:
-            failure = error
+            failure = error if method != "jacfwd" else failure or error
     assert failure is not None
     raise failure
 
