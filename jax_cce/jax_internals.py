@@ -501,7 +501,17 @@ def magnitude(number: Any) -> Any:
     return -number if number < 0 else number
 
 
-greatest, least = max_dim, min_dim
+def greatest(one: Any, other: Any) -> Any:
+    """The greater of two integers, which may be symbolic, and the result then too."""
+    # JAX's own take a while to find out that they are not.
+    both_known = isinstance(one, int) and isinstance(other, int)
+    return max(one, other) if both_known else max_dim(one, other)
+
+
+def least(one: Any, other: Any) -> Any:
+    """The lesser of two integers, which may be symbolic, and the result then too."""
+    both_known = isinstance(one, int) and isinstance(other, int)
+    return min(one, other) if both_known else min_dim(one, other)
 
 
 def exceeds(one: Any, other: Any, *, unknown: bool = False) -> bool:
