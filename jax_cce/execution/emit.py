@@ -111,7 +111,9 @@ def emit_by_mode(
     if apart:
         jacobians = [_joined(row) for row in jacobians]
     blocks = {
-        (at_output, at_input): StructuredJacobian.fromdense(array, np.shape(outputs[at_output]))
+        (at_output, at_input): StructuredJacobian.fromdense(
+            jax_internals.replicated(array), np.shape(outputs[at_output])
+        )
         for at_output, row in enumerate(jacobians)
         for at_input, array in enumerate(row)
     }
