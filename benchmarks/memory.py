@@ -30,15 +30,15 @@ _FORMATS = ("bcoo", "structured")
 _WAYS = ("jit", "call")
 
 
-def _resident() -> int:
+def resident() -> int:
     """Bytes that this process holds now; where that cannot be told, the most it ever held."""
     statm = pathlib.Path("/proc/self/statm")
     if statm.exists():
         return int(statm.read_text().split()[1]) * os.sysconf("SC_PAGE_SIZE")
-    return _peak()
+    return peak()
 
 
-def _peak() -> int:
+def peak() -> int:
     """Bytes that this process held at most."""
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     # In bytes on macOS, in kilobytes elsewhere.
@@ -55,9 +55,9 @@ def _measure_here(format: Any, way: str, n: int) -> dict[str, int]:
     jax.block_until_ready(jacobian(trivial))
     (x,) = map(jax.device_put, problem.make(n, np.float64))
     jax.block_until_ready(x)
-    before = _resident()
+    before = resident()
     result = jax.block_until_ready(jacobian(x))
-    found = {"growth": _peak() - before, "nonzeros": problem.nonzeros(n) * x.dtype.itemsize}
+    found = {"growth": peak() - before, "nonzeros": problem.nonzeros(n) * x.dtype.itemsize}
     assert result.shape == (n, n)
     if way == "jit":
         analysis = compiled.lower(x).compile().memory_analysis()

@@ -6,12 +6,15 @@ rises with every rule that is registered, so that a new rule takes effect at onc
 
 import collections
 import functools
+import hashlib
 import threading
 import weakref
 from collections.abc import Callable, Hashable
-from typing import Generic, NamedTuple, ParamSpec, TypeVar
+from typing import Any, Generic, NamedTuple, ParamSpec, TypeVar
 
-__all__ = ["Cache", "CacheInfo", "clear_all", "memoised", "next_generation"]
+import numpy as np
+
+__all__ = ["Cache", "CacheInfo", "Companions", "clear_all", "digest", "memoised", "next_generation"]
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -101,6 +104,28 @@ def memoised(most: int) -> Callable[[Callable[P, R]], Callable[P, R]]:
         return cached  # type: ignore[return-value]
 
     return decorate
+
+
+class Companions(Generic[Value]):
+    """What was computed of objects that never change, as long as these live."""
+
+    def __init__(self) -> None:
+        self._values: dict[int, tuple[weakref.ref[Any], Value]] = {}
+
+    def get(self, of: Any, make: Callable[[], Value]) -> Value:
+        """The companion of an object, which need not be hashable; made at its first use."""
+        found = self._values.get(id(of))
+        if found is None or found[0]() is not of:
+            name = id(of)
+            gone = weakref.ref(of, lambda _: self._values.pop(name, None))
+            found = self._values[name] = gone, make()
+        return found[1]
+
+
+def digest(values: np.ndarray) -> bytes:
+    """Identifies the content of an array, apart from its shape and dtype."""
+    content = np.ascontiguousarray(values)
+    return hashlib.blake2b(content.view(np.uint8).data, digest_size=16).digest()
 
 
 def next_generation() -> None:

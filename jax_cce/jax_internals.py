@@ -7,7 +7,8 @@ them name mesh axes, and which are calls that can be inlined.
 
 import contextlib
 import math
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+import sys
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -88,6 +89,7 @@ __all__ = [
     "sharded_like",
     "size",
     "source_line",
+    "sparse_implementation",
     "surrounding_constants",
     "typed",
     "uses_references",
@@ -140,6 +142,22 @@ INLINED = {
 
 # Those of them whose values are to be computed again where a derivative needs them.
 CHECKPOINTS = {"checkpoint", "remat", "remat2"}
+
+# Primitives on sparse matrices that are right by their implementation, and the module of
+# `jax.experimental.sparse` that holds both. Those that make a sparse matrix from a dense one are
+# not among them: JAX defines the derivative of padding otherwise than it computes the padding.
+SPARSE_MATRICES = {
+    f"{module}_{name}".removeprefix("api_"): module
+    for module, names in {
+        "api": "todense",
+        "bcoo": "todense extract transpose dot_general dot_general_sampled spdot_general "
+        "sort_indices sum_duplicates",
+        "bcsr": "todense extract dot_general",
+        "coo": "todense matvec matmat",
+        "csr": "todense matvec matmat",
+    }.items()
+    for name in names.split()
+}
 
 
 def jax_version() -> str:
@@ -465,6 +483,18 @@ def with_equations(jaxpr: Any, equations: Sequence[Any]) -> Any:
     if isinstance(jaxpr, jex_core.Jaxpr):
         return jaxpr.replace(eqns=list(equations))
     return jaxpr.replace(jaxpr=jaxpr.jaxpr.replace(eqns=list(equations)))
+
+
+def sparse_implementation(primitive: Any) -> Callable[..., Any] | None:
+    """What JAX computes for a primitive of `jax.experimental.sparse`; None for any other."""
+    name = primitive.name
+    if name not in SPARSE_MATRICES:
+        return None
+    # Whoever holds such a primitive has imported the module, which takes a while.
+    module = sys.modules.get(f"jax.experimental.sparse.{SPARSE_MATRICES[name]}")
+    if getattr(module, f"{name}_p", None) is not primitive:
+        return None
+    return getattr(module, f"_{name}_impl")
 
 
 def scan_counts(equation: Any) -> tuple[int, int]:

@@ -1,7 +1,6 @@
 """Static index arrays, and the enumeration of loop points that satisfy equations on them."""
 
 import functools
-import hashlib
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -9,6 +8,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_cce.caches import digest
 from jax_cce.jax_internals import exceeds, magnitude
 
 __all__ = [
@@ -26,14 +26,14 @@ class Table:
 
     def __init__(self, values: Any) -> None:
         """Keeps a read-only copy of integer values, in 32 bits where they fit."""
-        values = np.array(values)
+        values = np.asarray(values)
         small = values.size == 0 or (values.min() >= -(2**31) and values.max() < 2**31)
         self.values = values.astype(np.int32 if small else np.int64)
         self.values.flags.writeable = False
 
     @functools.cached_property
     def _digest(self) -> bytes:
-        return hashlib.blake2b(self.values.tobytes(), digest_size=16).digest()
+        return digest(self.values)
 
     def __eq__(self, other: object) -> bool:
         """Equality of content."""
@@ -61,18 +61,40 @@ def matching(
         one: keys of the left points, one array for each key.
         other: the same for the right points.
     """
-    keys = [np.concatenate(pair) for pair in zip(one, other, strict=True)]
-    _, code = np.unique(np.stack(keys, -1), axis=0, return_inverse=True)
-    code = code.reshape(-1)
-    split = len(one[0])
-    left, right = code[:split], code[split:]
+    left, right = _coded(one, other)
     order = np.argsort(right, kind="stable")
-    ordered = right[order]
-    first, last = np.searchsorted(ordered, left, "left"), np.searchsorted(ordered, left, "right")
-    counts = last - first
-    i = np.repeat(np.arange(split), counts)
-    within = np.arange(counts.sum()) - np.repeat(np.cumsum(counts) - counts, counts)
-    return i, order[np.repeat(first, counts) + within]
+    low, span = _range_of(left, right)
+    if span <= 4 * (len(left) + len(right)):
+        many = np.bincount(right - low, minlength=span)
+        first = (np.cumsum(many) - many)[left - low]
+        counts = many[left - low]
+    else:
+        ordered = right[order]
+        first = np.searchsorted(ordered, left, "left")
+        counts = np.searchsorted(ordered, left, "right") - first
+    i = np.repeat(np.arange(len(left)), counts)
+    # The matches of a left point are adjacent: their places count up from the first.
+    places = np.arange(len(i))
+    places += np.repeat(first - (np.cumsum(counts) - counts), counts)
+    return i, order[places]
+
+
+def _range_of(one: np.ndarray, other: np.ndarray) -> tuple[int, int]:
+    """The smallest value of two arrays, and how many there are up to the largest."""
+    ends = [end for each in (one, other) if each.size for end in (int(each.min()), int(each.max()))]
+    return (min(ends), max(ends) - min(ends) + 1) if ends else (0, 0)
+
+
+def _coded(one: Sequence[np.ndarray], other: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
+    """Both sides' keys as one number for each point."""
+    left, right = (side[0].astype(np.int64) for side in (one, other))
+    for key, theirs in zip(one[1:], other[1:], strict=True):
+        low, span = _range_of(key, theirs)
+        if _range_of(left, right)[1] * span >= 2**62:
+            _, code = np.unique(np.concatenate((left, right)), return_inverse=True)
+            left, right = code[: len(left)], code[len(left) :]
+        left, right = left * span + (key - low), right * span + (theirs - low)
+    return left, right
 
 
 def evaluate(

@@ -17,8 +17,9 @@ __all__ = [
     "solve",
 ]
 
-# Points that are enumerated in one composition.
+# Points of a box that are tested, and of each side that are matched, in one composition.
 _MOST_POINTS = 1 << 24
+_MOST_SOLUTIONS = 1 << 26
 
 
 def solve(
@@ -102,6 +103,12 @@ class System:
             Unrepresentable: where an equation reads a table that is known at run time only, or
                 there are too many points.
         """
+        for guard in list(self.guards):
+            # An equation between lookups alone: what it couples is matched, not tested.
+            if guard.low == guard.high and self._is_static([self._expanded(guard.position)]):
+                self.guards.remove(guard)
+                offset, strides = guard.position
+                self._postponed.append(Affine(offset - guard.low, strides))
         while self._postponed:
             equations = [self._expanded(equation) for equation in self._postponed]
             # Equations that share a loop are solved together.
@@ -146,7 +153,7 @@ class System:
         elif any(self._mixes(equation, set(later)) for equation in equations):
             raise Unrepresentable("the loops of the two terms are not aligned")
         points = [math.prod(self.sizes[loop] for loop in side) for side in (later, earlier)]
-        if max(points) > _MOST_POINTS:
+        if max(points) > (_MOST_SOLUTIONS if earlier else _MOST_POINTS):
             raise Unrepresentable("too many entries to enumerate")
         if earlier:
             keys: list[list[Any]] = [[], []]
@@ -170,7 +177,7 @@ class System:
                 return mask.size > 0
             solutions = (np.flatnonzero(mask),)
         count = len(solutions[0])
-        if not count or count > _MOST_POINTS:
+        if not count or count > _MOST_SOLUTIONS:
             if not count:
                 return False
             raise Unrepresentable("too many entries to enumerate")

@@ -14,6 +14,7 @@ from jax_cce.execution.results import (
     Wanted,
     as_tree,
     check_memory,
+    check_operators,
     leaves_of,
     outputs_and_blocks,
     rows_of,
@@ -96,6 +97,8 @@ def _execute(
         plan = choosing.plan(task, request, stored)
         if plan.graph.reverse_only:
             check_memory(traced, avals, by_rows=True)
+        if wanted.format.sparse:
+            check_operators(plan, wanted)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = outputs_and_blocks(plan, num_values, avals, wanted, constants, leaves)

@@ -1,5 +1,6 @@
 """From the blocks of a Jacobian to the arrays and trees that a caller gets."""
 
+import math
 import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -10,6 +11,7 @@ from jax import lax
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
+from jax_cce.algebra.steps import Columns, Densify, Push
 from jax_cce.execution.emit import emit, emit_by_mode
 from jax_cce.planning.plans import SYMBOLIC, Plan
 from jax_cce.program import calls
@@ -21,6 +23,7 @@ __all__ = [
     "Wanted",
     "as_tree",
     "check_memory",
+    "check_operators",
     "leaves_of",
     "outputs_and_blocks",
     "rows_of",
@@ -73,6 +76,41 @@ def check_memory(traced: Traced, avals: Sequence[Any], *, by_rows: bool = False)
                 if by_rows
                 else "Pass format='bcoo' or format='structured' to get only its nonzeros."
             )
+        )
+
+
+def check_operators(plan: Plan, wanted: Wanted) -> None:
+    """Refuses terms that hold a linear operator entry by entry and cannot reasonably be held.
+
+    Args:
+        plan: a plan for a sparse format.
+        wanted: what is wanted of it.
+
+    Raises:
+        MemoryError: with the primitive, the user's line and what to do instead.
+    """
+    graph = plan.graph
+    most = max((aval.dtype.itemsize for aval in map(graph.program.aval, graph.inputs)), default=0)
+    explicit = [step for step in plan.steps if isinstance(step, (Push, Columns, Densify))]
+    # What a step reads and writes bounds each array that it fills.
+    sizes = [(step.moved * most, step) for step in explicit if isinstance(step.moved, int)]
+    if wanted.format.name == "bcoo" and explicit:
+        for (output, name), pieces in plan.results.items():
+            shapes = graph.shapes[graph.outputs[output]], graph.shapes[graph.inputs[name]]
+            entries = sum(math.prod(piece.term.sizes) for piece in pieces)
+            # The indices, as they are made and as they are handed over.
+            each = most + 12 * sum(map(len, shapes))
+            sizes.append((entries * each, max(explicit, key=lambda step: step.moved)))
+    size, step = max(sizes, key=lambda pair: pair[0], default=(0, None))
+    if step is None or size <= _SMALLEST_CHECKED or not (limit := _device_memory() // 2):
+        return
+    if size > limit:
+        where = plan.origin(step) or f" (at vertex {step.vertex})"
+        raise MemoryError(
+            f"The step {step.described()}{where} has no structured form here and would take "
+            f"{size / 2**30:.3g} GiB entry by entry, more than half of the device's memory "
+            f"({2 * limit / 2**30:.3g} GiB). Multiply with the Jacobian by jax.jvp or jax.vjp "
+            "instead, or describe the primitive by terms (jax_cce.extend)."
         )
 
 

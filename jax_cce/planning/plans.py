@@ -139,9 +139,9 @@ class Plan:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
         if self.checkpoints:
             lines.append(f"  checkpoint regions: {self.checkpoints}")
-        return "\n".join([*lines, *(f"  {step}{self._origin(step)}" for step in self.steps)])
+        return "\n".join([*lines, *(f"  {step}{self.origin(step)}" for step in self.steps)])
 
-    def _origin(self, step: Step) -> str:
+    def origin(self, step: Step) -> str:
         """The primitive and the user's line of the equation that a step belongs to."""
         if not isinstance(step.site, int):
             return ""

@@ -6,7 +6,6 @@ it and notes at each equation which of its operands are known.
 """
 
 import dataclasses
-import hashlib
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -15,6 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from jax_cce import jax_internals
+from jax_cce.caches import Companions, digest
 from jax_cce.jax_internals import Literal
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
@@ -28,9 +28,15 @@ __all__ = [
 
 # Arrays of at most so many entries may be taken apart (see `entries`).
 SMALL = 16
-# Integer and boolean values that are computed while planning.
+# Floating-point constants that are searched for zeros.
 _MOST_ENTRIES = 1 << 22
-_MOST_ENTRIES_DENSE = 64
+# Integer and boolean values that are computed while planning, such as the indices of a sparse
+# matrix.
+_MOST_INTEGERS = 1 << 25
+_MOST_INTEGERS_DENSE = 64
+# What of these has several results, or a jaxpr among its parameters.
+_SEVERAL = {"sort", "split", "top_k", "unstack"}
+_UPDATES = {"scatter", "scatter-add", "scatter-mul", "scatter-min", "scatter-max"}
 
 
 def known_constants(
@@ -67,9 +73,21 @@ def known_constants(
                 zero = array == 0
                 if 2 * np.count_nonzero(zero) >= size:
                     known[name] = np.where(zero, 0.0, np.nan)
-        elif sparse and size <= _MOST_ENTRIES:
-            known[name] = np.asarray(value)
+        elif sparse and size <= _MOST_INTEGERS:
+            known[name] = _on_host(value)
     return known
+
+
+# Index arrays of sparse matrices are large, and a function brings the same ones at every call.
+_hosts: Companions[np.ndarray] = Companions()
+_digests: Companions[bytes] = Companions()
+
+
+def _on_host(value: Any) -> np.ndarray:
+    """A constant as a NumPy array, the same one at every call where the constant is JAX's."""
+    if not isinstance(value, jax.Array):
+        return np.asarray(value)
+    return _hosts.get(value, lambda: np.asarray(value))
 
 
 def key(known: Mapping[int, np.ndarray]) -> Hashable:
@@ -80,9 +98,10 @@ def key(known: Mapping[int, np.ndarray]) -> Hashable:
 def _digest(value: np.ndarray) -> Hashable:
     if jnp.issubdtype(value.dtype, np.inexact):
         # NaN, 0, 1 and -1 as integers.
-        value = np.where(np.isnan(value), 2, np.real(value))
-    content = value.astype(np.int64).tobytes()
-    return value.shape, hashlib.blake2b(content, digest_size=16).digest()
+        value = np.where(np.isnan(value), 2, np.real(value)).astype(np.int64)
+    if value.flags.writeable:
+        return value.shape, digest(value)
+    return value.shape, _digests.get(value, lambda: digest(value))
 
 
 def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> Program:
@@ -94,7 +113,7 @@ def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> 
         sparse: whether large integer and boolean values are computed, too.
     """
     values = dict(known)
-    limit = _MOST_ENTRIES if sparse else _MOST_ENTRIES_DENSE
+    limit = _MOST_INTEGERS if sparse else _MOST_INTEGERS_DENSE
     equations = []
     for equation in program.equations:
         operands = {
@@ -132,9 +151,9 @@ def _is_foldable(equation: Any, limit: int) -> bool:
             jax_internals.size(aval), SMALL if inexact else limit, unknown=True
         ):
             return False
-    return not equation.primitive.multiple_results and not any(
-        True for _ in tracing.inner_equations(equation)
-    )
+    if equation.primitive.multiple_results and equation.name not in _SEVERAL:
+        return False
+    return equation.name in _UPDATES or not tracing.inner_equations(equation)
 
 
 def _evaluate(equation: Any) -> list[np.ndarray]:

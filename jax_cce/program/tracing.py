@@ -4,7 +4,9 @@
 checkpoint, closed_call ...), drops dead equations, and numbers variables: inputs first, then
 constants, then the outputs of the equations in order. Equations keep in mind which checkpoint
 regions they come from. custom_jvp, custom_vjp and control flow stay
-single equations, because their derivative is not that of a body run once.
+single equations, because their derivative is not that of a body run once. An operation on a sparse
+matrix is inlined, too, as the gathers, products and scatters that it stands for, from which the
+pattern of its derivative follows.
 """
 
 import itertools
@@ -14,15 +16,19 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_cce.caches import memoised
 from jax_cce.jax_internals import (
     CHECKPOINTS,
     INLINED,
     JAXPRS,
     Literal,
+    abstract,
     check_within_its_trace,
+    convert,
     is_differentiable,
     is_saved,
     opened,
+    sparse_implementation,
 )
 from jax_cce.program import passes
 from jax_cce.program.early_rules import early_rules
@@ -108,7 +114,11 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
         return -len(constants)
 
     def walk(
-        jaxpr: Any, consts: Sequence[Any], args: Sequence[Any], around: tuple[_Around, ...] = ()
+        jaxpr: Any,
+        consts: Sequence[Any],
+        args: Sequence[Any],
+        source: Any = None,
+        around: tuple[_Around, ...] = (),
     ) -> list[Any]:
         free = jaxpr.constvars[len(consts) :]
         names: dict[Any, Any] = dict(zip([*free, *jaxpr.invars], args, strict=True))
@@ -125,7 +135,12 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
 
         for eqn in jaxpr.eqns:
             operands = tuple(map(read, eqn.invars))
-            body = eqn.params.get(INLINED.get(eqn.primitive.name, ""))
+            if source is not None:
+                eqn = eqn.replace(source_info=source)
+            body, within = eqn.params.get(INLINED.get(eqn.primitive.name, "")), source
+            if body is None and sparse_implementation(eqn.primitive) is not None:
+                # The user wrote this equation and not what it stands for.
+                body, within = _implemented(eqn), eqn.source_info
             if body is None:
                 results = list(map(numbered, eqn.outvars))
                 equations.append(
@@ -147,7 +162,7 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
                 # Without `prevent_cse` the compiler may keep the values, as for jax.jacrev.
                 if eqn.primitive.name in CHECKPOINTS and eqn.params["prevent_cse"]:
                     inside = (*around, (next(count_regions), eqn.params["policy"]))
-                results = walk(*opened(body), operands, inside)
+                results = walk(*opened(body), operands, within, inside)
             names.update(zip(eqn.outvars, results, strict=True))
         return [read(atom) for atom in jaxpr.outvars]
 
@@ -163,6 +178,35 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
     order = [*inputs, *used, *(name for equation in kept for name in equation.outputs)]
     program = passes.renumbered(avals, order, len(inputs), len(used), kept, outputs)
     return program, [constants[-1 - name] for name in used]
+
+
+def _implemented(eqn: Any) -> Any:
+    """The jaxpr of what JAX computes for an equation on sparse matrices."""
+    types = tuple((var.aval.dtype, var.aval.weak_type) for var in eqn.outvars)
+    implementation = _implementation(eqn.primitive, tuple(eqn.params.items()), types)
+    avals = [abstract(var.aval) for var in eqn.invars]
+    with eqn.ctx.manager:
+        return implementation.trace(*avals).jaxpr
+
+
+@memoised(256)
+def _implementation(primitive: Any, params: tuple[tuple[str, Any], ...], types: Any) -> Any:
+    """The implementation of a primitive on sparse matrices, as a function that JAX has compiled.
+
+    It is kept, because JAX remembers by its identity what it has traced.
+    """
+    implementation = sparse_implementation(primitive)
+    assert implementation is not None
+
+    def typed(*operands: Any) -> list[Any]:
+        results = implementation(*operands, **dict(params))
+        results = results if primitive.multiple_results else [results]
+        return [
+            convert(result, dtype, weak)
+            for result, (dtype, weak) in zip(results, types, strict=True)
+        ]
+
+    return jax.jit(typed)
 
 
 def is_hoistable(literal: Any) -> bool:

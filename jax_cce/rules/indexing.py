@@ -105,13 +105,11 @@ def _scatter(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
 
 def _times_written(equation: Equation) -> np.ndarray:
     """How often each entry of the operand is overwritten."""
-    numbers, shape = equation.params["dimension_numbers"], equation.in_avals[0].shape
+    shape = equation.in_avals[0].shape
     if jax_internals.size(equation.in_avals[0]) > 1 << 22:
         raise Unrepresentable("too many entries for a static mask")
     window = _scatter_window(equation)
     updates = equation.in_avals[2].shape
-    if numbers.operand_batching_dims:
-        raise Unrepresentable("batched indices")
     counts = np.zeros(shape, np.int32)
     grid = np.indices(updates)
     keep = np.ones(updates, bool)

@@ -123,17 +123,23 @@ def as_affine(values: np.ndarray, axes: Sequence[int]) -> Affine | None:
     if not values.size:
         return Affine(0, ())
     first = int(values.reshape(-1)[0])
-    strides = []
+    steps = [
+        int(values[(*[0] * position, 1, *[0] * (values.ndim - position - 1))]) - first
+        if size > 1
+        else 0
+        for position, size in enumerate(values.shape)
+    ]
+    corner = first + sum(step * (size - 1) for step, size in zip(steps, values.shape, strict=True))
+    # Most index arrays that are none show it there.
+    if corner != int(values.reshape(-1)[-1]):
+        return None
     expected = np.full(values.shape, first, np.int64)
-    for position, axis in enumerate(axes):
-        if values.shape[position] > 1:
-            second = int(np.take(values, 1, position).reshape(-1)[0])
-            shape = [-1 if k == position else 1 for k in range(values.ndim)]
-            expected += (second - first) * np.arange(values.shape[position]).reshape(shape)
-            if second != first:
-                strides.append((axis, second - first))
+    for position, step in enumerate(steps):
+        shape = [-1 if k == position else 1 for k in range(values.ndim)]
+        expected += step * np.arange(values.shape[position]).reshape(shape)
     if not np.array_equal(expected, values):
         return None
+    strides = ((axis, step) for axis, step in zip(axes, steps, strict=True) if step)
     return Affine(first, tuple(sorted(strides)))
 
 

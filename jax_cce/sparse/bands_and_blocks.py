@@ -9,7 +9,8 @@ import jax.numpy as jnp
 from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.placement import Placed
-from jax_cce.algebra.terms import Affine, Term, Unrepresentable, canonical, linear, reshape
+from jax_cce.algebra.reshaping import reshape
+from jax_cce.algebra.terms import Affine, Term, Unrepresentable, canonical, linear
 from jax_cce.caches import memoised
 
 __all__ = ["Bands", "bands_of", "blocks_of", "diagonal_term"]

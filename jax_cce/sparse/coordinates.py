@@ -84,9 +84,13 @@ class Assembly:
     def _enumerated(self) -> tuple[np.ndarray, np.ndarray]:
         """Sorted unique linear positions, and the place of every entry of every term in them."""
         positions = [_positions(t, self._out_shape, self._in_shape) for t in self._terms]
-        joined = np.concatenate(positions) if positions else np.zeros(0, np.int64)
+        joined = np.concatenate(positions) if len(positions) != 1 else positions[0]
+        small = np.int32 if len(joined) < 2**31 else np.int64
+        # As those of a matrix whose indices are sorted.
+        if (joined[1:] > joined[:-1]).all():
+            return joined, np.arange(len(joined), dtype=small)
         unique, inverse = np.unique(joined, return_inverse=True)
-        return unique, inverse.astype(np.int32 if len(unique) < 2**31 else np.int64)
+        return unique, inverse.astype(small)
 
     @functools.cached_property
     def pattern(self) -> np.ndarray:
@@ -220,9 +224,9 @@ class Assembly:
         ]
         joined = lax.concatenate(full, 0) if len(full) > 1 else full[0]
         if len(unique) == len(inverse):
-            order = np.argsort(inverse)
-            if np.array_equal(order, np.arange(len(order))):
+            if (inverse[1:] > inverse[:-1]).all():
                 return joined
+            order = np.argsort(inverse).astype(inverse.dtype)
             return joined.at[order].get(mode="promise_in_bounds", unique_indices=True)
         zeros = jax_internals.full((len(unique),), 0, joined.dtype)
         return zeros.at[inverse].add(joined, mode="promise_in_bounds")

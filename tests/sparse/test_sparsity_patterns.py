@@ -23,7 +23,6 @@ pytestmark = pytest.mark.one_version
 _OVERESTIMATED = {
     "one-hot values inside a lax.pad": ["padding with a result"],
     "positions computed by a scan, or chosen by lax.platform_dependent": [
-        "repeat by counts",
         "interpolation",
         "interpolation by search",
         "diagonal",
