@@ -1,10 +1,12 @@
 """The bodies of control flow, as far as their linear parts are concerned."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
+import numpy as np
+
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat, passes, tracing
+from jax_cce.program import flat, known_values, passes, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.accumulation import Row
 from jax_cce.rules.local import Primals
@@ -19,8 +21,17 @@ __all__ = [
 class Body:
     """A body of control flow: a program, and its equations that do not depend on the seeds."""
 
-    def __init__(self, closed: Any) -> None:
+    def __init__(self, closed: Any, known: Mapping[int, np.ndarray]) -> None:
+        """Flattens a body.
+
+        Args:
+            closed: its jaxpr.
+            known: what is known of its inputs, such as the indices of a sparse matrix.
+        """
         self.program, self.constants = tracing.flatten_closed(closed)
+        if known:
+            own = known_values.known_constants(self.program, self.constants, sparse=True)
+            self.program = known_values.fold(self.program, {**own, **known}, sparse=True)
 
     def rows(self, inputs: Sequence[Row | None]) -> dict[Any, Row]:
         """The rows of the body's inputs, by variable."""

@@ -40,8 +40,9 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     }
     dtype = promoted(*(equation.in_avals[k].dtype for k in seeds))
     edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
+    known = {k - 1: value for k, value in equation.known.items() if k}
     for branch, closed in enumerate(equation.params["branches"]):
-        body = Body(closed)
+        body = Body(closed, known)
         sums = Accumulation(seeds, sparse=True)
         rows = body.rows(
             [sums.seed(k + 1) if active[k + 1] else None for k in range(len(active) - 1)]
@@ -100,7 +101,8 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     params = equation.params
     length = params["length"]
     consts, carry = jax_internals.scan_counts(equation)
-    body = Body(params["jaxpr"])
+    # What is known of a carried or sliced operand is not that of each step.
+    body = Body(params["jaxpr"], {k: value for k, value in equation.known.items() if k < consts})
     if length * max(1, len(body.program.equations)) > _MOST_EQUATIONS:
         raise Unrepresentable("a long scan")
     if active == tuple(consts <= k < consts + 1 for k in range(len(active))) and carry == 1:

@@ -7,12 +7,13 @@ import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
 
 import jax
+import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.caches import Cache
 from jax_cce.jax_internals import Literal
-from jax_cce.program import tracing
+from jax_cce.program import known_values, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.program.identity import ById, constant_key, jaxpr_key, program_key
 from jax_cce.program.references import check_operands
@@ -95,12 +96,16 @@ _linearisations: Cache[Linearised] = Cache(1024)
 
 
 def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = False) -> Linearised:
+    known = _indices(equation) if sparse else {}
+
     def linearise() -> Linearised:
         apply = functools.partial(jax_internals.bind, equation)
         reverse = getattr(equation.primitive, "reverse_only", False) or _has_collective(equation)
         avals = equation.in_avals, equation.out_avals
         with jax_internals.context_of(equation):
-            parts = Linearised(equation.name, apply, *avals, active, reverse=reverse, sparse=sparse)
+            parts = Linearised(
+                equation.name, apply, *avals, active, reverse=reverse, sparse=sparse, known=known
+            )
         tracing.check_constants(parts.program.equations, parts.constants)
         return parts
 
@@ -115,6 +120,15 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
         raise _only_while_running(equation, type(error).__name__) from error
 
 
+def _indices(equation: Equation) -> dict[int, np.ndarray]:
+    """What is known of indices and masks, which decide what entries there are."""
+    return {
+        operand: value
+        for operand, value in equation.known.items()
+        if not jax_internals.is_differentiable(value)
+    }
+
+
 def _kept(
     equation: Equation,
     active: tuple[bool, ...],
@@ -124,7 +138,13 @@ def _kept(
     name = _identity(equation)
     if name is None:
         return linearise()
-    key = name, equation.in_avals, active, sparse
+    key = (
+        name,
+        equation.in_avals,
+        active,
+        sparse,
+        known_values.key(_indices(equation) if sparse else {}),
+    )
     return _linearisations.get(key, linearise, keep=_has_no_tracers)
 
 

@@ -10,7 +10,7 @@ because a user wrote it so, there is no local Jacobian: the function is left to 
 """
 
 import functools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import jax
@@ -23,8 +23,8 @@ from jax_cce.algebra.blocks import Operator
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
-from jax_cce.program import flat, passes, tracing
-from jax_cce.program.flat import Equation
+from jax_cce.program import flat, known_values, passes, tracing
+from jax_cce.program.flat import Equation, Program
 from jax_cce.program.references import check_operands
 from jax_cce.rules.accumulation import Accumulation
 from jax_cce.rules.book import Wild, record_of
@@ -59,6 +59,9 @@ class Linearised:
         reverse_only: whether the linear part is not known to be linear.
     """
 
+    program: Program
+    constants: list[Any]
+
     def __init__(
         self,
         name: str,
@@ -69,6 +72,7 @@ class Linearised:
         *,
         reverse: bool = False,
         sparse: bool = False,
+        known: Mapping[int, np.ndarray] | None = None,
     ) -> None:
         """Linearises a function.
 
@@ -80,6 +84,7 @@ class Linearised:
             active: for each operand whether it is differentiated.
             reverse: whether only the pullback gives the derivative that is wanted.
             sparse: whether structural zeros matter.
+            known: what is known of the operands.
         """
         self.sparse = sparse
         self.name = name
@@ -94,6 +99,8 @@ class Linearised:
             self._trace(apply, _pulled)
         else:
             mixed = self._trace_as_possible(apply)
+        if sparse:
+            self._fold(known or {})
         seeds = range(len(in_avals), self.program.num_inputs)
         flags, self._varied = passes.dependent(self.program.equations, seeds)
         pairs = list(zip(self.program.equations, flags, strict=True))
@@ -117,6 +124,12 @@ class Linearised:
                 with_open_paths(each, list(map(self._is_varied, each.inputs)))
                 for each in self.linear
             ]
+
+    def _fold(self, known: Mapping[int, np.ndarray]) -> None:
+        """Notes what is known of operands and constants at the equations that read it."""
+        constants = known_values.known_constants(self.program, self.constants, sparse=True)
+        if constants or known:
+            self.program = known_values.fold(self.program, {**constants, **known}, sparse=True)
 
     def _trace_as_possible(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> bool:
         """Traces by whichever mode JAX has; returns whether results and tangents are mixed."""

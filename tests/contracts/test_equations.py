@@ -528,3 +528,15 @@ def test_linearising_scan_and_cond_gives_a_linear_scan_and_cond():
 
     assert [e.primitive.name for e in equations(scanned, X, X)].count("scan") == 2
     assert [e.primitive.name for e in equations(branched, X, X)].count("cond") == 2
+
+
+def test_each_primitive_on_sparse_matrices_has_an_implementation():
+    from jax.experimental.sparse import api, bcoo, bcsr, coo, csr
+
+    from jax_cce import jax_internals
+
+    modules = {"api": api, "bcoo": bcoo, "bcsr": bcsr, "coo": coo, "csr": csr}
+    for name, module in jax_internals.SPARSE_MATRICES.items():
+        primitive = getattr(modules[module], f"{name}_p")
+        assert primitive.name == name
+        assert callable(jax_internals.sparse_implementation(primitive))

@@ -57,6 +57,14 @@ def _dot(a, b, contract, batch=((), ())):
     return jsp.bcoo_dot_general(a, b, dimension_numbers=(contract, batch))
 
 
+@jax.custom_jvp
+def _solved(x):
+    return M @ x
+
+
+_solved.defjvp(lambda primals, tangents: (M @ primals[0], M @ (2 * tangents[0])))
+
+
 # By the point at which they are differentiated.
 GROUPS = {
     "a vector of 3": (
@@ -97,6 +105,10 @@ GROUPS = {
             "checkpointed": lambda x: jax.checkpoint(lambda x: jnp.sin(M @ x))(x),
             "gradient": jax.grad(lambda x: jnp.sum(jnp.sin(M @ x))),
             "gradient of BCSR": jax.grad(lambda x: jnp.sum(jnp.sin(MR @ x))),
+            "steps": lambda x: lax.scan(
+                lambda c, _: (jnp.sin(M.T @ (M @ c)), None), x, None, length=2
+            )[0],
+            "a rule of its own": lambda x: jax.nn.relu(M @ x) + _solved(x),
             "times a row": lambda x: (M * x).todense(),
             "with blocks": lambda x: _dot(BLOCKS, x, ((1,), (0,))),
         },
@@ -199,9 +211,8 @@ AT_RUN_TIME = {
     "from dense @ x": lambda y: jsp.BCOO.fromdense(y, nse=5) @ _x4,
     "BCSR from dense": lambda y: jsp.BCSR.fromdense(y, nse=7) @ _x4,
     "its data": lambda y: jsp.BCOO.fromdense(y, nse=7).data,
-    "its blocks": lambda y: jsp.BCOO.fromdense(y, nse=1, n_batch=0, n_dense=2).data,
-    "steps": lambda y: lax.scan(lambda c, _: (jnp.sin(M.T @ (M @ c)), None), y[0], length=2)[0],
     "branches": lambda y: lax.cond(y.sum() > 0, lambda x: M @ x, lambda x: 2 * (M @ x), y[0]),
+    "its blocks": lambda y: jsp.BCOO.fromdense(y, nse=1, n_batch=0, n_dense=2).data,
 }
 
 
