@@ -5,6 +5,7 @@ place in the program (see `Program`), counted from the first computed variable. 
 holds the block dv/du. Only what lies between an input and an output is kept.
 """
 
+import dataclasses
 import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -155,8 +156,13 @@ def build(
         for name, to in edges.items()
         if name in reaches
     }
+    # The rules have read what was known, and a graph is kept as long as its plan.
+    equations = [
+        dataclasses.replace(equation, known={}) if equation.known else equation
+        for equation in program.equations
+    ]
     return Graph(
-        program,
+        dataclasses.replace(program, equations=equations),
         tuple(inputs),
         tuple(outputs),
         {name: tuple(avals[name].shape) for name in successors},

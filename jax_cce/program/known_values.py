@@ -28,10 +28,10 @@ __all__ = [
 
 # Arrays of at most so many entries may be taken apart (see `entries`).
 SMALL = 16
-# Floating-point constants that are searched for zeros.
+# Floating-point constants that are searched for zeros, and integers and masks that are computed
+# while planning.
 _MOST_ENTRIES = 1 << 22
-# Integer and boolean values that are computed while planning, such as the indices of a sparse
-# matrix.
+# The same for integers that are given, such as the indices of a sparse matrix.
 _MOST_INTEGERS = 1 << 25
 _MOST_INTEGERS_DENSE = 64
 # What of these has several results, or a jaxpr among its parameters. JAX 0.12 finds nonzeros by the
@@ -74,7 +74,7 @@ def known_constants(
                 zero = array == 0
                 if 2 * np.count_nonzero(zero) >= size:
                     known[name] = np.where(zero, 0.0, np.nan)
-        elif sparse and size <= _MOST_INTEGERS:
+        elif sparse and size <= (_MOST_ENTRIES if aval.dtype == bool else _MOST_INTEGERS):
             known[name] = _on_host(value)
     return known
 
@@ -114,7 +114,11 @@ def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> 
         sparse: whether large integer and boolean values are computed, too.
     """
     values = dict(known)
-    limit = _MOST_INTEGERS if sparse else _MOST_INTEGERS_DENSE
+    limit = _MOST_INTEGERS_DENSE
+    if sparse:
+        # What is computed from the indices of a large matrix is of their size.
+        largest = max((value.size for value in known.values()), default=0)
+        limit = max(_MOST_ENTRIES, min(4 * largest, _MOST_INTEGERS))
     equations = []
     for equation in program.equations:
         operands = {
