@@ -36,6 +36,7 @@ __all__ = [
     "multiply",
     "number",
     "promote",
+    "promoted",
     "scaled",
     "symbol_values",
     "take",
@@ -65,6 +66,15 @@ def number(scale: complex, dtype: Any) -> Any:
     """A static coefficient as an array, of the given dtype where that holds it."""
     held = promoted(dtype, np.complex64) if isinstance(scale, complex) else dtype
     return jax_internals.full((), scale, held)
+
+
+def promoted(arrays: Sequence[Any]) -> list[Any]:
+    """Several arrays in their common dtype; masks take the dtype of the others."""
+    dtypes = {array.dtype for array in arrays}
+    if len(dtypes) == 1:
+        return list(arrays)
+    dtype = jnp.result_type(*dtypes)
+    return [lax.convert_element_type(array, dtype) for array in arrays]
 
 
 def scaled(x: Any, scale: complex, dtype: Any) -> Any:

@@ -13,6 +13,7 @@ from jax_cce.algebra.composition import Product, compose, pushed, resolved
 from jax_cce.algebra.costs import Cost
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.merging import merged
+from jax_cce.algebra.stacking import Frame, frame, points_of, stacked
 from jax_cce.algebra.steps import Push, Step
 from jax_cce.algebra.symbols import Read
 from jax_cce.algebra.terms import (
@@ -33,6 +34,12 @@ __all__ = [
 # Beyond this many terms a small block is cheaper to trace and to run as one dense array.
 _MOST_TERMS = 8
 _SMALL_BLOCK = 4096
+# Beyond so many terms they are stacked.
+_MOST_SPARSE, _MOST_DENSE = 16, 64
+# Beyond so many products of terms both factors are stacked to a few.
+_MOST_PRODUCTS, _FEW = 32, 4
+# So many points are enumerated for each term that goes, if its loops are long.
+_POINTS_PER_TERM = 1 << 12
 
 
 class Recorder:
@@ -58,6 +65,7 @@ class Recorder:
         self.sparse = sparse
         self._num_slots = reserved
         self._memo: dict[Any, Any] = {}
+        self._tables: dict[Any, Any] = {}
 
     def _record(self, kind: type[Step], /, *, slots: int = 1, **facts: Any) -> tuple[int, ...]:
         """Notes a step; returns the slots that it fills."""
@@ -72,9 +80,10 @@ class Recorder:
     def _once(self, key: Any, kind: type[Step], /, **facts: Any) -> int:
         """The slot of a step that is noted at its first use."""
         key = kind, key
-        if key not in self._memo:
-            (self._memo[key],) = self._record(kind, **facts)
-        return self._memo[key]
+        memo = self._tables if kind in (steps.SymbolValues, steps.IndexArray) else self._memo
+        if key not in memo:
+            (memo[key],) = self._record(kind, **facts)
+        return memo[key]
 
     def fork(self) -> "Recorder":
         """A recorder that continues this one, leaving it as it is."""
@@ -83,13 +92,13 @@ class Recorder:
         other.cost = dataclasses.replace(self.cost)
         other._num_slots = self._num_slots
         other._memo = dict(self._memo)
+        other._tables = dict(self._tables)
         return other
 
     def without_blocks(self) -> "Recorder":
-        """An empty recorder that keeps the names of index arrays, and gives out none again."""
+        """An empty recorder that shares the names of index arrays, and gives out none again."""
         other = Recorder(sparse=self.sparse, reserved=self._num_slots)
-        kept = steps.SymbolValues, steps.IndexArray
-        other._memo = {key: slot for key, slot in self._memo.items() if key[0] in kept}
+        other._tables = self._tables
         return other
 
     def local(self, term: Term, scale: complex, site: Any, key: Any) -> Piece:
@@ -127,10 +136,22 @@ class Recorder:
             earlier_terms = self.densify(earlier_terms, v, u)
         if earlier_operators and len(later_terms) > 1:
             later_terms = self.densify(later_terms, w, v)
+        if self.sparse and len(later_terms) * len(earlier_terms) > _MOST_PRODUCTS:
+            later_terms = self._in_few(later_terms, (*w, *v))
+            earlier_terms = self._in_few(earlier_terms, (*v, *u))
         result: Block = ()
-        for one in later_terms:
-            for other in earlier_terms:
-                result = self.add(result, self._compose_terms(one, other, shapes), w, u)
+        if self.sparse or len(later_terms) * len(earlier_terms) > _MOST_DENSE:
+            products = [
+                piece
+                for one in later_terms
+                for other in earlier_terms
+                for piece in self._compose_terms(one, other, shapes)
+            ]
+            result = self._total(products, w, u) if len(products) > 1 else tuple(products)
+        else:
+            for one in later_terms:
+                for other in earlier_terms:
+                    result = self.add(result, self._compose_terms(one, other, shapes), w, u)
         for operator in later_operators:
             for other in earlier_terms:
                 result = self.add(result, self._apply_to_columns(operator, other, shapes), w, u)
@@ -173,11 +194,34 @@ class Recorder:
         scale = later.scale * earlier.scale * product.multiplicity
         if scale == 0:
             return ()
+        piece = self._product(product, term, scale, later, earlier, symbols)
+        if self.sparse and term.lookups:
+            most = 2 * max(points_of(later.term), points_of(earlier.term))
+            if points_of(term) > most:
+                return (self._without_repetitions(piece, (*w, *u)),)
+        return (piece,)
+
+    def _without_repetitions(self, piece: Piece, shape: tuple[int, ...]) -> Piece:
+        """The piece with one point for each position, where points were enumerated."""
+        how = stacked((piece,), shape)
+        if how is None or how.places is None or how.count == how.places.values.size:
+            return piece
+        return self._stack((piece,), shape, keep=True) or piece
+
+    def _product(
+        self,
+        product: Product,
+        term: Term,
+        scale: complex,
+        later: Piece,
+        earlier: Piece,
+        symbols: tuple[Table | int, ...],
+    ) -> Piece:
         slots = [p.slot for p in (later, earlier) if p.slot is not None]
         if not slots and not product.guards:
-            return (Piece(term, scale, None),)
+            return Piece(term, scale, None)
         if len(slots) == 1 and product.is_alias((later if earlier.slot is None else earlier).term):
-            return (Piece(term, scale, slots[0]),)
+            return Piece(term, scale, slots[0])
         slot = self._once(
             (product, later.slot, earlier.slot, symbols),
             steps.Multiply,
@@ -186,7 +230,7 @@ class Recorder:
             earlier=earlier,
             symbols=symbols,
         )
-        return (Piece(term, scale, slot),)
+        return Piece(term, scale, slot)
 
     def _symbols(self, product: Product) -> tuple[Table | int, ...]:
         """For each symbol of a product a static table, or the slot that will hold its values."""
@@ -212,18 +256,21 @@ class Recorder:
                 tables.append(self._once(key, steps.SymbolValues, **facts))
             else:
                 name = steps.SymbolValues, key
-                if name not in self._memo:
-                    self._memo[name] = Table(values.values({}, np))
-                tables.append(self._memo[name])
+                if name not in self._tables:
+                    self._tables[name] = Table(values.values({}, np))
+                tables.append(self._tables[name])
         return tuple(tables)
 
     def add(self, one: Block, other: Block, out_shape: Any, in_shape: Any) -> Block:
         """The sum of two blocks; terms with the same support are added entry by entry."""
         if not one or not other:
             return one or other
+        return self._total((*one, *other), out_shape, in_shape)
+
+    def _total(self, block: Block, out_shape: Any, in_shape: Any) -> Block:
         alike: dict[Any, list[Piece]] = {}
         operators: list[OperatorPiece] = []
-        for piece in (*one, *other):
+        for piece in block:
             if isinstance(piece, Piece):
                 alike.setdefault(piece.term.support, []).append(piece)
             else:
@@ -237,7 +284,76 @@ class Recorder:
             many = len(summed) > _MOST_TERMS and not exceeds(full, _SMALL_BLOCK, unknown=True)
             if many or not exceeds(full, entries, unknown=True):
                 summed = list(self.densify(tuple(summed), out_shape, in_shape))
+        most = _MOST_SPARSE if self.sparse else _MOST_DENSE
+        if len(summed) > most:
+            summed = self._few(summed, (*out_shape, *in_shape), most)
         return (*summed, *operators)
+
+    def _in_few(self, pieces: tuple[Piece, ...], shape: tuple[int, ...]) -> tuple[Piece, ...]:
+        """A factor that meets many pieces, itself in few; the same each time."""
+        if len(pieces) <= _FEW:
+            return pieces
+        key = "in few", pieces
+        if key not in self._memo:
+            self._memo[key] = tuple(self._few(pieces, shape, _FEW))
+        return self._memo[key]
+
+    def _few(self, pieces: Sequence[Piece], shape: tuple[int, ...], most: int) -> list[Piece]:
+        """The same sum in few pieces: those of one frame are stacked, then small ones."""
+        frames: dict[Frame | None, list[Piece]] = {}
+        for piece in pieces:
+            found = frame(piece.term)
+            key = found and found._replace(kept=())
+            frames.setdefault(key, []).append(piece)
+        fewer = list(frames.pop(None, ()))
+        for group in frames.values():
+            fewer += self._stacked_smallest(group, shape, keep=True)
+        if len(fewer) > most:
+            fewer = self._stacked_smallest(fewer, shape, keep=False)
+        return merged(fewer, self._joined) if self.sparse else fewer
+
+    def _stacked_smallest(
+        self, pieces: list[Piece], shape: tuple[int, ...], *, keep: bool
+    ) -> list[Piece]:
+        """The same sum, with the smaller pieces stacked.
+
+        What was stacked before is taken up again when as much again has come, so that an entry is
+        moved a logarithmic number of times.
+        """
+
+        def points(piece: Piece) -> int:
+            found = frame(piece.term)
+            return points_of(piece.term, found.kept if keep and found else ())
+
+        ordered = sorted((points(piece), k) for k, piece in enumerate(pieces))
+        count = total = 0
+        for size, _ in ordered:
+            if count > 1 and size > 2 * total or total + size > _POINTS_PER_TERM * (count + 1):
+                break
+            total, count = total + size, count + 1
+        if count < 2:
+            return pieces
+        chosen = {k for _, k in ordered[:count]}
+        rest = [piece for k, piece in enumerate(pieces) if k not in chosen]
+        small = [piece for k, piece in enumerate(pieces) if k in chosen]
+        piece = self._stack(small, shape, keep=keep)
+        return pieces if piece is None else [*rest, piece]
+
+    def _stack(
+        self, pieces: Sequence[Piece], shape: tuple[int, ...], *, keep: bool
+    ) -> Piece | None:
+        """One piece that holds several, entries at one position added up."""
+        how = stacked(pieces, shape, keep=keep)
+        if how is None:
+            return None
+        scale = pieces[0].scale
+        if (
+            all(piece.slot is None and piece.scale == scale for piece in pieces)
+            and (how.places is None or how.count == how.places.values.size)
+        ):
+            return Piece(how.term._replace(axes=None), scale, None)
+        slot = self._once((how, tuple(pieces)), steps.Stack, pieces=tuple(pieces), stacked=how)
+        return Piece(how.term, 1, slot)
 
     def _joined(self, union: Union, pieces: tuple[Piece, Piece]) -> Piece:
         slot = self._once((union, pieces), steps.Merge, union=union, pieces=pieces)

@@ -20,6 +20,8 @@ __all__ = [
 # Points of a box that are tested, and of each side that are matched, in one composition.
 _MOST_POINTS = 1 << 24
 _MOST_SOLUTIONS = 1 << 26
+# Up to so many pairs are compared one by one.
+_FEW_POINTS = 1 << 8
 
 
 def solve(
@@ -148,10 +150,13 @@ class System:
             raise Unrepresentable("positions that are known at run time only have to be matched")
         later = [loop for loop in loops if loop < self._split]
         earlier = [loop for loop in loops if loop >= self._split]
-        if guards or math.prod(self.sizes[loop] for loop in loops) <= _MOST_POINTS >> 4:
+        count = math.prod(self.sizes[loop] for loop in loops)
+        if guards or count <= _FEW_POINTS or not later or not earlier:
             later, earlier = loops, []
         elif any(self._mixes(equation, set(later)) for equation in equations):
-            raise Unrepresentable("the loops of the two terms are not aligned")
+            if count > _MOST_POINTS >> 4:
+                raise Unrepresentable("the loops of the two terms are not aligned")
+            later, earlier = loops, []
         points = [math.prod(self.sizes[loop] for loop in side) for side in (later, earlier)]
         if max(points) > (_MOST_SOLUTIONS if earlier else _MOST_POINTS):
             raise Unrepresentable("too many entries to enumerate")

@@ -29,6 +29,7 @@ from jax_cce.caches import memoised
 
 __all__ = [
     "Affine",
+    "Line",
     "Lookup",
     "Term",
     "Union",
@@ -36,9 +37,9 @@ __all__ = [
     "along",
     "canonical",
     "dense",
-    "direction",
     "flat_strides",
     "identity",
+    "line",
     "linear",
     "loops_of",
     "placing",
@@ -276,10 +277,37 @@ class Union(NamedTuple):
     starts: tuple[tuple[int, ...], tuple[int, ...]]
 
 
-def direction(term: Term) -> Hashable:
-    """What two terms share if they may be shifted copies of each other."""
+class Line(NamedTuple):
+    """Where a term lies, so that only terms that may be joined are compared.
+
+    Attributes:
+        direction: what two terms share if they may be shifted copies of each other.
+        residual: what they share if a shift along their loops leads from one to the other.
+        shifts: the first position along each loop.
+    """
+
+    direction: Hashable
+    residual: tuple[int, ...]
+    shifts: tuple[int, ...]
+
+
+@memoised(1 << 14)
+def line(term: Term) -> Line:
+    """The line, plane ... on which a term lies; with lookups it is alone on it."""
     maps = term.out_map + term.in_map
-    return tuple(affine.strides for affine in maps) if not term.lookups else term
+    if term.lookups or not term.sizes:
+        return Line(term, (), ())
+    shifts: dict[int, int] = {}
+    for affine in maps:
+        if len(affine.strides) == 1:
+            ((loop, stride),) = affine.strides
+            shifts.setdefault(loop, affine.offset // stride)
+    residual = tuple(
+        affine.offset - sum(shifts.get(loop, 0) * stride for loop, stride in affine.strides)
+        for affine in maps
+    )
+    direction = tuple(affine.strides for affine in maps)
+    return Line(direction, residual, tuple(shifts.get(k, 0) for k in range(len(term.sizes))))
 
 
 @memoised(1 << 14)
@@ -289,7 +317,7 @@ def union(one: Term, other: Term) -> Union | None:
     Returns:
         None where they lie on different lines, or would leave a part of the box empty.
     """
-    if direction(one) != direction(other) or one.lookups or not one.sizes:
+    if line(one)[:2] != line(other)[:2] or one.lookups or not one.sizes:
         return None
     if not all(isinstance(size, int) for size in (*one.sizes, *other.sizes)):
         return None

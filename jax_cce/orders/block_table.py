@@ -1,6 +1,7 @@
 """The block structures of a graph by number, with tables of their products, sums and costs."""
 
 import dataclasses
+import math
 from collections import Counter
 from typing import Any, Protocol
 
@@ -13,6 +14,7 @@ __all__ = [
     "ABSENT",
     "Algebra",
     "BlockTable",
+    "ExhaustedError",
     "PricedBlocks",
     "UnitBlocks",
 ]
@@ -23,6 +25,10 @@ ABSENT = 0
 _MOST_EXACT = 256
 # Names of coefficients of the operands; those of index arrays, which lie above, keep their own.
 _FIRST, _SECOND, _KEPT = 1 << 40, 1 << 41, 1 << 42
+
+
+class ExhaustedError(Exception):
+    """Products of more terms were asked for than were allowed."""
 
 
 class Algebra(Protocol):
@@ -59,10 +65,15 @@ class BlockTable:
 
     Blocks of one kind have the same terms, static factors and shapes, and differ in their
     coefficients only. Steps that a recorder would share between two products are counted twice.
+
+    Attributes:
+        work: how many products of terms were carried out so far.
+        most_work: how many may be; looking up what is known is free.
     """
 
     def __init__(self, *, sparse: bool) -> None:
         self._sparse = sparse
+        self.work, self.most_work = 0, math.inf
         self._blocks: list[tuple[Block, tuple[int, ...], tuple[int, ...]]] = [((), (), ())]
         self._number: dict[object, int] = {}
         self._products: dict[tuple[int, int], tuple[int, Cost]] = {}
@@ -100,6 +111,9 @@ class BlockTable:
         if priced is None:
             one, out_shape, middle = self._blocks[later]
             other, _, in_shape = self._blocks[earlier]
+            self.work += len(one) * len(other)
+            if self.work > self.most_work:
+                raise ExhaustedError
             recorder = self._tape()
             shapes = out_shape, middle, in_shape
             block = recorder.compose(_named(one, _FIRST), _named(other, _SECOND), shapes)

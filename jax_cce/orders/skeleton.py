@@ -6,13 +6,21 @@ products and sums, each carried out once by the recorder that will carry it out 
 `Skeleton`, a graph whose edges hold such numbers, an order is evaluated without touching a block.
 """
 
+import contextlib
 import math
 from collections import Counter
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import GraphState
-from jax_cce.orders.block_table import ABSENT, Algebra, BlockTable, PricedBlocks, UnitBlocks
+from jax_cce.orders.block_table import (
+    ABSENT,
+    Algebra,
+    BlockTable,
+    ExhaustedError,
+    PricedBlocks,
+    UnitBlocks,
+)
 
 __all__ = [
     "Skeleton",
@@ -88,6 +96,23 @@ class Skeleton(GraphState[int]):
         if not isinstance(self.algebra, PricedBlocks):
             return self.copy()
         return self.copy(PricedBlocks(self.algebra.structures, cost))
+
+    @contextlib.contextmanager
+    def limited(self, least: int, share: float) -> Iterator[None]:
+        """A block that is left when it has carried out too many products of terms.
+
+        Args:
+            least: how many it may in any case.
+            share: how many for each that was carried out before.
+        """
+        if not isinstance(self.algebra, PricedBlocks):
+            yield
+            return
+        structures = self.algebra.structures
+        structures.most_work = structures.work + max(least, share * structures.work)
+        with contextlib.suppress(ExhaustedError):
+            yield
+        structures.most_work = math.inf
 
     def degree(self, vertex: int) -> int:
         """What the products of eliminating the vertex now would cost."""

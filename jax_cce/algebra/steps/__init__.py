@@ -9,7 +9,7 @@ from jax_cce.algebra.steps.local import IndexArray, Local
 from jax_cce.algebra.steps.products import Multiply, Reorder, SymbolValues
 from jax_cce.algebra.steps.pushes import PullBack, Push, PushForward
 from jax_cce.algebra.steps.step import Key, Sites, Step, needed, run
-from jax_cce.algebra.steps.sums import Add, Columns, Densify, Merge
+from jax_cce.algebra.steps.sums import Add, Columns, Densify, Merge, Stack
 
 __all__ = [
     "Add",
@@ -25,6 +25,7 @@ __all__ = [
     "PushForward",
     "Reorder",
     "Sites",
+    "Stack",
     "Step",
     "SymbolValues",
     "needed",

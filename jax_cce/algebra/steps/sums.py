@@ -6,15 +6,17 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.algebra import coefficients, placement, terms
 from jax_cce.algebra.blocks import Piece, slots_of, stored_numbers
+from jax_cce.algebra.stacking import Stacked
 from jax_cce.algebra.steps.step import Run, Step
 from jax_cce.algebra.terms import Affine, Term
 
-__all__ = ["Add", "Columns", "Densify", "Merge"]
+__all__ = ["Add", "Columns", "Densify", "Merge", "Stack"]
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -130,6 +132,61 @@ class Merge(_Sum):
             full = lax.pad(full, jax_internals.number_like(full, 0), config)
             total = full if total is None else lax.add(*coefficients.promote(total, full))
         return (total,)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Stack(_Sum):
+    """Many pieces as one, whose positions are in tables; entries at one position are added up.
+
+    Attributes:
+        stacked: how one term holds them.
+    """
+
+    name = "stack"
+
+    stacked: Stacked
+
+    @property
+    def _shape(self) -> tuple[int, ...]:
+        return self.stacked.term.coefficient_shape
+
+    @property
+    def flops(self) -> int:
+        """An addition for each entry that is not the first at its position."""
+        if self.stacked.places is None:
+            return 0
+        doubled = self.stacked.places.values.size - self.stacked.count
+        return doubled * math.prod(self.stacked.kept)
+
+    def run(self, arrays: Run) -> Sequence[Any]:
+        """Coefficients one after the other, each at its place."""
+        stacked, parts = self.stacked, []
+        kept = stacked.kept
+        for piece, loops in zip(self.pieces, stacked.loops, strict=True):
+            sizes = piece.term.sizes
+            array = arrays.coefficient(piece)
+            full = coefficients.align(array, piece.term.axes or (), loops, sizes)
+            points = math.prod(sizes[loop] for loop in loops[: len(loops) - len(kept)])
+            parts.append(lax.reshape(full, (points, *kept)))
+        joined = parts[0]
+        if len(parts) > 1:
+            joined = lax.concatenate(coefficients.promoted(parts), 0)
+        if stacked.places is not None:
+            joined = _placed(joined, stacked.places.values, stacked.count)
+        joined = lax.reshape(
+            joined, [size for size in (*stacked.sizes, *kept) if size > 1]
+        )
+        if stacked.order != tuple(range(len(stacked.order))):
+            joined = lax.transpose(joined, stacked.order)
+        return (joined,)
+
+
+def _placed(joined: Any, places: np.ndarray, count: int) -> Any:
+    if count == len(places):
+        at = np.argsort(places)
+        return joined.at[at].get(mode="promise_in_bounds", unique_indices=True)
+    zeros = lax.full((count, *joined.shape[1:]), 0, joined.dtype)
+    return zeros.at[places].add(joined, mode="promise_in_bounds")
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
