@@ -32,9 +32,7 @@ def merged(pieces: Sequence[Piece], join: Join) -> list[Piece]:
         lines.setdefault(line[:2], []).append(piece)
     result: list[Piece] = []
     for (direction, _), line in lines.items():
-        if len(line) == 1 or (
-            directions[direction] == 2 and None in (line[0].slot, line[1].slot)
-        ):
+        if len(line) == 1 or (directions[direction] == 2 and None in (line[0].slot, line[1].slot)):
             result += line
         elif len(line[0].term.sizes) == 1:
             result += _merged_intervals(line, join)

@@ -35,9 +35,11 @@ __all__ = [
 _MOST_TERMS = 8
 _SMALL_BLOCK = 4096
 # Beyond so many terms they are stacked.
-_MOST_SPARSE, _MOST_DENSE = 16, 64
+_MOST_SPARSE, _MOST_DENSE = 12, 64
 # Beyond so many products of terms both factors are stacked to a few.
 _MOST_PRODUCTS, _FEW = 32, 4
+# Terms with long loops along different lines, such as diagonals, may be so many times as many.
+_MIXED = 4
 # So many points are enumerated for each term that goes, if its loops are long.
 _POINTS_PER_TERM = 1 << 12
 
@@ -136,9 +138,10 @@ class Recorder:
             earlier_terms = self.densify(earlier_terms, v, u)
         if earlier_operators and len(later_terms) > 1:
             later_terms = self.densify(later_terms, w, v)
-        if self.sparse and len(later_terms) * len(earlier_terms) > _MOST_PRODUCTS:
-            later_terms = self._in_few(later_terms, (*w, *v))
-            earlier_terms = self._in_few(earlier_terms, (*v, *u))
+        if self.sparse and (many := len(later_terms) * len(earlier_terms)) > _MOST_PRODUCTS:
+            most = _FEW if many <= _MIXED * _MOST_PRODUCTS else 1
+            later_terms = self._in_few(later_terms, (*w, *v), most)
+            earlier_terms = self._in_few(earlier_terms, (*v, *u), most)
         result: Block = ()
         if self.sparse or len(later_terms) * len(earlier_terms) > _MOST_DENSE:
             products = [
@@ -289,13 +292,15 @@ class Recorder:
             summed = self._few(summed, (*out_shape, *in_shape), most)
         return (*summed, *operators)
 
-    def _in_few(self, pieces: tuple[Piece, ...], shape: tuple[int, ...]) -> tuple[Piece, ...]:
+    def _in_few(
+        self, pieces: tuple[Piece, ...], shape: tuple[int, ...], most: int
+    ) -> tuple[Piece, ...]:
         """A factor that meets many pieces, itself in few; the same each time."""
         if len(pieces) <= _FEW:
             return pieces
-        key = "in few", pieces
+        key = "in few", pieces, most
         if key not in self._memo:
-            self._memo[key] = tuple(self._few(pieces, shape, _FEW))
+            self._memo[key] = tuple(self._few(pieces, shape, most))
         return self._memo[key]
 
     def _few(self, pieces: Sequence[Piece], shape: tuple[int, ...], most: int) -> list[Piece]:
@@ -308,7 +313,7 @@ class Recorder:
         fewer = list(frames.pop(None, ()))
         for group in frames.values():
             fewer += self._stacked_smallest(group, shape, keep=True)
-        if len(fewer) > most:
+        if len(fewer) > _MIXED * most:
             fewer = self._stacked_smallest(fewer, shape, keep=False)
         return merged(fewer, self._joined) if self.sparse else fewer
 
@@ -328,7 +333,7 @@ class Recorder:
         ordered = sorted((points(piece), k) for k, piece in enumerate(pieces))
         count = total = 0
         for size, _ in ordered:
-            if count > 1 and size > 2 * total or total + size > _POINTS_PER_TERM * (count + 1):
+            if (count > 1 and size > 2 * total) or total + size > _POINTS_PER_TERM * (count + 1):
                 break
             total, count = total + size, count + 1
         if count < 2:
@@ -347,9 +352,8 @@ class Recorder:
         if how is None:
             return None
         scale = pieces[0].scale
-        if (
-            all(piece.slot is None and piece.scale == scale for piece in pieces)
-            and (how.places is None or how.count == how.places.values.size)
+        if all(piece.slot is None and piece.scale == scale for piece in pieces) and (
+            how.places is None or how.count == how.places.values.size
         ):
             return Piece(how.term._replace(axes=None), scale, None)
         slot = self._once((how, tuple(pieces)), steps.Stack, pieces=tuple(pieces), stacked=how)

@@ -7,7 +7,7 @@ Loops that all pieces share stay loops; the points of the others are enumerated.
 
 import math
 from collections.abc import Hashable, Sequence
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import numpy as np
 
@@ -17,7 +17,7 @@ from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.terms import Affine, Lookup, Term, canonical
 from jax_cce.caches import memoised
 
-__all__ = ["Frame", "Stacked", "frame", "points_of", "stacked"]
+__all__ = ["Frame", "Stacked", "frame", "listed", "points_of", "positions_of", "stacked"]
 
 # Shorter loops are enumerated.
 _LEAST_KEPT = 33
@@ -113,9 +113,7 @@ class Stacked(NamedTuple):
     order: tuple[int, ...]
 
 
-def stacked(
-    pieces: Sequence[Piece], shape: Sequence[int], *, keep: bool = True
-) -> Stacked | None:
+def stacked(pieces: Sequence[Piece], shape: Sequence[int], *, keep: bool = True) -> Stacked | None:
     """Several terms as one.
 
     Args:
@@ -194,6 +192,33 @@ def stacked(
         len(unique),
         sizes,
         placed[1],
+    )
+
+
+def listed(positions: np.ndarray, split: int) -> Term:
+    """The term of given positions, sorted and all different; it is not canonical.
+
+    Args:
+        positions: for each axis of the block the positions along it, [axes, points].
+        split: how many of the axes are those of the later variable.
+    """
+    sizes, maps, tables = _fitted(positions)
+    lookups = tuple(Lookup(*table) for table in tables)
+    axes = tuple(range(len(sizes)))
+    return Term(sizes, tuple(maps[:split]), tuple(maps[split:]), axes, lookups=lookups)
+
+
+def positions_of(
+    term: Term, out_shape: Sequence[int], in_shape: Sequence[int]
+) -> tuple[np.ndarray, np.ndarray]:
+    """The linear positions in both variables, at every point of a term whose tables are static."""
+    loops = tuple(range(len(term.sizes)))
+    split = len(out_shape)
+    joint = _positions(term, loops, range(split + len(in_shape)))
+    nothing = np.zeros(joint.shape[1], np.int64)
+    return (
+        nothing + index_arrays.linear_index(list(joint[:split]), out_shape),
+        nothing + index_arrays.linear_index(list(joint[split:]), in_shape),
     )
 
 

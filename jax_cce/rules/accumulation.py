@@ -100,6 +100,18 @@ class Accumulation:
             self.extend(results[output], edge, rows[operand] or {}, (out, middle))
         return results
 
+    def placed(
+        self, site: Hashable, edges: dict[tuple[int, int], tuple[LocalTerm, ...]]
+    ) -> dict[tuple[int, int], Block]:
+        """The blocks of a site whose terms are given."""
+        self._locals[site] = edges
+        return {key: place(self.recorder, terms, site, key) for key, terms in edges.items()}
+
+    def include(self, total: Row, row: Row, shape: tuple[int, ...]) -> None:
+        """Adds a row to another; `shape` is that of their variable."""
+        for seed, block in row.items():
+            total[seed] = self.recorder.add(total.get(seed, ()), block, shape, self.seeds[seed])
+
     def extend(
         self, total: Row, edge: Block, row: Row, shapes: tuple[tuple[int, ...], tuple[int, ...]]
     ) -> None:

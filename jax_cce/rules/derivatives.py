@@ -25,6 +25,7 @@ from jax_cce.rules import (  # noqa: F401
     indexing,
     layout,
     operators,
+    scans,
     structural_zeros,
 )
 from jax_cce.rules.book import rules_for

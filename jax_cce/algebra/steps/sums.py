@@ -173,9 +173,7 @@ class Stack(_Sum):
             joined = lax.concatenate(coefficients.promoted(parts), 0)
         if stacked.places is not None:
             joined = _placed(joined, stacked.places.values, stacked.count)
-        joined = lax.reshape(
-            joined, [size for size in (*stacked.sizes, *kept) if size > 1]
-        )
+        joined = lax.reshape(joined, [size for size in (*stacked.sizes, *kept) if size > 1])
         if stacked.order != tuple(range(len(stacked.order))):
             joined = lax.transpose(joined, stacked.order)
         return (joined,)

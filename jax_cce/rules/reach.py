@@ -1,0 +1,328 @@
+"""Which results of a linear scan depend on which operands, step by step, without any value.
+
+With the patterns A of a step's state by the last one, B by its input and C of its result by the
+state, result t depends on input s through the pattern of C A^(t-s-1) B. The powers soon repeat, so
+there are few different patterns however long the scan is. Where all positions are few enough to be
+listed, the values at them are read off what the scan makes of unit seeds.
+"""
+
+import math
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from jax import lax
+
+from jax_cce import jax_internals
+from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.stacking import listed, positions_of
+from jax_cce.algebra.terms import Unrepresentable
+from jax_cce.program.flat import Equation
+from jax_cce.rules.local import LocalTerm, Primals, local_term
+
+__all__ = ["Reach", "pushed_terms"]
+
+# States of more numbers, more different patterns and more entries than this are not listed.
+_MOST_STATE = 512
+_MOST_PATTERNS = 256
+_MOST_ENTRIES = 1 << 20
+
+# For (operand, result) the linear positions of the entries, rows and columns, row by row.
+Positions = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
+
+
+class Reach:
+    """The patterns of a scan's step, and what follows from them."""
+
+    def __init__(
+        self,
+        equation: Equation,
+        active: Sequence[bool],
+        consts: int,
+        carry: int,
+        step_terms: Mapping[tuple[int, int], Sequence[LocalTerm]],
+    ) -> None:
+        """Takes the terms of one step, for (operand, result) of the body."""
+        self._equation, self._active = equation, active
+        self._consts, self._carry = consts, carry
+        self._length, self._reverse = equation.params["length"], equation.params["reverse"]
+        self._ins = [tuple(aval.shape) for aval in equation.in_avals]
+        self._outs = [tuple(aval.shape) for aval in equation.out_avals]
+        for k in range(consts + carry, len(self._ins)):
+            self._ins[k] = self._ins[k][1:]
+        for at in range(carry, len(self._outs)):
+            self._outs[at] = self._outs[at][1:]
+        self._terms = step_terms
+        sizes = [math.prod(shape) for shape in self._outs[:carry]]
+        self._starts = np.cumsum([0, *sizes])
+
+    def _pairs(self, operand: int, result: int) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the entries of one step's block."""
+        shapes = self._outs[result], self._ins[operand]
+        found = [np.zeros((2, 0), np.int64)]
+        for local in self._terms.get((operand, result), ()):
+            if any(not isinstance(lookup.table, Table) for lookup in local.term.lookups):
+                raise Unrepresentable("positions that depend on data")
+            found.append(np.stack(positions_of(local.term, *shapes)))
+        rows, columns = np.concatenate(found, 1)
+        return rows, columns
+
+    def remembered(self, most: int) -> int:
+        """After how many steps a state is forgotten, or `most` if it is not by then."""
+        rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        try:
+            for result in range(self._carry):
+                for k in range(self._carry):
+                    at, by = self._pairs(self._consts + k, result)
+                    rows.append(at + self._starts[result])
+                    columns.append(by + self._starts[k])
+        except Unrepresentable:
+            return most
+        at, by = np.concatenate(rows), np.concatenate(columns)
+        reached = np.ones(self._starts[-1], bool)
+        for steps in range(most):
+            if not reached.any():
+                return steps
+            before, reached = reached, np.zeros_like(reached)
+            reached[at[before[by]]] = True
+        return most
+
+    def blocks(self) -> Positions:
+        """The positions of all entries of the scan's blocks.
+
+        Raises:
+            Unrepresentable: where they are too many, or depend on data.
+        """
+        if self._starts[-1] > _MOST_STATE:
+            raise Unrepresentable("a large state")
+        results = range(len(self._outs))
+        state = range(self._consts, self._consts + self._carry)
+        onward = self._matrix(state, range(self._carry))
+        last = np.eye(self._starts[-1], dtype=bool)
+        read = {
+            at: last[self._starts[at] : self._starts[at + 1]]
+            if at < self._carry
+            else self._matrix(state, [at])
+            for at in results
+        }
+        found: Positions = {}
+        self._left = _MOST_ENTRIES
+        for operand, wanted in enumerate(self._active):
+            if not wanted:
+                continue
+            if operand in state:
+                at = self._starts[operand - self._consts : operand - self._consts + 2]
+                patterns = self._powers(onward, last[:, at[0] : at[1]], summed=False)
+                direct = None
+            else:
+                entering = self._matrix([operand], range(self._carry))
+                patterns = self._powers(onward, entering, summed=operand < self._consts)
+                direct = operand
+            for result in results:
+                rows_columns = self._placed(operand, result, patterns, read[result], direct)
+                if len(rows_columns[0]):
+                    found[operand, result] = rows_columns
+        return found
+
+    def _matrix(self, operands: Sequence[int], results: Sequence[int]) -> np.ndarray:
+        """The pattern of a step's results by its operands, one below and beside the other."""
+        rows = []
+        for result in results:
+            row = []
+            for operand in operands:
+                size = math.prod(self._outs[result]), math.prod(self._ins[operand])
+                if size[0] * size[1] > _MOST_STATE**2:
+                    raise Unrepresentable("a large step")
+                block = np.zeros(size, bool)
+                block[self._pairs(operand, result)] = True
+                row.append(block)
+            rows.append(np.concatenate(row, 1))
+        width = sum(math.prod(self._ins[k]) for k in operands)
+        return np.concatenate(rows) if rows else np.zeros((0, width), bool)
+
+    def _powers(
+        self, onward: np.ndarray, start: np.ndarray, *, summed: bool
+    ) -> Callable[[int], np.ndarray]:
+        """onward^j start as a function of j; summed over all exponents up to j if wanted."""
+        seen: dict[bytes, int] = {}
+        patterns: list[np.ndarray] = []
+        now = start
+        while (name := now.tobytes()) not in seen:
+            if len(patterns) >= _MOST_PATTERNS:
+                raise Unrepresentable("many different patterns")
+            if len(patterns) > self._length:
+                return patterns.__getitem__
+            seen[name] = len(patterns)
+            patterns.append(now)
+            now = (onward.astype(np.float32) @ now.astype(np.float32)) > 0
+            if summed:
+                now = now | patterns[-1]
+        first = seen[name]
+        period = len(patterns) - first
+        return lambda j: patterns[j if j < first else first + (j - first) % period]
+
+    def _placed(
+        self,
+        operand: int,
+        result: int,
+        patterns: Callable[[int], np.ndarray],
+        read: np.ndarray,
+        direct: int | None,
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """Rows and columns of the entries of one block of the whole scan."""
+        height, width = read.shape[0], math.prod(self._ins[operand])
+        at_once = self._matrix([operand], [result]) if direct is not None else None
+        final, sliced = result < self._carry, operand >= self._consts + self._carry
+        rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
+        for out, inn, age in self._steps(final, sliced, started=operand >= self._consts):
+            if final:
+                pattern = patterns(age)[self._starts[result] : self._starts[result + 1]]
+            elif age < 0:
+                pattern = np.zeros((height, width), bool)
+            else:
+                pattern = self._read_at(read, patterns(age))
+            if at_once is not None and not final and (not sliced or age == -1):
+                pattern = pattern | at_once
+            r, c = np.nonzero(pattern)
+            self._left -= len(r) * len(out)
+            if self._left < 0:
+                raise Unrepresentable("too many entries")
+            rows.append((out[:, None] * height + r).reshape(-1))
+            columns.append((inn[:, None] * width + c).reshape(-1))
+        at, by = np.concatenate(rows), np.concatenate(columns)
+        order = np.lexsort((by, at))
+        return at[order], by[order]
+
+    def _read_at(self, read: np.ndarray, state: np.ndarray) -> np.ndarray:
+        return (read.astype(np.float32) @ state.astype(np.float32)) > 0
+
+    def _steps(
+        self, final: bool, sliced: bool, *, started: bool
+    ) -> Iterator[tuple[np.ndarray, np.ndarray, int]]:
+        """Times of result and operand that share a pattern, and the exponent of that pattern.
+
+        The exponent is -1 where a result reads the operand of its own step only.
+        """
+        n = self._length
+        times = np.arange(n)[::-1] if self._reverse else np.arange(n)
+        zero = np.zeros(1, np.int64)
+        if final and sliced:
+            for age in range(n):
+                yield zero, times[n - 1 - age : n - age], age
+        elif final:
+            yield zero, zero, n if started else n - 1
+        elif sliced:
+            for age in range(-1, n - 1):
+                yield times[age + 1 :], times[: n - 1 - age], age
+        else:
+            # Operands that are there from the start.
+            for step in range(n):
+                yield times[step : step + 1], zero, step if started else step - 1
+
+
+def pushed_terms(
+    equation: Equation, active: Sequence[bool], blocks: Positions
+) -> dict[tuple[int, int], tuple[LocalTerm, ...]]:
+    """Terms at listed positions, whose values a linear equation makes of unit seeds.
+
+    Args:
+        equation: an equation that is linear in its active operands.
+        active: for each operand whether it is differentiated.
+        blocks: the positions.
+    """
+    edges = {}
+    for (operand, result), (rows, columns) in blocks.items():
+        shapes = tuple(equation.out_avals[result].shape), tuple(equation.in_avals[operand].shape)
+        rank = len(shapes[0])
+        parts = [
+            *(np.unravel_index(rows, shapes[0]) if rank else ()),
+            *(np.unravel_index(columns, shapes[1]) if shapes[1] else ()),
+        ]
+        positions = np.stack(parts) if parts else np.zeros((0, len(rows)), np.int64)
+        term = listed(positions, rank)
+        edges[operand, result] = local_term(
+            term, 1, _Pushed(equation, active, operand, result, rows, columns)
+        )
+    return edges
+
+
+class _Pushed:
+    """The values of one block at listed positions."""
+
+    def __init__(
+        self,
+        equation: Equation,
+        active: Sequence[bool],
+        operand: int,
+        result: int,
+        rows: np.ndarray,
+        columns: np.ndarray,
+    ) -> None:
+        self._equation, self._active = equation, active
+        self._operand, self._result = operand, result
+        self._rows, self._columns = rows, columns
+
+    def __call__(self, primals: Primals) -> Any:
+        """Applies the equation to unit seeds of its operand, or pulls back those of its result."""
+        equation = self._equation
+        height = jax_internals.size(equation.out_avals[self._result])
+        width = jax_internals.size(equation.in_avals[self._operand])
+        if height < width:
+            array = self._pulled(primals)
+            array = lax.reshape(array, (height, width))
+            first, second = self._rows, self._columns
+        else:
+            array = lax.reshape(self._pushed(primals), (width, height))
+            first, second = self._columns, self._rows
+            if len(first) == height * width:
+                array, first, second = lax.transpose(array, (1, 0)), second, first
+        if len(first) == height * width:
+            return lax.reshape(array, (height * width,))
+        return array.at[first, second].get(mode="promise_in_bounds", unique_indices=True)
+
+    def _pushed(self, primals: Primals) -> Any:
+        """What becomes of unit seeds of the operand: all results, one after the other."""
+        key = "pushed", self._operand
+        if key not in primals.memo:
+            apply = self._function(primals)
+            seeds = _units(self._equation.in_avals[self._operand])
+            primals.memo[key] = jax.vmap(lambda seed: apply({self._operand: seed}))(seeds)
+        return primals.memo[key][self._result]
+
+    def _pulled(self, primals: Primals) -> Any:
+        key = "pulled", self._result
+        if key not in primals.memo:
+            apply = self._function(primals)
+            avals = {
+                k: jax_internals.abstract(self._equation.in_avals[k])
+                for k, wanted in enumerate(self._active)
+                if wanted
+            }
+            transpose = jax.linear_transpose(lambda seeds: apply(seeds)[self._result], avals)
+            seeds = _units(self._equation.out_avals[self._result])
+            primals.memo[key] = jax.vmap(lambda seed: transpose(seed)[0])(seeds)
+        return primals.memo[key][self._operand]
+
+    def _function(self, primals: Primals) -> Callable[[dict[int, Any]], list[Any]]:
+        equation = self._equation
+
+        def apply(seeds: dict[int, Any]) -> list[Any]:
+            ins = [
+                x if not wanted else seeds[k] if k in seeds else jax_internals.zeros(aval)
+                for k, (x, wanted, aval) in enumerate(
+                    zip(primals.ins, self._active, equation.in_avals, strict=True)
+                )
+            ]
+            return list(jax_internals.bind(equation, ins))
+
+        return apply
+
+
+def _units(aval: Any) -> Any:
+    """All unit arrays of a shape, [size, *shape], from iota and not as a constant."""
+    size = jax_internals.size(aval)
+    eye = lax.broadcasted_iota(np.int32, (size, size), 0) == lax.broadcasted_iota(
+        np.int32, (size, size), 1
+    )
+    return lax.reshape(lax.convert_element_type(eye, aval.dtype), (size, *aval.shape))
