@@ -152,11 +152,8 @@ class Stack(_Sum):
 
     @property
     def flops(self) -> int:
-        """An addition for each entry that is not the first at its position."""
-        if self.stacked.places is None:
-            return 0
-        doubled = self.stacked.places.values.size - self.stacked.count
-        return doubled * math.prod(self.stacked.kept)
+        """One operation for each entry that is put in its place."""
+        return sum(math.prod(p.term.sizes) for p in self.pieces)
 
     def run(self, arrays: Run) -> Sequence[Any]:
         """Coefficients one after the other, each at its place."""
