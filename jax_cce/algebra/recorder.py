@@ -35,7 +35,7 @@ __all__ = [
 _MOST_TERMS = 8
 _SMALL_BLOCK = 4096
 # Beyond so many terms they are stacked.
-_MOST_SPARSE, _MOST_DENSE = 12, 64
+_MOST_SPARSE, _MOST_DENSE = 8, 64
 # Beyond so many products of terms both factors are stacked to a few.
 _MOST_PRODUCTS, _FEW = 32, 4
 # Terms with long loops along different lines, such as diagonals, may be so many times as many.

@@ -23,7 +23,7 @@ _MOST_ORDERS = 6
 # Products of terms that greedy searches may carry out, which takes a tenth of a millisecond each;
 # and how many for each one that forward and reverse need.
 _MOST_PRODUCTS = 6000
-_PER_CLASSICAL = 2
+_PER_CLASSICAL = 0.5
 
 
 def forward(graph: Graph) -> Elimination:
