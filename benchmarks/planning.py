@@ -1,9 +1,9 @@
 """How planning grows with a program: CPU seconds and exponents, by family and format.
 
-Run it with `python -m benchmarks.planning`. Each family of programs is planned at growing sizes in a
-process of its own, from tracing to the finished plan, until a size takes longer than `--limit`
-seconds of CPU time, so that it always ends. The exponent p of seconds ~ size ** p is fitted
-to the sizes from 100 on that were planned in time; the process's start is not counted.
+Run it with `python -m benchmarks.planning`. Each family of programs is planned at growing
+sizes in a process of its own, from tracing to the finished plan, until a size takes longer than
+`--limit` seconds of CPU time, so that it always ends. The exponent p of seconds ~ size ** p is
+fitted to the sizes from 100 on that were planned in time; the process's start is not counted.
 """
 
 from __future__ import annotations
@@ -169,8 +169,8 @@ FAMILIES: dict[str, Callable[[int], Made]] = {
 }
 
 
-def _measure_here(family: str, form: str, sizes: list[int], limit: float) -> None:
-    """Plans at growing sizes, and prints CPU seconds of each as JSON; this process is ended late."""
+def _measure_here(family: str, form: Any, sizes: list[int], limit: float) -> None:
+    """Plans at growing sizes, printing CPU seconds as JSON, until the system ends the process."""
     jax_cce.plan(lambda x: x * jnp.sin(x), format=form)(jnp.ones(3))
     for size in sizes:
         fun, x = FAMILIES[family](size)
@@ -209,7 +209,8 @@ def main() -> None:
     arguments = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     if arguments.only is not None:
-        _measure_here(*arguments.only, arguments.sizes, arguments.limit)
+        family, form = arguments.only
+        _measure_here(family, form, arguments.sizes, arguments.limit)
         return
     print(f"CPU seconds to plan, float64. {report.provenance()}\n")
     header = ("family", "format", *(f"{size:,}" for size in arguments.sizes), "exponent")

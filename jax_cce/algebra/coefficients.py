@@ -36,7 +36,6 @@ __all__ = [
     "multiply",
     "number",
     "promote",
-    "promoted",
     "scaled",
     "symbol_values",
     "take",
@@ -54,27 +53,18 @@ Symbols = Mapping[int, tuple[tuple[int, ...], Any]]
 NO_SYMBOLS: Symbols = {}
 
 
-def promote(x: Any, y: Any) -> tuple[Any, Any]:
-    """Both arrays in their common dtype; a mask takes the dtype of the other."""
-    if x.dtype == y.dtype:
-        return x, y
-    dtype = promoted(x.dtype, y.dtype)
-    return jax_internals.convert(x, dtype), jax_internals.convert(y, dtype)
+def promote(*arrays: Any) -> list[Any]:
+    """Arrays in their common dtype; a mask takes the dtype of the others."""
+    if len({array.dtype for array in arrays}) == 1:
+        return list(arrays)
+    dtype = promoted(*(array.dtype for array in arrays))
+    return [jax_internals.convert(array, dtype) for array in arrays]
 
 
 def number(scale: complex, dtype: Any) -> Any:
     """A static coefficient as an array, of the given dtype where that holds it."""
     held = promoted(dtype, np.complex64) if isinstance(scale, complex) else dtype
     return jax_internals.full((), scale, held)
-
-
-def promoted(arrays: Sequence[Any]) -> list[Any]:
-    """Several arrays in their common dtype; masks take the dtype of the others."""
-    dtypes = {array.dtype for array in arrays}
-    if len(dtypes) == 1:
-        return list(arrays)
-    dtype = jnp.result_type(*dtypes)
-    return [lax.convert_element_type(array, dtype) for array in arrays]
 
 
 def scaled(x: Any, scale: complex, dtype: Any) -> Any:

@@ -4,9 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from jax_cce.algebra import terms
 from jax_cce.algebra.blocks import Piece
-from jax_cce.algebra.terms import Union
+from jax_cce.algebra.lines import Union, line, union
 
 __all__ = ["merged"]
 
@@ -27,25 +26,26 @@ def merged(pieces: Sequence[Piece], join: Join) -> list[Piece]:
     directions: Counter[Any] = Counter()
     lines: dict[Any, list[Piece]] = {}
     for piece in pieces:
-        line = terms.line(piece.term)
-        directions[line.direction] += 1
-        lines.setdefault(line[:2], []).append(piece)
+        on = line(piece.term)
+        directions[on.direction] += 1
+        lines.setdefault(on[:2], []).append(piece)
     result: list[Piece] = []
-    for (direction, _), line in lines.items():
-        if len(line) == 1 or (directions[direction] == 2 and None in (line[0].slot, line[1].slot)):
-            result += line
-        elif len(line[0].term.sizes) == 1:
-            result += _merged_intervals(line, join)
+    for (direction, _), group in lines.items():
+        apart = directions[direction] == 2 and None in [piece.slot for piece in group]
+        if len(group) == 1 or apart:
+            result += group
+        elif len(group[0].term.sizes) == 1:
+            result += _merged_intervals(group, join)
         else:
-            result += _merged_boxes(line, join)
+            result += _merged_boxes(group, join)
     return result
 
 
-def _merged_intervals(line: Sequence[Piece], join: Join) -> list[Piece]:
+def _merged_intervals(group: Sequence[Piece], join: Join) -> list[Piece]:
     """Joins pieces of one loop, from the first to the last."""
     done: list[Piece] = []
-    for piece in sorted(line, key=lambda p: terms.line(p.term).shifts):
-        box = terms.union(done[-1].term, piece.term) if done else None
+    for piece in sorted(group, key=lambda p: line(p.term).shifts):
+        box = union(done[-1].term, piece.term) if done else None
         if box is None:
             done.append(piece)
         else:
@@ -53,14 +53,14 @@ def _merged_intervals(line: Sequence[Piece], join: Join) -> list[Piece]:
     return done
 
 
-def _merged_boxes(line: Sequence[Piece], join: Join) -> list[Piece]:
+def _merged_boxes(group: Sequence[Piece], join: Join) -> list[Piece]:
     """Joins pieces of several loops, pair by pair."""
     done: list[Piece] = []
-    pending = list(line)
+    pending = list(group)
     while pending:
         piece = pending.pop(0)
         for other in pending:
-            box = terms.union(piece.term, other.term)
+            box = union(piece.term, other.term)
             if box is not None:
                 pending.remove(other)
                 pending.insert(0, join(box, (piece, other)))

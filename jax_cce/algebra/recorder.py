@@ -1,6 +1,5 @@
 """The recorder: composes and adds blocks symbolically, and notes the steps that do it on arrays."""
 
-import dataclasses
 import math
 from collections.abc import Sequence
 from typing import Any
@@ -10,16 +9,17 @@ import numpy as np
 from jax_cce.algebra import steps, terms
 from jax_cce.algebra.blocks import Block, OperatorPiece, Piece, is_unit, split
 from jax_cce.algebra.composition import Product, compose, pushed, resolved
-from jax_cce.algebra.costs import Cost
+from jax_cce.algebra.fewer import fewer
 from jax_cce.algebra.index_arrays import Table
+from jax_cce.algebra.lines import Union
 from jax_cce.algebra.merging import merged
-from jax_cce.algebra.stacking import Frame, frame, points_of, stacked
-from jax_cce.algebra.steps import Push, Step
+from jax_cce.algebra.notes import Notes
+from jax_cce.algebra.stacking import points_of, stacked
+from jax_cce.algebra.steps import Push
 from jax_cce.algebra.symbols import Read
 from jax_cce.algebra.terms import (
     Lookup,
     Term,
-    Union,
     Unrepresentable,
     along,
     loops_of,
@@ -38,70 +38,10 @@ _SMALL_BLOCK = 4096
 _MOST_SPARSE, _MOST_DENSE = 8, 64
 # Beyond so many products of terms both factors are stacked to a few.
 _MOST_PRODUCTS, _FEW = 32, 4
-# Terms with long loops along different lines, such as diagonals, may be so many times as many.
-_MIXED = 4
-# So many points are enumerated for each term that goes, if its loops are long.
-_POINTS_PER_TERM = 1 << 12
 
 
-class Recorder:
-    """Composes and adds blocks symbolically, recording steps and their cost.
-
-    Attributes:
-        steps: the steps so far, in the order in which they can be carried out.
-        cost: what they cost.
-        vertex: the vertex that is being eliminated; None for the assembly of results.
-        sparse: whether every structural zero matters, so that sums are never made dense.
-    """
-
-    def __init__(self, *, sparse: bool = False, reserved: int = 0) -> None:
-        """An empty recorder.
-
-        Args:
-            sparse: whether every structural zero matters, so that sums are never made dense.
-            reserved: number of slots that are filled before the steps run.
-        """
-        self.steps: list[Step] = []
-        self.cost = Cost()
-        self.vertex: int | None = None
-        self.sparse = sparse
-        self._num_slots = reserved
-        self._memo: dict[Any, Any] = {}
-        self._tables: dict[Any, Any] = {}
-
-    def _record(self, kind: type[Step], /, *, slots: int = 1, **facts: Any) -> tuple[int, ...]:
-        """Notes a step; returns the slots that it fills."""
-        names = tuple(range(self._num_slots, self._num_slots + slots))
-        self._num_slots += slots
-        step = kind(slots=names, vertex=self.vertex, **facts)
-        self.steps.append(step)
-        self.cost.flops += step.flops
-        self.cost.moved += step.moved
-        return names
-
-    def _once(self, key: Any, kind: type[Step], /, **facts: Any) -> int:
-        """The slot of a step that is noted at its first use."""
-        key = kind, key
-        memo = self._tables if kind in (steps.SymbolValues, steps.IndexArray) else self._memo
-        if key not in memo:
-            (memo[key],) = self._record(kind, **facts)
-        return memo[key]
-
-    def fork(self) -> "Recorder":
-        """A recorder that continues this one, leaving it as it is."""
-        other = Recorder(sparse=self.sparse)
-        other.steps = list(self.steps)
-        other.cost = dataclasses.replace(self.cost)
-        other._num_slots = self._num_slots
-        other._memo = dict(self._memo)
-        other._tables = dict(self._tables)
-        return other
-
-    def without_blocks(self) -> "Recorder":
-        """An empty recorder that shares the names of index arrays, and gives out none again."""
-        other = Recorder(sparse=self.sparse, reserved=self._num_slots)
-        other._tables = self._tables
-        return other
+class Recorder(Notes):
+    """Composes and adds blocks symbolically, recording steps and their cost."""
 
     def local(self, term: Term, scale: complex, site: Any, key: Any) -> Piece:
         """The piece of a local Jacobian whose coefficient the site computes at run time."""
@@ -139,18 +79,18 @@ class Recorder:
         if earlier_operators and len(later_terms) > 1:
             later_terms = self.densify(later_terms, w, v)
         if self.sparse and (many := len(later_terms) * len(earlier_terms)) > _MOST_PRODUCTS:
-            most = _FEW if many <= _MIXED * _MOST_PRODUCTS else 1
+            most = _FEW if many <= 4 * _MOST_PRODUCTS else 1
             later_terms = self._in_few(later_terms, (*w, *v), most)
             earlier_terms = self._in_few(earlier_terms, (*v, *u), most)
         result: Block = ()
         if self.sparse or len(later_terms) * len(earlier_terms) > _MOST_DENSE:
-            products = [
+            products: Block = tuple(
                 piece
                 for one in later_terms
                 for other in earlier_terms
                 for piece in self._compose_terms(one, other, shapes)
-            ]
-            result = self._total(products, w, u) if len(products) > 1 else tuple(products)
+            )
+            result = self._total(products, w, u) if len(products) > 1 else products
         else:
             for one in later_terms:
                 for other in earlier_terms:
@@ -207,7 +147,7 @@ class Recorder:
     def _without_repetitions(self, piece: Piece, shape: tuple[int, ...]) -> Piece:
         """The piece with one point for each position, where points were enumerated."""
         how = stacked((piece,), shape)
-        if how is None or how.places is None or how.count == how.places.values.size:
+        if how is None or how.places is None or how.points == how.places.values.size:
             return piece
         return self._stack((piece,), shape, keep=True) or piece
 
@@ -304,45 +244,13 @@ class Recorder:
         return self._memo[key]
 
     def _few(self, pieces: Sequence[Piece], shape: tuple[int, ...], most: int) -> list[Piece]:
-        """The same sum in few pieces: those of one frame are stacked, then small ones."""
-        frames: dict[Frame | None, list[Piece]] = {}
-        for piece in pieces:
-            found = frame(piece.term)
-            key = found and found._replace(kept=())
-            frames.setdefault(key, []).append(piece)
-        fewer = list(frames.pop(None, ()))
-        for group in frames.values():
-            fewer += self._stacked_smallest(group, shape, keep=True)
-        if len(fewer) > _MIXED * most:
-            fewer = self._stacked_smallest(fewer, shape, keep=False)
-        return merged(fewer, self._joined) if self.sparse else fewer
+        """The same sum in few pieces."""
 
-    def _stacked_smallest(
-        self, pieces: list[Piece], shape: tuple[int, ...], *, keep: bool
-    ) -> list[Piece]:
-        """The same sum, with the smaller pieces stacked.
+        def stack(chosen: Sequence[Piece], keep: bool) -> Piece | None:
+            return self._stack(chosen, shape, keep=keep)
 
-        What was stacked before is taken up again when as much again has come, so that an entry is
-        moved a logarithmic number of times.
-        """
-
-        def points(piece: Piece) -> int:
-            found = frame(piece.term)
-            return points_of(piece.term, found.kept if keep and found else ())
-
-        ordered = sorted((points(piece), k) for k, piece in enumerate(pieces))
-        count = total = 0
-        for size, _ in ordered:
-            if (count > 1 and size > 2 * total) or total + size > _POINTS_PER_TERM * (count + 1):
-                break
-            total, count = total + size, count + 1
-        if count < 2:
-            return pieces
-        chosen = {k for _, k in ordered[:count]}
-        rest = [piece for k, piece in enumerate(pieces) if k not in chosen]
-        small = [piece for k, piece in enumerate(pieces) if k in chosen]
-        piece = self._stack(small, shape, keep=keep)
-        return pieces if piece is None else [*rest, piece]
+        found = fewer(pieces, most, stack)
+        return merged(found, self._joined) if self.sparse else found
 
     def _stack(
         self, pieces: Sequence[Piece], shape: tuple[int, ...], *, keep: bool
@@ -353,7 +261,7 @@ class Recorder:
             return None
         scale = pieces[0].scale
         if all(piece.slot is None and piece.scale == scale for piece in pieces) and (
-            how.places is None or how.count == how.places.values.size
+            how.places is None or how.points == how.places.values.size
         ):
             return Piece(how.term._replace(axes=None), scale, None)
         slot = self._once((how, tuple(pieces)), steps.Stack, pieces=tuple(pieces), stacked=how)

@@ -98,7 +98,7 @@ class Stacked(NamedTuple):
         kept: the sizes of the loops that are not enumerated and that a coefficient depends on.
         places: for each enumerated point, one term after the other, its place among the points of
             the result; None where they are the same.
-        count: how many points the result has.
+        points: how many points the result has.
         sizes: the sizes of the loops that stand for them.
         order: the order in which the axes of the result's coefficient are taken; size-one axes
             are squeezed out before.
@@ -108,7 +108,7 @@ class Stacked(NamedTuple):
     loops: tuple[tuple[int, ...], ...]
     kept: tuple[int, ...]
     places: Table | None
-    count: int
+    points: int
     sizes: tuple[int, ...]
     order: tuple[int, ...]
 
@@ -126,10 +126,12 @@ def stacked(pieces: Sequence[Piece], shape: Sequence[int], *, keep: bool = True)
     """
     terms = [piece.term for piece in pieces]
     split = len(terms[0].out_map)
-    frames = [frame(term) for term in terms]
-    if any(found is None for found in frames):
-        return None
-    kept = [found.kept if keep else () for found in frames]  # type: ignore[union-attr]
+    kept: list[tuple[int, ...]] = []
+    for term in terms:
+        found = frame(term)
+        if found is None:
+            return None
+        kept.append(found.kept if keep else ())
     if not keep and not all(_is_static(a, t) for t in terms for a in t.out_map + t.in_map):
         return None
     reading = _reads(terms[0], kept[0])
@@ -243,7 +245,7 @@ def _positions(term: Term, loops: tuple[int, ...], axes: Sequence[int]) -> np.nd
         return np.array([[maps[axis].offset] for axis in axes], np.int64).reshape(len(axes), 1)
     sizes = dict(enumerate(term.sizes))
     symbols = {
-        -1 - k: (lookup.axes, lookup.table.values)  # type: ignore[attr-defined]
+        -1 - k: (lookup.axes, lookup.table.values)
         for k, lookup in enumerate(term.lookups)
         if isinstance(lookup.table, Table)
     }
@@ -252,7 +254,11 @@ def _positions(term: Term, loops: tuple[int, ...], axes: Sequence[int]) -> np.nd
         index_arrays.evaluate(maps[axis].offset, maps[axis].strides, loops, sizes, symbols)
         for axis in axes
     ]
-    return np.stack([values.reshape(-1) for values in found]) if found else np.zeros((0, count))
+    return (
+        np.stack([values.reshape(-1) for values in found])
+        if found
+        else np.zeros((0, count), np.int64)
+    )
 
 
 def _fitted(

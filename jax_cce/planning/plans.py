@@ -9,7 +9,7 @@ from typing import Any
 from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
 from jax_cce.algebra.costs import Cost, CostName
-from jax_cce.algebra.steps import Step, needed
+from jax_cce.algebra.steps import Densify, Step, needed
 from jax_cce.graph.building import Graph
 from jax_cce.jax_internals import source_line
 from jax_cce.orders import named
@@ -96,6 +96,13 @@ class Plan:
         again = len(self.recomputed)
         return f"{again} computed again, {len(every) - again} eliminated as the program runs"
 
+    @property
+    def coarsened(self) -> int:
+        """How many blocks of a sparse plan were made dense, because terms do not describe them."""
+        if not self.graph.recorder.sparse:
+            return 0
+        return sum(isinstance(step, Densify) for step in self.steps)
+
     def cost(self, name: CostName = "multiplications") -> int:
         """The cost of the plan in a named measure.
 
@@ -139,6 +146,8 @@ class Plan:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
         if self.checkpoints:
             lines.append(f"  checkpoint regions: {self.checkpoints}")
+        if self.coarsened:
+            lines.append(f"  whole blocks in place of too many terms: {self.coarsened}")
         return "\n".join([*lines, *(f"  {step}{self.origin(step)}" for step in self.steps)])
 
     def origin(self, step: Step) -> str:

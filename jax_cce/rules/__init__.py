@@ -2,5 +2,6 @@
 
 One module for each family of primitives (elementwise, layout, contraction, indexing;
 structural_zeros, convolution, control and scans serve the sparse formats). `definers` holds what
-are written with, `linearised` is the default, and `derivatives` finds the rule for an equation.
+they are written with, `linearised` is the default, and `derivatives` finds the rule for an
+equation.
 """

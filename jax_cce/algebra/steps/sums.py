@@ -10,8 +10,9 @@ import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
-from jax_cce.algebra import coefficients, placement, terms
+from jax_cce.algebra import coefficients, placement
 from jax_cce.algebra.blocks import Piece, slots_of, stored_numbers
+from jax_cce.algebra.lines import Union
 from jax_cce.algebra.stacking import Stacked
 from jax_cce.algebra.steps.step import Run, Step
 from jax_cce.algebra.terms import Affine, Term
@@ -106,7 +107,7 @@ class Merge(_Sum):
 
     name = "merge"
 
-    union: terms.Union
+    union: Union
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -167,9 +168,9 @@ class Stack(_Sum):
             parts.append(lax.reshape(full, (points, *kept)))
         joined = parts[0]
         if len(parts) > 1:
-            joined = lax.concatenate(coefficients.promoted(parts), 0)
+            joined = lax.concatenate(coefficients.promote(*parts), 0)
         if stacked.places is not None:
-            joined = _placed(joined, stacked.places.values, stacked.count)
+            joined = _placed(joined, stacked.places.values, stacked.points)
         joined = lax.reshape(joined, [size for size in (*stacked.sizes, *kept) if size > 1])
         if stacked.order != tuple(range(len(stacked.order))):
             joined = lax.transpose(joined, stacked.order)
