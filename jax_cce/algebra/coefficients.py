@@ -304,8 +304,10 @@ def _contract(
 ) -> Any:
     summed = [loop for loop in x_labels if loop in contracted]
     batch = [loop for loop in x_labels if loop in y_labels and loop not in contracted]
+    x, y = promote(x, y)
     result = lax.dot_general(
-        *promote(x, y),
+        x,
+        y,
         dimension_numbers=(
             ([x_labels.index(k) for k in summed], [y_labels.index(k) for k in summed]),
             ([x_labels.index(k) for k in batch], [y_labels.index(k) for k in batch]),
