@@ -187,10 +187,18 @@ def has_custom(equations: Iterable[Equation]) -> bool:
     return not _CUSTOM.keys().isdisjoint(tracing.primitive_names(equations))
 
 
-def activity(program: Program) -> Iterator[tuple[bool, ...]]:
-    """For each equation which operands depend on an input of the program, as JAX counts it."""
+def activity(program: Program, varied: set[int] | None = None) -> Iterator[tuple[bool, ...]]:
+    """For each equation which operands depend on what is differentiated, as JAX counts it.
+
+    Args:
+        program: the program.
+        varied: the inputs that are differentiated, by default all that have a tangent space; in the
+            end all variables that depend on these.
+    """
     avals = program.avals
-    varied = {k for k in range(program.num_inputs) if jax_internals.is_differentiable(avals[k])}
+    if varied is None:
+        inputs = range(program.num_inputs)
+        varied = {k for k in inputs if jax_internals.is_differentiable(avals[k])}
     for equation in program.equations:
         active = tuple(not isinstance(k, Literal) and k in varied for k in equation.inputs)
         yield active
@@ -233,11 +241,32 @@ def key(program: Program) -> Hashable:
 
 
 def _derivative_key(equation: Equation, active: tuple[bool, ...]) -> Hashable:
+    if equation.name == "scan" and any(active) and has_custom([equation]):
+        # Its rules one by one: to linearise the whole scan takes several times as long.
+        keys = _keys_in_scan(equation, active)
+        if keys is not None:
+            return keys
     parts = custom_derivative(equation, active)
     if parts is None:
         return None
     constants = tuple(map(constant_key, parts.constants))
     return program_key(parts.program, _body_key), constants, parts.reverse
+
+
+def _keys_in_scan(equation: Equation, active: tuple[bool, ...]) -> Hashable:
+    """The derivatives of a scan's body; None where what varies may depend on its rules."""
+    program, _ = tracing.flatten_closed(equation.params["jaxpr"])
+    if any(each.params.get("symbolic_zeros") for each in program.equations):
+        return None
+    consts, carry = jax_internals.scan_counts(equation)
+    varied = {k for k, wanted in enumerate(active) if wanted}
+    before = -1
+    while before < len(varied):
+        before, reached = len(varied), set(varied)
+        flags = list(activity(program, reached))
+        results = enumerate(program.outputs[:carry], consts)
+        varied.update(k for k, atom in results if not isinstance(atom, Literal) and atom in reached)
+    return tuple(map(_derivative_key, program.equations, flags))
 
 
 def _body_key(equation: Equation) -> Hashable:
