@@ -12,6 +12,7 @@ from jax_cce.api import How, OfArrays, jacobian
 from jax_cce.execution.calling import transformed
 from jax_cce.planning.options import Options, Order, options_of
 from jax_cce.program import calls
+from jax_cce.rules.derivatives import has_custom
 from jax_cce.sparse.formats import DENSE, STRUCTURED, FormatName
 from jax_cce.sparse.structured import StructuredJacobian
 
@@ -105,7 +106,7 @@ def hessian(
     # `jax.hessian` is jacfwd of jacrev: a block has the dtype of its row.
     forward = dataclasses.replace(options.contract, forward=True)
     options = dataclasses.replace(options, contract=forward)
-    second = transformed(inner, options, symmetric=options.format.sparse)
+    seconds = {known: transformed(inner, options, symmetric=known) for known in (True, False)}
     by_terms = _hessian_by_terms(fun, options)
 
     @functools.wraps(fun)
@@ -114,21 +115,26 @@ def hessian(
             result = fun(*args, **kwargs)
             return result[0] if has_aux else result
 
-        if options.format is not DENSE and not _is_scalar(value, args, kwargs):
-            return by_terms(*args, **kwargs)
-        _, result, aux = second(args, kwargs)
+        symmetric = False
+        if options.format is not DENSE:
+            is_scalar, symmetric = _looked_at(value, args, kwargs)
+            if not is_scalar:
+                return by_terms(*args, **kwargs)
+        _, result, aux = seconds[symmetric](args, kwargs)
         return (result, aux) if has_aux else result
 
     return hessian_fun
 
 
-def _is_scalar(value: Callable[..., Any], args: Any, kwargs: Any) -> bool:
-    """Whether a function returns scalars only, so that its Jacobian is as small as its input."""
+def _looked_at(value: Callable[..., Any], args: Any, kwargs: Any) -> tuple[bool, bool]:
+    """Whether a function returns scalars only, and whether their Hessians are known symmetric."""
     try:
-        outputs = jax.eval_shape(value, *args, **kwargs)
+        closed, outputs = jax.make_jaxpr(value, return_shape=True)(*args, **kwargs)
+        # What a custom rule gives need not be the gradient of anything.
+        symmetric = not has_custom(closed.eqns)
     except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
-        outputs = value(*args, **kwargs)
-    return all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs))
+        outputs, symmetric = value(*args, **kwargs), False
+    return all(np.shape(leaf) == () for leaf in jax.tree.leaves(outputs)), symmetric
 
 
 def _hessian_by_terms(fun: Callable[..., Any], options: Options) -> Callable[..., Any]:

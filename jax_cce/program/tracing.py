@@ -244,7 +244,7 @@ def jaxprs(equations: Iterable[Equation]) -> list[Any]:
     return list(bodies.values())
 
 
-def primitive_names(equations: Iterable[Equation]) -> set[str]:
+def primitive_names(equations: Iterable[Any]) -> set[str]:
     """The names of all primitives in some equations, those inside control flow included."""
     return {primitive.name for primitive in primitives(equations)}
 

@@ -5,6 +5,7 @@ The modules of the families of primitives are imported here, so that their rules
 
 import functools
 from collections.abc import Callable, Hashable, Iterable, Iterator
+from typing import Any
 
 import jax
 import numpy as np
@@ -182,7 +183,7 @@ def is_custom(equation: Equation) -> bool:
     return equation.name in _CUSTOM
 
 
-def has_custom(equations: Iterable[Equation]) -> bool:
+def has_custom(equations: Iterable[Any]) -> bool:
     """Whether the derivative of any of some equations, or of one inside these, is user code."""
     return not _CUSTOM.keys().isdisjoint(tracing.primitive_names(equations))
 
