@@ -98,7 +98,7 @@ _linearisations: Cache[Linearised] = Cache(1024)
 
 
 def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = False) -> Linearised:
-    known = _indices(equation) if sparse else {}
+    known = _indices(equation, sparse)
 
     def linearise() -> Linearised:
         apply = functools.partial(jax_internals.bind, equation)
@@ -122,12 +122,12 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
         raise _only_while_running(equation, type(error).__name__) from error
 
 
-def _indices(equation: Equation) -> dict[int, np.ndarray]:
+def _indices(equation: Equation, sparse: bool) -> dict[int, np.ndarray]:
     """What is known of indices and masks, which decide what entries there are."""
     return {
         operand: value
         for operand, value in equation.known.items()
-        if not jax_internals.is_differentiable(value)
+        if sparse and not jax_internals.is_differentiable(value)
     }
 
 
@@ -140,13 +140,8 @@ def _kept(
     name = _identity(equation)
     if name is None:
         return linearise()
-    key = (
-        name,
-        equation.in_avals,
-        active,
-        sparse,
-        known_values.key(_indices(equation) if sparse else {}),
-    )
+    indices = known_values.key(_indices(equation, sparse))
+    key = name, equation.in_avals, active, sparse, indices
     return _linearisations.get(key, linearise, keep=_has_no_tracers)
 
 
