@@ -10,6 +10,7 @@ from jax import lax
 from jax.experimental import sparse as jsp
 
 import jax_cce
+from jax_cce.execution import results
 
 FORMATS = ("dense", "bcoo", "structured")
 _RNG = np.random.default_rng(0)
@@ -334,6 +335,16 @@ def test_no_operator_is_left():
     for x, functions in GROUPS.values():
         for name, function in functions.items():
             assert jax_cce.plan(function, format="bcoo")(x).operators == (), name
+
+
+@pytest.mark.parametrize("form", ["bcoo", "structured"])
+def test_an_operator_that_cannot_be_held_entry_by_entry_is_refused(monkeypatch, form):
+    monkeypatch.setattr(results, "_SMALLEST_CHECKED", 0)
+    monkeypatch.setattr(results, "_device_memory", lambda: 1 << 12)
+    jacobian = jax_cce.jacobian(lambda x: jnp.linalg.inv(x), format=form)
+    with pytest.raises(MemoryError, match=r"custom_linear_solve.*jax_cce.extend"):
+        jacobian(jnp.eye(5) + 0.1)
+    jax_cce.jacobian(lambda x: M @ x, format=form)(_x4)
 
 
 @given(st.data())
