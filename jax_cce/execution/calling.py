@@ -10,11 +10,10 @@ from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution import compiled
+from jax_cce.execution.memory import check_memory, check_plan
 from jax_cce.execution.results import (
     Wanted,
     as_tree,
-    check_memory,
-    check_operators,
     leaves_of,
     outputs_and_blocks,
     rows_of,
@@ -97,8 +96,7 @@ def _execute(
         plan = choosing.plan(task, request, stored)
         if plan.graph.reverse_only:
             check_memory(traced, avals, by_rows=True)
-        if wanted.format.sparse:
-            check_operators(plan, wanted)
+        check_plan(plan, task, wanted.format)
 
         def jacobian_program(constants: Any, leaves: Any) -> Any:
             outputs, blocks = outputs_and_blocks(plan, num_values, avals, wanted, constants, leaves)

@@ -1,7 +1,5 @@
 """From the blocks of a Jacobian to the arrays and trees that a caller gets."""
 
-import math
-import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -11,19 +9,16 @@ from jax import lax
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
-from jax_cce.algebra.steps import Columns, Densify, Push
 from jax_cce.execution.emit import emit, emit_by_mode
 from jax_cce.planning.plans import SYMBOLIC, Plan
 from jax_cce.program import calls
-from jax_cce.program.calls import Call, Contract, Traced
+from jax_cce.program.calls import Call, Contract
 from jax_cce.sparse.formats import Format
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
     "Wanted",
     "as_tree",
-    "check_memory",
-    "check_operators",
     "leaves_of",
     "outputs_and_blocks",
     "rows_of",
@@ -48,86 +43,6 @@ class Wanted:
     value: bool
     symmetric: bool = False
     values: tuple[Any, ...] | None = None
-
-
-def check_memory(traced: Traced, avals: Sequence[Any], *, by_rows: bool = False) -> None:
-    """Refuses a dense Jacobian that cannot reasonably be held, before anything is allocated.
-
-    Args:
-        traced: the function.
-        avals: the abstract value of each input leaf.
-        by_rows: whether `jax.jacrev` computes it in any format.
-    """
-    outputs = [traced.program.aval(atom) for atom in traced.program.outputs[: traced.num_values]]
-    rows = sum(map(jax_internals.size, outputs))
-    wanted = rows * sum(jax_internals.size(aval) * aval.dtype.itemsize for aval in avals)
-    # A symbolic size is known to nobody yet.
-    is_large = jax_internals.exceeds(wanted, _SMALLEST_CHECKED)
-    if is_large and (limit := _device_memory() // 2) and jax_internals.exceeds(wanted, limit):
-        shapes = ", ".join(str(aval.shape) for aval in outputs)
-        wrt = ", ".join(str(aval.shape) for aval in avals)
-        raise MemoryError(
-            f"The dense Jacobian of outputs of shape {shapes} with respect to inputs of shape "
-            f"{wrt} would take {wanted / 2**30:.3g} GiB, more than half of the device's memory "
-            f"({2 * limit / 2**30:.3g} GiB). "
-            + (
-                "A custom_vjp whose pullback is not known to be linear in the cotangent has dense "
-                "rows in every format."
-                if by_rows
-                else "Pass format='bcoo' or format='structured' to get only its nonzeros."
-            )
-        )
-
-
-def check_operators(plan: Plan, wanted: Wanted) -> None:
-    """Refuses terms that hold a linear operator entry by entry and cannot reasonably be held.
-
-    Args:
-        plan: a plan for a sparse format.
-        wanted: what is wanted of it.
-
-    Raises:
-        MemoryError: with the primitive, the user's line and what to do instead.
-    """
-    graph = plan.graph
-    most = max((aval.dtype.itemsize for aval in map(graph.program.aval, graph.inputs)), default=0)
-    explicit = [step for step in plan.steps if isinstance(step, (Push, Columns, Densify))]
-    # What a step reads and writes bounds each array that it fills.
-    sizes = [(step.moved * most, step) for step in explicit if isinstance(step.moved, int)]
-    if wanted.format.name == "bcoo" and explicit:
-        for (output, name), pieces in plan.results.items():
-            shapes = graph.shapes[graph.outputs[output]], graph.shapes[graph.inputs[name]]
-            entries = sum(math.prod(piece.term.sizes) for piece in pieces)
-            # The indices, as they are made and as they are handed over.
-            each = most + 12 * sum(map(len, shapes))
-            sizes.append((entries * each, max(explicit, key=lambda step: step.moved)))
-    size, step = max(sizes, key=lambda pair: pair[0], default=(0, None))
-    if step is None or size <= _SMALLEST_CHECKED or not (limit := _device_memory() // 2):
-        return
-    if size > limit:
-        where = plan.origin(step) or f" (at vertex {step.vertex})"
-        raise MemoryError(
-            f"The step {step.described()}{where} has no structured form here and would take "
-            f"{size / 2**30:.3g} GiB entry by entry, more than half of the device's memory "
-            f"({2 * limit / 2**30:.3g} GiB). Multiply with the Jacobian by jax.jvp or jax.vjp "
-            "instead, or describe the primitive by terms (jax_cce.extend)."
-        )
-
-
-# Below this many bytes the device is not even asked.
-_SMALLEST_CHECKED = 1 << 28
-
-
-def _device_memory() -> int:
-    """Bytes of memory of the default device; 0 where that is unknown."""
-    device = jax.config.values.get("jax_default_device") or jax.local_devices()[0]
-    stats = getattr(device, "memory_stats", lambda: None)() or {}
-    if "bytes_limit" in stats:
-        return stats["bytes_limit"]
-    try:
-        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
-    except (AttributeError, ValueError, OSError):
-        return 0
 
 
 def values_of(values: tuple[Any, ...], contract: Contract) -> tuple[Any, ...] | None:

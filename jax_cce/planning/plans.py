@@ -13,6 +13,7 @@ from jax_cce.algebra.steps import Densify, Step, needed
 from jax_cce.graph.building import Graph
 from jax_cce.jax_internals import source_line
 from jax_cce.orders import named
+from jax_cce.program.flat import Equation
 
 __all__ = [
     "SYMBOLIC",
@@ -85,6 +86,26 @@ class Plan:
         return len(self.vertices)
 
     @property
+    def largest(self) -> tuple[int, str]:
+        """A bound on the arrays that the steps fill: numbers in the largest, and its origin.
+
+        The origin is the primitive and the user's line of the equation that is eliminated there.
+        Arrays of the function itself are not counted, nor are those inside a linear operator.
+        """
+        step = max(self.steps, key=lambda each: each.largest, default=None)
+        if step is None:
+            return 0, ""
+        program, slots = self.graph.program, set(step.slots)
+        readers = (each for each in self.steps if not slots.isdisjoint(each.reads))
+        sites = (each.site for each in (step, *readers) if isinstance(each.site, int))
+        if step.vertex is not None:
+            name = step.vertex + program.first_computed
+            sites = (k for k, each in enumerate(program.equations) if name in each.outputs)
+        site = next(sites, None)
+        origin = "the assembly of the result"
+        return step.largest, origin if site is None else _described(program.equations[site])
+
+    @property
     def checkpoints(self) -> str:
         """What becomes of `jax.checkpoint` regions, for people; empty where there are none."""
         equations = self.graph.program.equations
@@ -155,7 +176,12 @@ class Plan:
         if not isinstance(step.site, int):
             return ""
         equation = self.graph.program.equations[step.site]
-        return f" ({', '.join(filter(None, (equation.name, source_line(equation))))})"
+        return f" ({_described(equation)})"
+
+
+def _described(equation: Equation) -> str:
+    """The primitive and the user's line."""
+    return ", ".join(filter(None, (equation.name, source_line(equation))))
 
 
 def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_WORK) -> Plan:

@@ -79,8 +79,8 @@ class _Structured(Format):
         return block
 
 
-DENSE, STRUCTURED = _Dense(), _Structured()
-FORMATS: dict[str, Format] = {each.name: each for each in (DENSE, _Coordinates(), STRUCTURED)}
+DENSE, BCOO, STRUCTURED = _Dense(), _Coordinates(), _Structured()
+FORMATS: dict[str, Format] = {each.name: each for each in (DENSE, BCOO, STRUCTURED)}
 assert tuple(FORMATS) == get_args(FormatName)
 
 

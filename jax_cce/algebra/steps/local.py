@@ -32,6 +32,11 @@ class Local(Step):
         """One number for each entry."""
         return self.term.coefficient_size
 
+    @property
+    def largest(self) -> int:
+        """The coefficient."""
+        return self.term.coefficient_size
+
     def described(self) -> str:
         """The two ends of the local Jacobian and the coefficient's shape."""
         operand, output, _ = self.key
@@ -59,6 +64,8 @@ class IndexArray(Step):
 
     reads: ClassVar[tuple[int, ...]] = ()
     moved: ClassVar[int] = 0
+    # It is one of the program's own arrays.
+    largest: ClassVar[int] = 0
 
     def described(self) -> str:
         """Which array of which equation."""

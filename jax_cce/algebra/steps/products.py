@@ -39,6 +39,11 @@ class SymbolValues(Step):
     moved: ClassVar[int] = 0
 
     @property
+    def largest(self) -> int:
+        """The positions."""
+        return math.prod(self.sizes[axis] for axis in self.symbol.axes)
+
+    @property
     def reads(self) -> tuple[int, ...]:
         """The slots of run-time index arrays."""
         source = self.symbol.source
@@ -101,6 +106,11 @@ class Multiply(Step):
         result = self.product.term.coefficient_size
         return stored_numbers(self.later) + stored_numbers(self.earlier) + result
 
+    @property
+    def largest(self) -> int:
+        """The result."""
+        return self.product.term.coefficient_size
+
     def described(self) -> str:
         """The factors, the shape, and the sizes of what is summed."""
         factors = " * ".join(f"c{slot}" for slot in self._factors)
@@ -149,6 +159,11 @@ class Reorder(Step):
     def moved(self) -> int:
         """Every number is read and written."""
         return 2 * math.prod(self.shape)
+
+    @property
+    def largest(self) -> int:
+        """The result."""
+        return math.prod(self.shape)
 
     def described(self) -> str:
         """The coefficient and the order."""

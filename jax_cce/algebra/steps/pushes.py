@@ -60,6 +60,12 @@ class Push(Step):
         near, far = self._shapes
         return self.columns * (math.prod(near[self.position]) + sum(map(math.prod, far.values())))
 
+    @property
+    def largest(self) -> int:
+        """The seeds, or the results of one of the far sides."""
+        near, far = self._shapes
+        return self.columns * max(math.prod(near[self.position]), *map(math.prod, far.values()))
+
     def described(self) -> str:
         """Direction, primitive, and number of seeds."""
         where = f"{self.operator.name} (equation {self.site})"

@@ -97,6 +97,11 @@ class Step(abc.ABC):
     def moved(self) -> int:
         """Numbers read and written."""
 
+    @property
+    @abc.abstractmethod
+    def largest(self) -> int:
+        """Numbers in the largest array that it fills a slot with or starts from."""
+
     @abc.abstractmethod
     def described(self) -> str:
         """What it computes, for people."""

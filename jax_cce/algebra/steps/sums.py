@@ -45,6 +45,11 @@ class _Sum(Step):
         """The summands and the result."""
         return math.prod(self._shape) + sum(map(stored_numbers, self.pieces))
 
+    @property
+    def largest(self) -> int:
+        """The result."""
+        return math.prod(self._shape)
+
     def described(self) -> str:
         """The summands with their scales, and the shape."""
         summands = (
