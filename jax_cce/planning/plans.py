@@ -92,7 +92,9 @@ class Plan:
         The origin is the primitive and the user's line of the equation that is eliminated there.
         Arrays of the function itself are not counted, nor are those inside a linear operator.
         """
-        step = max(self.steps, key=lambda each: each.largest, default=None)
+        # Symbolic sizes cannot be compared, and are left out.
+        known = (each for each in self.steps if isinstance(each.largest, int))
+        step = max(known, key=lambda each: each.largest, default=None)
         if step is None:
             return 0, ""
         program, slots = self.graph.program, set(step.slots)

@@ -64,7 +64,9 @@ class Push(Step):
     def largest(self) -> int:
         """The seeds, or the results of one of the far sides."""
         near, far = self._shapes
-        return self.columns * max(math.prod(near[self.position]), *map(math.prod, far.values()))
+        sizes = [math.prod(near[self.position]), *map(math.prod, far.values())]
+        known = [size for size in sizes if isinstance(size, int)]
+        return self.columns * max(known, default=0)
 
     def described(self) -> str:
         """Direction, primitive, and number of seeds."""
