@@ -331,12 +331,6 @@ def test_a_large_matrix_gives_itself():
         np.testing.assert_array_equal(found.data, matrix.data[order])
 
 
-def test_no_operator_is_left():
-    for x, functions in GROUPS.values():
-        for name, function in functions.items():
-            assert jax_cce.plan(function, format="bcoo")(x).operators == (), name
-
-
 @pytest.mark.parametrize("form", ["bcoo", "structured"])
 def test_an_operator_that_cannot_be_held_entry_by_entry_is_refused(monkeypatch, form):
     monkeypatch.setattr(memory, "_SMALLEST_CHECKED", 0)
