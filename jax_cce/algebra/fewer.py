@@ -8,9 +8,9 @@ from jax_cce.algebra.stacking import Frame, frame, points_of
 __all__ = ["fewer"]
 
 # Terms with long loops along different lines, such as diagonals, may be so many times as many.
-_MIXED = 4
+_MIXED = 16
 # So many points are enumerated for each term that goes, if its loops are long.
-_POINTS_PER_TERM = 1 << 12
+_POINTS_PER_TERM = 1 << 10
 
 # Stacks pieces, with long loops left as they are or not; None where their positions are not static.
 Stack = Callable[[Sequence[Piece], bool], Piece | None]

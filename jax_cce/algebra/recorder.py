@@ -78,10 +78,10 @@ class Recorder(Notes):
             earlier_terms = self.densify(earlier_terms, v, u)
         if earlier_operators and len(later_terms) > 1:
             later_terms = self.densify(later_terms, w, v)
-        if self.sparse and (many := len(later_terms) * len(earlier_terms)) > _MOST_PRODUCTS:
-            most = _FEW if many <= 4 * _MOST_PRODUCTS else 1
-            later_terms = self._in_few(later_terms, (*w, *v), most)
-            earlier_terms = self._in_few(earlier_terms, (*v, *u), most)
+        few = min(len(later_terms), len(earlier_terms)) <= _FEW
+        if self.sparse and not few and len(later_terms) * len(earlier_terms) > _MOST_PRODUCTS:
+            later_terms = self._in_few(later_terms, (*w, *v))
+            earlier_terms = self._in_few(earlier_terms, (*v, *u))
         result: Block = ()
         if self.sparse or len(later_terms) * len(earlier_terms) > _MOST_DENSE:
             products: Block = tuple(
@@ -232,15 +232,13 @@ class Recorder(Notes):
             summed = self._few(summed, (*out_shape, *in_shape), most)
         return (*summed, *operators)
 
-    def _in_few(
-        self, pieces: tuple[Piece, ...], shape: tuple[int, ...], most: int
-    ) -> tuple[Piece, ...]:
+    def _in_few(self, pieces: tuple[Piece, ...], shape: tuple[int, ...]) -> tuple[Piece, ...]:
         """A factor that meets many pieces, itself in few; the same each time."""
         if len(pieces) <= _FEW:
             return pieces
-        key = "in few", pieces, most
+        key = "in few", pieces
         if key not in self._memo:
-            self._memo[key] = tuple(self._few(pieces, shape, most))
+            self._memo[key] = tuple(self._few(pieces, shape, _FEW))
         return self._memo[key]
 
     def _few(self, pieces: Sequence[Piece], shape: tuple[int, ...], most: int) -> list[Piece]:
