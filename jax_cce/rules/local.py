@@ -195,7 +195,12 @@ class LocalSites:
         """Where a masked term's coefficient is not masked; None where that says the term."""
         local = self.local(site, key)
         function = local.value if local.is_mask else local.mask
-        return None if function is None else jax_internals.replicated(function(self.primals(site)))
+        if function is None:
+            return None
+        primals = self.primals(site)
+        with jax_internals.context_of(primals.equation):
+            values = function(primals)
+        return jax_internals.replicated(values)
 
     def entries(self, site: Any, position: int, is_result: bool) -> Any:
         """The entries of an operand or result of an operator that count; None for all."""

@@ -247,8 +247,13 @@ class OpenPaths:
 
     @property
     def sites(self) -> set[Any]:
-        """The equations whose masks are read."""
-        return {edge.site for edge in (*self.ahead, *self.behind) if edge.has_masks}
+        """The equations whose masks and index arrays are read."""
+        edges = [each for each in (*self.ahead, *self.behind) if isinstance(each.block, tuple)]
+        return {
+            edge.site
+            for edge in edges
+            if edge.has_masks or any(local.tables for local in edge.block)  # type: ignore[union-attr]
+        }
 
 
 def _leading_to(
