@@ -53,13 +53,15 @@ class Wild(enum.IntEnum):
 
     Attributes:
         TAME: it is a finite number.
-        LARGE: it may be where a number overflows, or if an array that was given is.
+        GIVEN: it may be if an array that was given is, or if a product overflows.
+        LARGE: it may be where a function overflows, as an exponential does early.
         SINGULAR: it may be at ordinary arguments, such as a division by zero.
     """
 
     TAME = 0
-    LARGE = 1
-    SINGULAR = 2
+    GIVEN = 1
+    LARGE = 2
+    SINGULAR = 3
 
 
 @dataclass(frozen=True)

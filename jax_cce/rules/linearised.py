@@ -208,7 +208,7 @@ class Linearised:
 
         def wild() -> dict[Any, Wild]:
             every = zip(
-                self.program.equations, wildness(self.program, Wild.LARGE, seeds), strict=True
+                self.program.equations, wildness(self.program, Wild.GIVEN, seeds), strict=True
             )
             linear = (level for each, level in every if not self._varied.isdisjoint(each.outputs))
             return dict(enumerate(linear))

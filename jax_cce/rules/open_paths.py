@@ -222,14 +222,13 @@ class OpenPaths:
         live = _Cuts(edges, shapes, outputs, transposed=True).at
         edges = [edge for edge in edges if edge.source in reached and edge.target in live]
         for edge in edges:
-            cut = max(reached[edge.source].cut, live[edge.target].cut)
-            if cut is _Cut.NOT:
+            ends = reached[edge.source].cut, live[edge.target].cut
+            if max(ends) is _Cut.NOT:
                 continue
             if isinstance(edge.block, Operator):
                 self.operators[edge.site, edge.operand, False] = edge.source
                 self.operators[edge.site, edge.output, True] = edge.target
-            # That all summands are cut off at once does not make numbers overflow.
-            elif wild[edge.site] + cut > Wild.LARGE + _Cut.JOINTLY:
+            elif _has_to_be_zero(wild[edge.site], *ends):
                 for position, local in enumerate(edge.block):
                     if local.value is not None and not local.is_mask:
                         key = edge.operand, edge.output, position
@@ -254,6 +253,18 @@ class OpenPaths:
             for edge in edges
             if edge.has_masks or any(local.tables for local in edge.block)  # type: ignore[union-attr]
         }
+
+
+def _has_to_be_zero(wild: Wild, reached: _Cut, live: _Cut) -> bool:
+    """Whether coefficients of an equation are made zero off the open paths.
+
+    Arrays that were given, and products with them, may be NaN where a mask hides single entries; a
+    mask that hides whole sums of them is not worth a selection in every product of matrices. Nor
+    does a function overflow because all summands of its operand are hidden.
+    """
+    if wild is Wild.SINGULAR or max(reached, live) is _Cut.SINGLY:
+        return wild is not Wild.TAME
+    return wild is Wild.LARGE and live is _Cut.JOINTLY
 
 
 def _leading_to(

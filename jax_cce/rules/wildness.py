@@ -22,7 +22,7 @@ def wildness(program: Program, given: Wild | None = None, seeds: Iterable[int] =
         given: what the inputs are; None for arrays that somebody brings, and plain numbers.
         seeds: inputs that no coefficient reads.
     """
-    at = [Wild.LARGE if aval.shape else Wild.TAME for aval in program.avals]
+    at = [Wild.GIVEN if aval.shape else Wild.TAME for aval in program.avals]
     if given is not None:
         at = [given] * len(at)
     for name in seeds:

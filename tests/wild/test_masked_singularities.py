@@ -15,6 +15,7 @@ from jax import lax
 from jax import numpy as jnp
 
 import jax_cce
+from cases.agreement import assert_agree
 
 
 class Case(NamedTuple):
@@ -406,3 +407,24 @@ def test_both_cases_of_a_choice_lead_on():
     plan = jax_cce.plan(fun)(jnp.ones(3))
     guarded = {plan.graph.program.equations[site].name for site, _ in plan.graph.open_paths.guarded}
     assert not guarded & {"div", "sqrt"}
+
+
+_OVERFLOWS = jnp.array([1000.0, 0.0, 1.0])
+_BEHIND_A_SUM = {
+    "softmax without a shift": lambda x: jnp.where(x > -1, 0.0, x / jnp.sum(jnp.exp(x))),
+    "then a product": lambda x: jnp.where(x > -1, 0.0, x / jnp.sum(jnp.exp(x))) * x,
+    "scalar mask": lambda x: jnp.where(jnp.sum(x) > 0, 0.0, jnp.log(jnp.sum(jnp.exp(x)))) + x[0],
+    "matrix": lambda x: jnp.where(jnp.ones(2, bool), 0.0, jnp.ones((2, 3)) @ jnp.expm1(x)),
+    "mean": lambda x: jnp.where(x[0] > 0, x[1], jnp.mean(jnp.cosh(x))),
+}
+
+
+@pytest.mark.parametrize("name", _BEHIND_A_SUM)
+@pytest.mark.parametrize("order", ["auto", "forward", "reverse", "markowitz"])
+def test_an_overflow_before_a_sum_that_a_mask_hides(name, order):
+    fun = _BEHIND_A_SUM[name]
+    expected = jax.jacfwd(fun)(_OVERFLOWS)
+    assert jnp.isfinite(expected).all()
+    for form in ("dense", "bcoo"):
+        found = jax_cce.jacobian(fun, order=order, format=form)(_OVERFLOWS)
+        assert_agree(found if form == "dense" else found.todense(), expected)
