@@ -69,11 +69,14 @@ class BlockTable:
     Attributes:
         work: how many products of terms were carried out so far.
         most_work: how many may be; looking up what is known is free.
+        degrees: how many Markowitz degrees were asked for so far.
+        most_degrees: how many may be.
     """
 
     def __init__(self, *, sparse: bool) -> None:
         self._sparse = sparse
         self.work, self.most_work = 0, math.inf
+        self.degrees, self.most_degrees = 0, math.inf
         self._blocks: list[tuple[Block, tuple[int, ...], tuple[int, ...]]] = [((), (), ())]
         self._number: dict[object, int] = {}
         self._products: dict[tuple[int, int], tuple[int, Cost]] = {}

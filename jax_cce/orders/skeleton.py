@@ -27,6 +27,9 @@ __all__ = [
     "skeleton",
 ]
 
+# Greedy searches ask for a degree in some microseconds.
+_MOST_DEGREES = 200_000
+
 
 class Skeleton(GraphState[int]):
     """A graph of kinds, and the state of its elimination.
@@ -110,15 +113,22 @@ class Skeleton(GraphState[int]):
             return
         structures = self.algebra.structures
         structures.most_work = structures.work + max(least, share * structures.work)
+        # A vertex with very many neighbours has the degrees of all of them changed.
+        structures.most_degrees = structures.degrees + _MOST_DEGREES
         with contextlib.suppress(ExhaustedError):
             yield
-        structures.most_work = math.inf
+        structures.most_work = structures.most_degrees = math.inf
 
     def degree(self, vertex: int) -> int:
         """What the products of eliminating the vertex now would cost."""
         product, successors = self.algebra.product, self.successors
         if isinstance(self.algebra, UnitBlocks):
             return len(self.predecessors[vertex]) * len(successors[vertex])
+        if isinstance(self.algebra, PricedBlocks):
+            structures = self.algebra.structures
+            structures.degrees += 1
+            if structures.degrees > structures.most_degrees:
+                raise ExhaustedError
         incoming = Counter([successors[node][vertex] for node in self.predecessors[vertex]])
         outgoing = Counter(successors[vertex].values())
         return sum(
