@@ -61,13 +61,14 @@ class Graph:
     @functools.cached_property
     def open_paths(self) -> OpenPaths:
         """The coefficients that have to be zero off the open paths."""
+        _, varied = passes.dependent(self.program.equations, self.inputs)
         edges = [
             edge
             for site, (equation, local) in enumerate(
                 zip(self.program.equations, self.sites, strict=True)
             )
             if local is not None
-            for edge in edges_of(site, equation, local.edges)
+            for edge in edges_of(site, equation, local.edges, varied)
             if edge.source in self.shapes and edge.target in self.shapes
         ]
         outputs = [k for k in self.outputs if not isinstance(k, Literal) and k in self.shapes]

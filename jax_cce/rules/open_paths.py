@@ -15,7 +15,7 @@ From static facts alone it is found out which coefficients need that. Most progr
 
 import collections
 import enum
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax_cce import jax_internals
@@ -40,6 +40,8 @@ class Edge(NamedTuple):
         target: the later variable.
         block: its terms, or the operator that it is part of.
         is_choice: whether masks pass every entry of the result from one operand or another.
+        is_fixed: whether its masks do not depend on what is differentiated.
+        is_given: whether its coefficients do not.
     """
 
     site: Any
@@ -49,6 +51,8 @@ class Edge(NamedTuple):
     target: int
     block: tuple[LocalTerm, ...] | Operator
     is_choice: bool
+    is_fixed: bool
+    is_given: bool
 
     @property
     def has_masks(self) -> bool:
@@ -58,10 +62,27 @@ class Edge(NamedTuple):
 
 # The primitives whose masks belong to different operands and leave no entry of the result out.
 _CHOICES = {"select_n", "clamp", "dynamic_update_slice"}
+# Those whose first operand decides.
+_BY_THE_FIRST = {"cond", "select_n"}
 
 
-def edges_of(site: Any, equation: Equation, blocks: Mapping[tuple[int, int], Any]) -> list[Edge]:
-    """The edges of an equation, by the blocks of its local Jacobian."""
+def edges_of(
+    site: Any,
+    equation: Equation,
+    blocks: Mapping[tuple[int, int], Any],
+    varied: Collection[int] = (),
+) -> list[Edge]:
+    """The edges of an equation, by the blocks of its local Jacobian.
+
+    Args:
+        site: what it is called.
+        equation: the equation.
+        blocks: the blocks.
+        varied: the variables that depend on what is differentiated.
+    """
+    deciding = equation.inputs[:1] if equation.name in _BY_THE_FIRST else equation.inputs
+    is_fixed = not any(isinstance(k, int) and k in varied for k in deciding)
+    is_given = sum(isinstance(k, int) and k in varied for k in equation.inputs) == 1
     smooth = sum(map(jax_internals.is_differentiable, equation.in_avals))
     is_choice = equation.name in _CHOICES and len({operand for operand, _ in blocks}) == smooth
     return [
@@ -73,6 +94,8 @@ def edges_of(site: Any, equation: Equation, blocks: Mapping[tuple[int, int], Any
             equation.outputs[output],
             block,
             is_choice,
+            is_fixed,
+            is_given,
         )
         for (operand, output), block in blocks.items()
     ]
@@ -99,11 +122,13 @@ class _Seen(NamedTuple):
         cut: how they can be cut off.
         covers: whether the edge says that of every entry.
         cases: the choices that lead on from there, each with the operand, entry by entry.
+        is_fixed: whether a mask takes part that does not depend on what is differentiated.
     """
 
     cut: _Cut
     covers: bool = True
     cases: frozenset[tuple[int, int]] = frozenset()
+    is_fixed: bool = False
 
 
 class _Cuts:
@@ -143,23 +168,27 @@ class _Cuts:
     def _seen(self, edge: Edge, beyond: _Seen, shape: Sequence[int]) -> _Seen:
         """What an edge says of its far end, by what is known of the near one."""
         if isinstance(edge.block, Operator):
-            return _Seen(min(beyond.cut, _Cut.JOINTLY))
+            return _Seen(min(beyond.cut, _Cut.JOINTLY), is_fixed=beyond.is_fixed)
         transposed = self._transposed
         cut, whole, cases = _Cut.NOT, False, beyond.cases
+        # Units of a layer that are off hide nothing: masks that vary end at a product with weights.
+        is_layer = edge.is_given and not beyond.is_fixed
         for local in edge.block:
             if local.is_masked and transposed:
                 cut, cases = _Cut.SINGLY, frozenset({(edge.target, edge.operand)})
             elif local.is_masked:
                 cut = max(cut, beyond.cut if edge.is_choice else _Cut.SINGLY)
             elif mixes(local.term, transposed=transposed):
-                cut = max(cut, min(beyond.cut, _Cut.JOINTLY))
+                if local.value is None or not is_layer:
+                    cut = max(cut, min(beyond.cut, _Cut.JOINTLY))
             else:
                 cut = max(cut, beyond.cut)
             whole = whole or covers(local.term, shape, transposed=transposed)
             if local.term.in_map != local.term.out_map:
                 cases = frozenset()
         # What is reached by one case of a choice may not be by another.
-        return _Seen(cut, whole and (transposed or not edge.is_choice), cases)
+        is_fixed = beyond.is_fixed or (edge.has_masks and edge.is_fixed)
+        return _Seen(cut, whole and (transposed or not edge.is_choice), cases, is_fixed)
 
     def _joined(self, seen: list[_Seen]) -> _Seen:
         """What all edges to a variable say together."""
@@ -171,7 +200,9 @@ class _Cuts:
                 cases |= self.at[target].cases
         if any(each.cut is _Cut.NOT and each.covers for each in seen):
             return _Seen(_Cut.NOT)
-        return _Seen(max(each.cut for each in seen), True, frozenset(cases))
+        cut = max(each.cut for each in seen)
+        is_fixed = any(each.is_fixed for each in seen if each.cut is not _Cut.NOT)
+        return _Seen(cut, True, frozenset(cases), is_fixed)
 
 
 class OpenPaths:
@@ -222,8 +253,8 @@ class OpenPaths:
         live = _Cuts(edges, shapes, outputs, transposed=True).at
         edges = [edge for edge in edges if edge.source in reached and edge.target in live]
         for edge in edges:
-            ends = reached[edge.source].cut, live[edge.target].cut
-            if max(ends) is _Cut.NOT:
+            ends = reached[edge.source], live[edge.target]
+            if all(end.cut is _Cut.NOT for end in ends):
                 continue
             if isinstance(edge.block, Operator):
                 self.operators[edge.site, edge.operand, False] = edge.source
@@ -255,16 +286,19 @@ class OpenPaths:
         }
 
 
-def _has_to_be_zero(wild: Wild, reached: _Cut, live: _Cut) -> bool:
+def _has_to_be_zero(wild: Wild, reached: _Seen, live: _Seen) -> bool:
     """Whether coefficients of an equation are made zero off the open paths.
 
-    Arrays that were given, and products with them, may be NaN where a mask hides single entries; a
-    mask that hides whole sums of them is not worth a selection in every product of matrices. Nor
-    does a function overflow because all summands of its operand are hidden.
+    Arrays that were given, and products with them, may be NaN where a mask says so that does not
+    depend on what is differentiated, as for missing data; the masks of activation functions cost
+    no selection in every product of matrices. And no function overflows because all summands of
+    its operand are hidden.
     """
-    if wild is Wild.SINGULAR or max(reached, live) is _Cut.SINGLY:
-        return wild is not Wild.TAME
-    return wild is Wild.LARGE and live is _Cut.JOINTLY
+    if wild is Wild.GIVEN:
+        return any(end.cut is _Cut.SINGLY and end.is_fixed for end in (reached, live))
+    if wild is Wild.LARGE:
+        return reached.cut is _Cut.SINGLY or live.cut is not _Cut.NOT
+    return wild is Wild.SINGULAR
 
 
 def _leading_to(
