@@ -291,7 +291,7 @@ def number_like(x: Any, value: complex) -> Any:
     """A number of the dtype of `x`, varying over the same manual axes."""
     # `lax.full_like` gives a number the sharding of an array in JAX 0.12.
     aval = jax.typeof(x)
-    return varying_like(lax.full((), value, aval.dtype), aval)
+    return varying_like(full((), value, aval.dtype), aval)
 
 
 def varying_like(x: Any, aval: Any) -> Any:

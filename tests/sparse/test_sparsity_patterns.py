@@ -28,10 +28,8 @@ _OVERESTIMATED = {
         "diagonal",
     ],
     "scatters whose winners JAX finds at run time": [
-        "set of duplicates",
         "multiply at duplicates",
         "multiply at unique indices",
-        "maximum at indices",
         "scan that overwrites an entry",
     ],
     "a branch index that is known": ["switch"],

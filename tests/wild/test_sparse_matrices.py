@@ -336,7 +336,7 @@ def test_an_operator_that_cannot_be_held_entry_by_entry_is_refused(monkeypatch, 
     monkeypatch.setattr(memory, "_SMALLEST_CHECKED", 0)
     monkeypatch.setattr(memory, "_device_memory", lambda: 1 << 12)
     jacobian = jax_cce.jacobian(lambda x: jnp.linalg.inv(x), format=form)
-    with pytest.raises(MemoryError, match=r"custom_linear_solve.*no order does without"):
+    with pytest.raises(MemoryError, match="no order does without"):
         jacobian(jnp.eye(5) + 0.1)
     jax_cce.jacobian(lambda x: M @ x, format=form)(_x4)
 

@@ -186,7 +186,7 @@ def _placed(joined: Any, places: np.ndarray, count: int) -> Any:
     if count == len(places):
         at = np.argsort(places)
         return joined.at[at].get(mode="promise_in_bounds", unique_indices=True)
-    zeros = lax.full((count, *joined.shape[1:]), 0, joined.dtype)
+    zeros = jax_internals.full((count, *joined.shape[1:]), 0, joined.dtype)
     return zeros.at[places].add(joined, mode="promise_in_bounds")
 
 
