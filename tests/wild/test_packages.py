@@ -10,18 +10,7 @@ from cases.agreement import assert_agree
 pytestmark = pytest.mark.one_version
 
 
-# Under an order of its own choice a masked singularity can be NaN.
-_MASKED = pytest.mark.xfail(reason="an infinite coefficient meets the mask late", strict=False)
-
-
-def _cases(names):
-    return [
-        pytest.param(name, marks=_MASKED) if "Lennard" in name else pytest.param(name)
-        for name in names
-    ]
-
-
-@pytest.mark.parametrize("name", _cases(PROGRAMS))
+@pytest.mark.parametrize("name", PROGRAMS)
 def test_the_jacobian_through_a_program(name):
     program = PROGRAMS[name]
     if not program.is_installed:
