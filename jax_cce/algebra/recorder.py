@@ -277,7 +277,8 @@ class Recorder(Notes):
         if all(p.slot is None for p in pieces):
             scale = sum(p.scale for p in pieces)
             return [Piece(first._replace(layout=layout), scale, None)] if scale else []
-        if all(p.slot == pieces[0].slot for p in pieces):
+        # One array along other loops is another coefficient, as in v[:, None] - v.
+        if all((p.slot, p.term.axes) == (pieces[0].slot, first.axes) for p in pieces):
             scale = sum(p.scale for p in pieces)
             return [pieces[0]._replace(scale=scale)] if scale else []
         axes = tuple(sorted({axis for p in pieces for axis in p.term.axes or ()}))

@@ -59,6 +59,19 @@ class Edge(NamedTuple):
         """Whether a term is a mask."""
         return isinstance(self.block, tuple) and any(local.is_masked for local in self.block)
 
+    @property
+    def has_weights(self) -> bool:
+        """Whether it is a product with a matrix that does not depend on what is differentiated."""
+        return (
+            self.is_given
+            and isinstance(self.block, tuple)
+            and any(
+                local.value is not None
+                and (mixes(local.term) or mixes(local.term, transposed=True))
+                for local in self.block
+            )
+        )
+
 
 # The primitives whose masks belong to different operands and leave no entry of the result out.
 _CHOICES = {"select_n", "clamp", "dynamic_update_slice"}
@@ -259,7 +272,7 @@ class OpenPaths:
             if isinstance(edge.block, Operator):
                 self.operators[edge.site, edge.operand, False] = edge.source
                 self.operators[edge.site, edge.output, True] = edge.target
-            elif _has_to_be_zero(wild[edge.site], *ends):
+            elif _has_to_be_zero(edge, wild[edge.site], *ends):
                 for position, local in enumerate(edge.block):
                     if local.value is not None and not local.is_mask:
                         key = edge.operand, edge.output, position
@@ -286,16 +299,17 @@ class OpenPaths:
         }
 
 
-def _has_to_be_zero(wild: Wild, reached: _Seen, live: _Seen) -> bool:
-    """Whether coefficients of an equation are made zero off the open paths.
+def _has_to_be_zero(edge: Edge, wild: Wild, reached: _Seen, live: _Seen) -> bool:
+    """Whether coefficients of an edge are made zero off the open paths.
 
-    Arrays that were given, and products with them, may be NaN where a mask says so that does not
-    depend on what is differentiated, as for missing data; the masks of activation functions cost
-    no selection in every product of matrices. And no function overflows because all summands of
-    its operand are hidden.
+    Arrays that were given, and products with them, may be NaN where a mask hides an entry. Weights
+    are not, unless a mask says so that does not depend on what is differentiated: those of
+    activation functions cost no selection in every product of matrices. And no function overflows
+    because all summands of its operand are hidden.
     """
     if wild is Wild.GIVEN:
-        return any(end.cut is _Cut.SINGLY and end.is_fixed for end in (reached, live))
+        ends = [end for end in (reached, live) if end.cut is _Cut.SINGLY]
+        return bool(ends) and (not edge.has_weights or any(end.is_fixed for end in ends))
     if wild is Wild.LARGE:
         return reached.cut is _Cut.SINGLY or live.cut is not _Cut.NOT
     return wild is Wild.SINGULAR

@@ -302,7 +302,7 @@ def _statement(choices: Choices, names: list[str], masks: list[str], rules: tupl
 def masked_programs(draw: Any, with_rules: bool = True) -> MaskedProgram:
     """Draws a program of two to seven statements, perhaps with custom rules."""
     choices = Choices(draw(st.binary(min_size=12, max_size=12)))
-    numbers = (0.0, 0.25, 1.5, -2.0, 1.0, 0.0, 3.0, 1000.0)
+    numbers = (0.0, 0.25, 1.5, -2.0, 1.0, 0.0, 3.0, 1e5)
     names = ["x", "y"][: choices.select((1, 2))]
     args = tuple(jnp.array([choices.select(numbers) for _ in range(SIZE)]) for _ in names)
     parameters = ", ".join(names)
