@@ -60,7 +60,7 @@ _SINGULAR = (
     "jnp.exp({x} - jnp.max({x}))",
     "{x} / jnp.sum(jnp.exp({x}))",
     "jax.nn.logsumexp({x}) * {y}",
-    "DATA * {x}",
+    "jnp.where(jnp.isnan(DATA), 0.0, DATA * {x})",
     "jnp.sum(jnp.where(jnp.eye(SIZE, dtype=bool), 0.0, 1 / jnp.abs({x}[:, None] - {x})), 0)",
     "jnp.sum(jnp.where(KEEP, jnp.sqrt(jnp.abs({x}[:, None] * {y})), 0.0), 1)",
 )
