@@ -84,6 +84,7 @@ __all__ = [
     "number_like",
     "opened",
     "other_effects",
+    "real_parts",
     "replicated",
     "scan_counts",
     "sharded_like",
@@ -183,6 +184,11 @@ def is_transposable(primitive: Any) -> bool:
 def is_complex(aval: Any) -> bool:
     """Whether values of this abstract value are complex numbers."""
     return jax.numpy.issubdtype(aval.dtype, np.complexfloating)
+
+
+def real_parts(x: Any) -> list[Any]:
+    """The real and the imaginary part of a complex array, any other array alone."""
+    return [lax.real(x), lax.imag(x)] if is_complex(jax.typeof(x)) else [x]
 
 
 def is_tracer(x: Any) -> bool:

@@ -1,11 +1,11 @@
 """`check_jacobian`: our Jacobian against products that JAX computes, at random directions."""
 
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, get_args
 
 from jax_cce.agreement.comparison import Comparison
 from jax_cce.agreement.localisation import localised
-from jax_cce.planning.options import Order, options_of
+from jax_cce.planning.options import Order, OrderName, options_of
 from jax_cce.program.calls import Call
 from jax_cce.sparse.formats import FormatName
 
@@ -42,7 +42,7 @@ def check_jacobian(
         holomorphic: as for `jacobian`.
         allow_int: as for `jacobian`.
         formats: the formats to check. Leave out "dense" where that is too large.
-        orders: the elimination orders to check; None for all named ones that are defined.
+        orders: the elimination orders to check; None for all named ones.
         rtol: how far a product may be off, relative to its largest entry; None for what suits the
             lowest precision among inputs and outputs.
         directions: how many random tangents and cotangents are tried.
@@ -59,7 +59,7 @@ def check_jacobian(
     """
     contract = options_of(argnums, has_aux, holomorphic, allow_int).contract
     check = Comparison(Call(fun, contract, args, {}), rtol, directions, seed)
-    for order in check.orders if orders is None else orders:
+    for order in get_args(OrderName) if orders is None else orders:
         for form in formats:
             fault = check.fault(form, order)
             if fault:

@@ -16,11 +16,9 @@ import numpy as np
 from jax.tree_util import keystr, tree_flatten_with_path
 
 from jax_cce import jax_internals
+from jax_cce.algebra.terms import flat_strides
 from jax_cce.api import jacobian
-from jax_cce.orders import named
-from jax_cce.planning.options import Options, Order
-from jax_cce.planning.task import Task
-from jax_cce.program import calls
+from jax_cce.planning.options import Order
 from jax_cce.program.calls import Call
 from jax_cce.sparse.formats import FormatName
 from jax_cce.sparse.structured import StructuredJacobian
@@ -67,17 +65,6 @@ class Comparison:
                     "check_jacobian compares values, so it cannot run under jax.jit, jax.vmap or "
                     f"another transformation, but an argument is the tracer {leaf}."
                 )
-
-    @property
-    def orders(self) -> list[Order]:
-        """The named orders that the Jacobian is defined in."""
-        options = Options(self.call.contract)
-        try:
-            task = Task(calls.trace_call(self.call, hoist=False), options)
-            reverse_only = task.reverse_only
-        except (jax.errors.ConcretizationTypeError, jax.errors.NonConcreteBooleanIndexError):
-            reverse_only = False
-        return ["auto", "reverse"] if reverse_only else list(named.ORDERS)  # type: ignore[arg-type]
 
     def fault(self, form: FormatName, order: Order) -> str:
         """Where our Jacobian disagrees, for people; "" where it agrees."""
@@ -275,7 +262,7 @@ def _random(rng: np.random.Generator, aval: Any) -> Any:
     if not jax_internals.is_differentiable(aval):
         return None
     direction = rng.standard_normal(aval.shape)
-    if jnp.issubdtype(aval.dtype, np.complexfloating):
+    if jax_internals.is_complex(aval):
         direction = direction + 1j * rng.standard_normal(aval.shape)
     return np.asarray(direction).astype(aval.dtype).astype(_wide_dtype(aval.dtype))
 
@@ -297,14 +284,10 @@ def _product(block: Any, vector: np.ndarray, shape: tuple[int, ...], transposed:
     inside = (indices < np.asarray(block.shape)).all(axis=1)
     data, indices = data[inside], indices[inside]
     flat = [
-        np.zeros(len(data), int) + (at @ np.asarray(_strides(end), int))
+        np.zeros(len(data), int) + (at @ np.asarray(flat_strides(end), int))
         for at, end in zip((indices[:, :split], indices[:, split:]), ends, strict=True)
     ]
     to, along = flat[::-1] if transposed else flat
     total = np.zeros(math.prod(shape), np.result_type(data, vector))
     np.add.at(total, to, data * vector.reshape(-1)[along])
     return total.reshape(shape)
-
-
-def _strides(shape: Sequence[int]) -> list[int]:
-    return [math.prod(shape[axis + 1 :]) for axis in range(len(shape))]

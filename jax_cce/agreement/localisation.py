@@ -4,8 +4,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
-import jax.numpy as jnp
-import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
@@ -125,12 +123,12 @@ def _alone(
     form: FormatName,
     order: Any,
 ) -> str:
-    """Where the Jacobian of a function of real arrays disagrees, in an order that it has."""
+    """Where the Jacobian of a function of real arrays disagrees."""
     contract = Contract(tuple(range(len(varied))))
     own = Comparison(Call(function, contract, tuple(varied), {}), check.rtol, 1, check.seed)
     if not varied or not own.outputs:
         return ""
-    return own.fault(form, order if order in own.orders else "reverse")
+    return own.fault(form, order)
 
 
 def _is_smooth(x: Any) -> bool:
@@ -139,17 +137,11 @@ def _is_smooth(x: Any) -> bool:
 
 def _real_parts(arrays: Sequence[Any]) -> list[Any]:
     """The floating-point ones among some arrays, complex ones as real and imaginary parts."""
-    parts = []
-    for array in filter(_is_smooth, arrays):
-        if jnp.issubdtype(jax.typeof(array).dtype, np.complexfloating):
-            parts += [lax.real(array), lax.imag(array)]
-        else:
-            parts.append(array)
-    return parts
+    return [part for x in filter(_is_smooth, arrays) for part in jax_internals.real_parts(x)]
 
 
 def _joined(parts: Iterator[Any], like: Any) -> Any:
     """One array from its parts."""
-    if jnp.issubdtype(jax.typeof(like).dtype, np.complexfloating):
+    if jax_internals.is_complex(jax.typeof(like)):
         return lax.complex(next(parts), next(parts))
     return next(parts)

@@ -93,7 +93,7 @@ def emit_by_mode(
             values[name] = value
         outputs = passes.evaluate(graph.program, constants, values)
         chosen = outputs[: len(graph.outputs)]
-        return [_parts(x) for x in chosen] if apart else chosen, outputs
+        return [jax_internals.real_parts(x) for x in chosen] if apart else chosen, outputs
 
     avals = [graph.program.aval(atom) for atom in graph.outputs]
     to_complex = any(map(jax_internals.is_complex, avals))
@@ -118,10 +118,6 @@ def emit_by_mode(
         for at_input, array in enumerate(row)
     }
     return outputs, blocks
-
-
-def _parts(x: Any) -> list[Any]:
-    return [lax.real(x), lax.imag(x)] if jax_internals.is_complex(jax.typeof(x)) else [x]
 
 
 def _joined(rows: Sequence[Sequence[Any]]) -> list[Any]:

@@ -10,7 +10,6 @@ from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
 import jax
-from jax import lax
 
 from jax_cce import jax_internals
 from jax_cce.program import calls, tracing
@@ -150,8 +149,7 @@ def run(call: Call) -> Ran:
 
 def _parts(value: Any, call: Call) -> list[Any]:
     """Real and imaginary part of a complex value of real inputs, else the value."""
-    is_apart = call.is_real and jax_internals.is_complex(jax.typeof(value))
-    return [lax.real(value), lax.imag(value)] if is_apart else [value]
+    return jax_internals.real_parts(value) if call.is_real else [value]
 
 
 def _traced(
