@@ -36,6 +36,7 @@ from jax_cce.program.flat import Equation, Program, Region
 from jax_cce.program.references import without_references
 
 __all__ = [
+    "bodies",
     "check_constants",
     "flatten",
     "flatten_closed",
@@ -236,7 +237,7 @@ def jaxprs(equations: Iterable[Equation]) -> list[Any]:
         value = pending.pop()
         if type(value) is dict:
             pending.extend(value.values())
-        elif type(value) in (tuple, list):
+        elif isinstance(value, (tuple, list)):
             pending.extend(value)
         elif isinstance(value, JAXPRS) and id(value) not in bodies:
             bodies[id(value)] = value
@@ -263,6 +264,12 @@ def check_constants(equations: Iterable[Equation], constants: Iterable[Any] = ()
         constants = itertools.chain(constants, opened(body)[1])
     for constant in constants:
         check_within_its_trace(constant)
+
+
+def bodies(equation: Equation) -> list[Any]:
+    """The jaxprs among an equation's parameters, those of a solver included."""
+    items = (v if isinstance(v, tuple) else (v,) for v in equation.params.values())
+    return [item for item in itertools.chain(*items) if isinstance(item, JAXPRS)]
 
 
 def inner_equations(equation: Equation) -> list[Equation]:

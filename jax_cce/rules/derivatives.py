@@ -106,7 +106,14 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
         avals = equation.in_avals, equation.out_avals
         with jax_internals.context_of(equation):
             parts = Linearised(
-                equation.name, apply, *avals, active, reverse=reverse, sparse=sparse, known=known
+                equation.name,
+                apply,
+                *avals,
+                active,
+                reverse=reverse,
+                sparse=sparse,
+                known=known,
+                are_rules_linear=lambda: not reverse and _are_rules_linear(equation),
             )
         tracing.check_constants(parts.program.equations, parts.constants)
         return parts
@@ -120,6 +127,30 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
         return _kept(equation, active, sparse, linearise)
     except Exception as error:
         raise _only_while_running(equation, type(error).__name__) from error
+
+
+def _are_rules_linear(equation: Equation) -> bool:
+    """Whether an equation contains others, the derivatives of which are all linear."""
+    if is_custom(equation):
+        return False
+    programs = [tracing.flatten_closed(body)[0] for body in tracing.bodies(equation)]
+    inner = [each for program in programs for each in program.equations]
+    return bool(inner) and all(map(_is_derivative_linear, inner))
+
+
+def _is_derivative_linear(equation: Equation) -> bool:
+    active = tuple(map(jax_internals.is_differentiable, equation.in_avals))
+    if not any(active) or not any(map(jax_internals.is_differentiable, equation.out_avals)):
+        return True
+    if not is_custom(equation):
+        if tracing.bodies(equation):
+            return _are_rules_linear(equation)
+        if rules_for(equation, sparse=False):
+            return True
+    try:
+        return not _linearised(equation, active).reverse_only
+    except Exception:  # of any type, raised by the rule; JAX need not come upon it
+        return False
 
 
 def _indices(equation: Equation, sparse: bool) -> dict[int, np.ndarray]:

@@ -73,6 +73,7 @@ class Linearised:
         reverse: bool = False,
         sparse: bool = False,
         known: Mapping[int, np.ndarray] | None = None,
+        are_rules_linear: Callable[[], bool] = lambda: False,
     ) -> None:
         """Linearises a function.
 
@@ -85,6 +86,9 @@ class Linearised:
             reverse: whether only the pullback gives the derivative that is wanted.
             sparse: whether structural zeros matter.
             known: what is known of the operands.
+            are_rules_linear: whether the function is JAX's own and every rule in it is linear, so
+                that the linear part is too; asked where that cannot be seen, as zeros that JAX
+                computes in the known part, say in a branch of cond, are not known to be zero.
         """
         self.sparse = sparse
         self.name = name
@@ -118,7 +122,7 @@ class Linearised:
         linear = {Dependence.ZERO, Dependence.LINEAR}
         if not self.reverse:
             linear.add(Dependence.FIXED)
-        self.reverse_only = not mixed and not linear.issuperset(found)
+        self.reverse_only = not mixed and not linear.issuperset(found) and not are_rules_linear()
         if not self.reverse_only:
             self.linear = [
                 with_open_paths(each, list(map(self._is_varied, each.inputs)))

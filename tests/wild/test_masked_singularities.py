@@ -354,6 +354,19 @@ def check(fun: Callable[..., Any], args: tuple[Any, ...], ways: Sequence[dict[st
     return True
 
 
+@case(jnp.zeros(3))
+def mask_in_a_branch(x):
+    """Beside a singularity and what it is multiplied with; forward mode is finite."""
+    safe = lambda a: jnp.where(a > 0, jnp.log(a), 0.0) * a  # noqa: E731
+    return jnp.sum(x * lax.cond(x[0] > 0, jnp.sqrt, safe, x))
+
+
+@case(jnp.zeros(3))
+def masks_in_branches_of_a_loop(x):
+    branches = [jnp.sin, lambda a: jnp.where(a > 0, jnp.sqrt(a), 0.0) * a]
+    return lax.scan(lambda c, a: (c, lax.switch(1, branches, a) * c), x[0], x)[1]
+
+
 @pytest.mark.parametrize("name", CASES)
 def test_a_finite_jacobian_is_finite_in_every_order(name: str):
     assert check(*CASES[name], WAYS)

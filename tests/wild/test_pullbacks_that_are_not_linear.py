@@ -133,6 +133,50 @@ def test_linear_pullback_keeps_its_structure(name: str):
     assert jax_cce.plan(rule)(X).method == "elimination"
 
 
+# Zeros that JAX computes in advance for its linear program arrive there as any other residual.
+BRANCHES: dict[str, Callable[[Any], Any]] = {
+    "where": lambda x: jnp.where(x > 0, x, 0.0),
+    "where in a product": lambda x: jnp.where(x > 0, jnp.exp(x), 0.0) * x,
+    "set": lambda x: jnp.zeros(3).at[:2].set(x[:2]),
+    "dynamic_update_slice": lambda x: lax.dynamic_update_slice(jnp.zeros(3), x[:2], (0,)),
+    "concatenate": lambda x: jnp.concatenate([x[:2], jnp.zeros(1)]),
+    "sort": jnp.sort,
+    "solve": lambda x: jnp.linalg.solve(jnp.eye(3) + jnp.outer(x, x), x),
+    "leaky_relu": jax.nn.leaky_relu,
+    "scan": lambda x: lax.scan(lambda c, a: (jnp.where(c > 0, c, 0.0) * a, c), x[0], x)[1],
+    "cond": lambda x: lax.cond(x[1] > 0, jnp.cos, jax.nn.relu, x),
+    "custom_jvp": lambda x: with_pushforward(LINEAR["scaling"])(jnp.where(x > 0, x, 0.0)),
+    "custom_vjp": lambda x: with_pullback(LINEAR["scaling"])(jnp.where(x > 0, x, 0.0)),
+}
+AROUND: dict[str, Callable[[Any, Any], Any]] = {
+    "cond": lambda f, x: lax.cond(x[0] > 0, f, jnp.sin, x),
+    "switch": lambda f, x: lax.switch(jnp.argmax(x), [jnp.sin, f, jax.nn.elu, f], x),
+    "cond in scan": lambda f, x: lax.scan(lambda c, a: (lax.cond(a > 0, f, jnp.sin, c), c), x, x)[
+        1
+    ],
+    "cond in checkpoint": lambda f, x: jax.checkpoint(AROUND["cond"], static_argnums=0)(f, x),
+}
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("name", BRANCHES)
+def test_zeros_computed_in_a_branch_keep_it_linear(name: str, around: str):
+    fun = functools.partial(AROUND[around], BRANCHES[name])
+    for form in ("dense", "bcoo"):
+        _agrees(fun, format=form)
+        assert jax_cce.plan(fun, format=form)(X).method == "elimination"
+
+
+@pytest.mark.parametrize("around", AROUND)
+@pytest.mark.parametrize("with_rule", [with_pullback, with_pushforward])
+@pytest.mark.parametrize("name", ["adds a number", "square", "sets a number"])
+def test_a_rule_beside_zeros_in_a_branch_need_not_be_linear(name: str, with_rule: Any, around: str):
+    rule = with_rule(NONLINEAR[name])
+    fun = functools.partial(AROUND[around], lambda x: rule(jnp.where(x > 0, x, 0.0)))
+    _agrees(fun)
+    assert jax_cce.plan(fun)(X).method == "jacrev"
+
+
 @pytest.mark.parametrize("use", USES)
 @pytest.mark.parametrize("name", ["ignores", "adds a number"])
 def test_wherever_the_function_is_used(name: str, use: str):

@@ -51,11 +51,14 @@ def check(program: MaskedProgram, seed: int) -> bool:
         ours = {
             name: _dense(jax_cce.jacobian(f, argnums, **way)(*args)) for name, way in ways.items()
         }
-        return [_dense(mode(f, argnums)(*args)) for mode in modes], ours
+        references = [_dense(mode(f, argnums)(*args)) for mode in modes]
+        return _dense(f(*args)), references, ours
 
     compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
-    references, ours = compiled(*program.args)
+    value, references, ours = compiled(*program.args)
     finite = [reference for reference in references if _is_finite(reference)]
+    if not _is_finite(value):
+        return False
     # A loop is applied in one direction, which need not be that of the finite mode.
     if not finite or (program.has_loop and len(finite) < len(modes)):
         return False
