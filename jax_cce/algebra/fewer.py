@@ -30,7 +30,7 @@ def fewer(pieces: Sequence[Piece], most: int, stack: Stack) -> list[Piece]:
         frames.setdefault(found and found._replace(kept=()), []).append(piece)
     result = list(frames.pop(None, ()))
     for group in frames.values():
-        result += _with_smallest_stacked(group, stack, keep=True)
+        result += _with_smallest_stacked(group, stack, keep=True) if len(group) > 1 else group
     if len(result) > _MIXED * most:
         result = _with_smallest_stacked(result, stack, keep=False)
     return result

@@ -4,6 +4,8 @@ from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import numpy as np
+
 from jax_cce.algebra.blocks import Piece
 from jax_cce.algebra.lines import Union, line, union
 
@@ -57,6 +59,8 @@ def _merged_boxes(group: Sequence[Piece], join: Join) -> list[Piece]:
     """Joins pieces of several loops, pair by pair."""
     done: list[Piece] = []
     pending = list(group)
+    if len(group) > 2 and not _any_to_join(group):
+        return pending
     while pending:
         piece = pending.pop(0)
         for other in pending:
@@ -68,3 +72,19 @@ def _merged_boxes(group: Sequence[Piece], join: Join) -> list[Piece]:
         else:
             done.append(piece)
     return done
+
+
+def _any_to_join(group: Sequence[Piece]) -> bool:
+    """Whether one box holds another, or two that differ along one loop leave no gap there."""
+    sizes = [piece.term.sizes for piece in group]
+    if not all(isinstance(size, int) for each in sizes for size in each):
+        return False
+    start = np.array([line(piece.term).shifts for piece in group])
+    end = start + np.array(sizes)
+    begins = start[:, None] >= start
+    ends = end[:, None] <= end
+    within = (begins & ends).all(-1)
+    same = (begins & ends & begins.swapaxes(0, 1) & ends.swapaxes(0, 1)).sum(-1)
+    apart = (start[:, None] > end).any(-1)
+    beside = (same == start.shape[1] - 1) & ~(apart | apart.T)
+    return bool(within.sum() > len(group) or beside.any())

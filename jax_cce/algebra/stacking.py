@@ -21,6 +21,8 @@ __all__ = ["Frame", "Stacked", "frame", "listed", "points_of", "positions_of", "
 
 # Shorter loops are enumerated.
 _LEAST_KEPT = 33
+# Longer lists keep a loop along an axis whose positions are equidistant.
+_MOST_LISTED = 1 << 10
 
 
 class Frame(NamedTuple):
@@ -274,10 +276,9 @@ def _fitted(
     moving = [axis for axis, values in enumerate(distinct) if len(values) > 1]
     tables: list[tuple[tuple[int, ...], int, Table]] = []
 
-    def mapped(loop: int, values: np.ndarray) -> Affine:
-        steps = np.diff(values)
-        if (steps == steps[0]).all():
-            return Affine(int(values[0]), ((loop, int(steps[0])),))
+    def mapped(loop: int, values: np.ndarray, listed: bool = False) -> Affine:
+        if not listed and _is_affine(values):
+            return Affine(int(values[0]), ((loop, int(values[1] - values[0])),))
         tables.append(((loop,), int(values.max()) + 1, Table(values)))
         return Affine(0, ((-len(tables), 1),))
 
@@ -287,8 +288,14 @@ def _fitted(
         for loop, axis in enumerate(moving):
             maps[axis] = mapped(loop, distinct[axis])
         return tuple(len(distinct[axis]) for axis in moving), maps, tables
+    # Few points are listed along all axes, so that `frame` finds a list and not a line.
+    listed = count <= _MOST_LISTED and not all(_is_affine(positions[axis]) for axis in moving)
     for axis in moving:
-        values = positions[axis]
         # A table may well repeat its values, but an affine map with stride 0 reads no loop.
-        maps[axis] = mapped(0, values)
+        maps[axis] = mapped(0, positions[axis], listed)
     return (count,), maps, tables
+
+
+def _is_affine(values: np.ndarray) -> bool:
+    steps = np.diff(values)
+    return bool((steps == steps[0]).all())

@@ -11,6 +11,9 @@ from hypothesis import strategies as st
 
 import jax_cce
 from cases.masked_programs import MaskedProgram, masked_programs
+from jax_cce.jax_internals import Literal
+from jax_cce.program import passes, tracing
+from jax_cce.program.flat import read
 
 # A search, not a check: it comes upon programs that docs/explanation/promises.md excludes.
 pytestmark = pytest.mark.skipif(
@@ -41,6 +44,22 @@ def _is_finite(leaves: Any) -> bool:
     return all(np.isfinite(leaf).all() for leaf in leaves)
 
 
+def _selects_finite(program: MaskedProgram) -> bool:
+    """Whether selections result in finite values, as promised, or in an infinite constant."""
+    flat, constants = tracing.trace(lambda *args: [program.function(*args)], program.args)
+    _, varied = passes.dependent(flat.equations, range(flat.num_inputs))
+    values = passes.values(flat, constants, program.args)
+    passes.fill(values, flat.equations)
+    for equation in flat.equations:
+        if equation.name == "select_n":
+            fixed = [k for k in equation.inputs if isinstance(k, Literal) or k not in varied]
+            if _is_finite(read(values, k) for k in fixed) and not _is_finite(
+                values[k] for k in equation.outputs
+            ):
+                return False
+    return True
+
+
 def check(program: MaskedProgram, seed: int) -> bool:
     """Asserts that it is finite in every order if it is in a mode of JAX; whether it is."""
     f, argnums = program.function, tuple(range(len(program.args)))
@@ -57,7 +76,7 @@ def check(program: MaskedProgram, seed: int) -> bool:
     compiled = jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
     value, references, ours = compiled(*program.args)
     finite = [reference for reference in references if _is_finite(reference)]
-    if not _is_finite(value):
+    if not _is_finite(value) or not _selects_finite(program):
         return False
     # A loop is applied in one direction, which need not be that of the finite mode.
     if not finite or (program.has_loop and len(finite) < len(modes)):
