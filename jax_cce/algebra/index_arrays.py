@@ -43,9 +43,13 @@ class Table:
             and self._digest == other._digest
         )
 
+    @functools.cached_property
+    def _hash(self) -> int:
+        return hash((self.values.shape, self._digest))
+
     def __hash__(self) -> int:
         """Hash of the content."""
-        return hash((self.values.shape, self._digest))
+        return self._hash
 
     def __repr__(self) -> str:
         """Shape and digest."""

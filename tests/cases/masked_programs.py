@@ -85,7 +85,7 @@ _SMOOTH = (
     "jnp.concatenate([{x}[:1], {y}[1:]])",
     "{x}.at[1].set(0.5)",
     # What masks hide behind a product with given weights is not promised.
-    "(MATRIX * {y}) @ {x}",
+    "(MATRIX + jnp.outer({y}, {x})) @ {x}",
     "jnp.cumsum({x})",
     "jnp.sum({x}) * {y}",
     "jnp.stack([{x}, {y}]).sum(0)",
