@@ -65,22 +65,21 @@ def auto(graph: Graph, work: int = DEFAULT_WORK) -> Elimination:
     Args:
         graph: the graph.
         work: how many products of blocks the searches may look at. Forward, reverse and minimal
-            Markowitz are tried in any case, the last as far as it takes no more work than
-            the other two allow.
+            Markowitz are tried in any case, each until it costs more than another, the last as
+            far as it takes no more work than the other two allow.
     """
     vertices = graph.vertices
     if len(vertices) < 2:
         return forward(graph)
     counted = skeleton(graph, "flops")
-    priced = {order: counted.evaluate(order) for order in (vertices, vertices[::-1])}
-    classical = min(priced, key=priced.__getitem__)
+    best = classical = counted.cheapest((vertices, vertices[::-1]))[0]
     with counted.limited(_MOST_PRODUCTS, _PER_CLASSICAL):
-        order = greedy(counted.priced("multiplications"))[0]
-        priced.setdefault(order, counted.evaluate(order))
-        classical = min(priced, key=priced.__getitem__)
-        for order, cost in _searched(counted, work):
-            priced.setdefault(order, cost)
-    best = min(priced, key=priced.__getitem__)
+        order, _ = greedy(counted.priced("multiplications"))
+        best, cost = counted.cheapest((classical, order))
+        classical = best
+        for order, price in _searched(counted, work):
+            if price < cost:
+                best, cost = order, price
     state = given(graph, best)
     if best != classical:
         # A recorder shares steps that the skeleton counts twice.

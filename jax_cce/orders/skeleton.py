@@ -7,6 +7,7 @@ products and sums, each carried out once by the recorder that will carry it out 
 """
 
 import contextlib
+import heapq
 import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
@@ -191,8 +192,29 @@ class Skeleton(GraphState[int]):
 
     def evaluate(self, order: Sequence[int]) -> int:
         """The cost of eliminating in an order; the state is left as it is."""
-        state = self.copy()
-        return sum(map(state.eliminate, order)) + state.remainder()
+        *_, cost = self.payments(order)
+        return cost
+
+    def payments(self, order: Sequence[int]) -> Iterator[int]:
+        """What eliminating in an order has cost after each vertex, and in the end."""
+        state, paid = self.copy(), 0
+        for vertex in order:
+            paid += state.eliminate(vertex)
+            yield paid
+        yield paid + state.remainder()
+
+    def cheapest(self, orders: Iterable[tuple[int, ...]]) -> tuple[tuple[int, ...], int]:
+        """The cheapest of some orders, the first one at a tie, and its cost.
+
+        The others are followed as far as they are no more expensive, and no further.
+        """
+        running = [(0, k, order, self.payments(order)) for k, order in enumerate(orders)]
+        while True:
+            paid, k, order, payments = heapq.heappop(running)
+            further = next(payments, None)
+            if further is None:
+                return order, paid
+            heapq.heappush(running, (further, k, order, payments))
 
 
 def skeleton(graph: Graph, cost: str) -> Skeleton:

@@ -7,6 +7,7 @@ Jacobian which one of JAX's modes finds finite is found finite in every order.
 """
 
 import dataclasses
+import re
 from typing import Any
 
 import jax
@@ -255,9 +256,9 @@ class MaskedProgram:
         return not self.of_rows and not any(name in self.source for name in reverse)
 
     @property
-    def has_loop(self) -> bool:
+    def has_operator(self) -> bool:
         """Whether a part is applied as an operator, in one direction only."""
-        return any(loop in self.source for loop in ("lax.scan", "lax.map", "lax.fori_loop"))
+        return bool(re.search(r"lax\.(scan|map|fori_loop|cond\(\w+\[0\])|cumsum", self.source))
 
     def __repr__(self) -> str:
         return f"\n{self.source}args = {[x.tolist() for x in self.args]}\n"

@@ -78,8 +78,8 @@ def check(program: MaskedProgram, seed: int) -> bool:
     finite = [reference for reference in references if _is_finite(reference)]
     if not _is_finite(value) or not _selects_finite(program):
         return False
-    # A loop is applied in one direction, which need not be that of the finite mode.
-    if not finite or (program.has_loop and len(finite) < len(modes)):
+    # An operator is applied in one direction, which need not be that of the finite mode.
+    if not finite or (program.has_operator and len(finite) < len(modes)):
         return False
     wrong = {}
     for name, leaves in ours.items():
