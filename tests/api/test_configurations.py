@@ -14,13 +14,15 @@ from cases.configurations import (
     CONFIGURATIONS,
     FORMATS,
     FUNCTIONS,
+    REVIEWED,
     Cell,
     covering,
     outcomes,
     product,
 )
 
-CELLS = product() if os.environ.get("HYPOTHESIS_PROFILE") == "nightly" else covering()
+IS_NIGHTLY = os.environ.get("HYPOTHESIS_PROFILE") == "nightly"
+CELLS = product() if IS_NIGHTLY else covering()
 
 
 def _by_configuration() -> list[tuple[str, str]]:
@@ -75,3 +77,11 @@ def test_compiled_programs_run_where_nothing_may_be_traced():
         expected = compiled(x)
         with jax.no_tracing():
             assert_agree(compiled(x), expected)
+
+
+@pytest.mark.skipif(not IS_NIGHTLY, reason="a patch of JAX may bring a flag any day")
+def test_every_flag_is_set_in_a_row_or_reviewed():
+    rows = set().union(*(each.flags for each in CONFIGURATIONS.values()))
+    assert not sorted(
+        flag for flag in jax.config.values.keys() - rows if not REVIEWED.fullmatch(flag)
+    )

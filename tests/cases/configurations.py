@@ -6,6 +6,7 @@ in every cell. A new flag of a new JAX is one more row of `CONFIGURATIONS`.
 
 import contextlib
 import itertools
+import re
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, NamedTuple
@@ -23,6 +24,7 @@ __all__ = [
     "CONFIGURATIONS",
     "FORMATS",
     "FUNCTIONS",
+    "REVIEWED",
     "TRANSFORMATIONS",
     "Cell",
     "covering",
@@ -325,8 +327,24 @@ CONFIGURATIONS: dict[str, Configuration] = {
     "coming primitives": Configuration(
         {"jax_remat3": True, "jax_scan3": True, "jax_custom_jvp3": True}
     ),
+    "coming custom_vjp": Configuration({"jax_custom_vjp3": True, "jax_disable_bwd_checks": True}),
+    "other ways to lower": Configuration(
+        {
+            "jax_high_dynamic_range_gumbel": True,
+            "jax_use_hlo_logistic_lowering": True,
+            "jax_accurate_erf_inv": True,
+            "jax_use_rgv3": True,
+            "jax_remat_barrier_no_cotangents": True,
+            "jax_embedded_constants_max_bytes": 0,
+            "jax_captured_constants_warn_bytes": 0,
+        }
+    ),
     "typing of meshes": Configuration(
-        {"jax_remove_size_one_mesh_axis_from_type": True, "jax_auto_pcast": False}
+        {
+            "jax_remove_size_one_mesh_axis_from_type": True,
+            "jax_auto_pcast": False,
+            "jax_disable_vmap_shmap_error": True,
+        }
     ),
     "what must not matter": Configuration(
         {
@@ -338,6 +356,25 @@ CONFIGURATIONS: dict[str, Configuration] = {
         }
     ),
 }
+
+# What other flags are about: devices and processes, compiling, caches of executables, messages, or
+# one library. Nothing that is traced or differentiated depends on them.
+REVIEWED = re.compile(
+    "|".join(
+        (
+            "jax_.*(backend|cuda|rocm|oneapi|gpu|mosaic|pallas|platform|device|magma|mock|topology).*",
+            "jax_.*(distributed|cross_host|host|mtls|proxy|preemption|recoverability|collectives).*",
+            "jax_.*(compil|optimiz|pgle|memory_fitting|xla|cache|shardy|fusion|dispatch|executable).*",
+            "jax_.*(log|dump|traceback|debug_info|leaked|source|hlo_source|pprint|profil|frames).*",
+            "jax_.*(guard|thread|transfer|serialization|pjrt|export).*",
+            "jax_(bcoo_cusparse_lowering|use_ragged_dot.*|ragged_dot.*|use_emit_pipeline_primitive)",
+            # How programs run and fail, and what is refused before anything is traced.
+            "jax_(error_checking_behavior_.*|no_execution|no_tracing|raise_on_ppermute_sort_diff)",
+            "jax_(refs_to_pins|use_cpp_shard_args|remove_custom_partitioning_ptr.*|disallow_mesh_context_manager)",
+            "jax2tf_.*|mock_num_gpu_processes|check_vma",
+        )
+    )
+)
 
 
 # --- cells ---------------------------------------------------------------------------------------
