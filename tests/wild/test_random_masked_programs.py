@@ -79,7 +79,7 @@ def check(program: MaskedProgram, seed: int) -> bool:
     if not _is_finite(value) or not _selects_finite(program):
         return False
     # An operator is applied in one direction, which need not be that of the finite mode.
-    if not finite or (program.has_operator and len(finite) < len(modes)):
+    if not finite or (program.has_operator and len(finite) < 2):
         return False
     wrong = {}
     for name, leaves in ours.items():
