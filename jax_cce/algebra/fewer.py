@@ -8,7 +8,7 @@ from jax_cce.algebra.stacking import Frame, frame, points_of
 __all__ = ["fewer"]
 
 # Terms with long loops along different lines, such as diagonals, may be so many times as many.
-_MIXED = 16
+_MIXED = 8
 # So many points are enumerated for each term that goes, if its loops are long.
 _POINTS_PER_TERM = 1 << 10
 
