@@ -146,10 +146,11 @@ def stacked(pieces: Sequence[Piece], shape: Sequence[int], *, keep: bool = True)
     joint = np.concatenate(positions, 1)
     extents = [shape[axis] for axis in varying]
     linear = index_arrays.linear_index(list(joint), extents) + np.zeros(joint.shape[1], np.int64)
-    unique, first, places = np.unique(linear, return_index=True, return_inverse=True)
-    sizes, maps, tables = _fitted(joint[:, first])
-    places = places.reshape(-1)
-    in_order = len(unique) == len(linear) and bool((places == np.arange(len(places))).all())
+    places, points = None, len(linear)
+    if not (linear[1:] > linear[:-1]).all():
+        unique, first, inverse = np.unique(linear, return_index=True, return_inverse=True)
+        joint, points, places = joint[:, first], len(unique), Table(inverse.reshape(-1))
+    sizes, maps, tables = _fitted(joint)
 
     shift = len(sizes)
     name = {loop: shift + index for index, loop in enumerate(kept[0])}
@@ -192,8 +193,8 @@ def stacked(pieces: Sequence[Piece], shape: Sequence[int], *, keep: bool = True)
             for rest, loops in zip(own, kept, strict=True)
         ),
         tuple(all_sizes[shift + index] for index in carried),
-        None if in_order else Table(places),
-        len(unique),
+        places,
+        points,
         sizes,
         placed[1],
     )
@@ -272,7 +273,7 @@ def _fitted(
         The sizes of the loops, for each axis its map, and the lookups: axes, size and table.
     """
     count = positions.shape[1]
-    distinct = [np.unique(row) for row in positions]
+    distinct = list(map(index_arrays.distinct, positions))
     moving = [axis for axis, values in enumerate(distinct) if len(values) > 1]
     tables: list[tuple[tuple[int, ...], int, Table]] = []
 

@@ -8,6 +8,7 @@ from typing import Any, Protocol
 from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import Block, Operator, OperatorPiece, Piece
 from jax_cce.algebra.costs import Cost
+from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.recorder import Recorder
 
 __all__ = [
@@ -23,6 +24,8 @@ __all__ = [
 ABSENT = 0
 # With more kinds than that, static factors are told apart by their sign and being one only.
 _MOST_EXACT = 256
+# Matching so many entries of index arrays takes as long as a product of two terms without any.
+_POINTS = 512
 # Names of coefficients of the operands; those of index arrays, which lie above, keep their own.
 _FIRST, _SECOND, _KEPT = 1 << 40, 1 << 41, 1 << 42
 
@@ -42,6 +45,17 @@ class Algebra(Protocol):
 
     def final(self, kind: int) -> int:
         """What it costs to bring a block of the Jacobian into the form that is returned."""
+
+
+def _listed(block: Block) -> int:
+    """How many numbers the static index arrays of a block hold."""
+    return sum(
+        lookup.table.values.size
+        for piece in block
+        if isinstance(piece, Piece)
+        for lookup in piece.term.lookups
+        if isinstance(lookup.table, Table)
+    )
 
 
 class UnitBlocks:
@@ -67,7 +81,8 @@ class BlockTable:
     coefficients only. Steps that a recorder would share between two products are counted twice.
 
     Attributes:
-        work: how many products of terms were carried out so far.
+        work: how many products of terms were carried out so far; those with long index arrays count
+            for many.
         most_work: how many may be; looking up what is known is free.
         degrees: how many Markowitz degrees were asked for so far.
         most_degrees: how many may be.
@@ -114,12 +129,13 @@ class BlockTable:
         if priced is None:
             one, out_shape, middle = self._blocks[later]
             other, _, in_shape = self._blocks[earlier]
-            self.work += len(one) * len(other)
+            self.work += len(one) * len(other) + (_listed(one) + _listed(other)) // _POINTS
             if self.work > self.most_work:
                 raise ExhaustedError
             recorder = self._tape()
             shapes = out_shape, middle, in_shape
             block = recorder.compose(_named(one, _FIRST), _named(other, _SECOND), shapes)
+            self.work += _listed(block) // _POINTS
             priced = self.intern(block, out_shape, in_shape), recorder.cost
             self._products[later, earlier] = priced
         return priced
