@@ -69,6 +69,7 @@ __all__ = [
     "is_jaxpr",
     "is_leak",
     "is_number",
+    "is_plain",
     "is_reference",
     "is_saved",
     "is_staged",
@@ -261,6 +262,13 @@ def surrounding_constants() -> list[Any]:
 def is_leak(error: Exception) -> bool:
     """Whether an error is that of `jax.checking_leaks`, which has no type of its own."""
     return type(error) is Exception and str(error).startswith("Leaked ")
+
+
+def is_plain(x: Any) -> bool:
+    """Whether a value has neither an explicit sharding nor manual axes that it varies over."""
+    aval = jax.typeof(x)
+    is_sharded = any(part is not None for part in aval.sharding.spec)
+    return not is_sharded and not aval.manual_axis_type.varying
 
 
 def batch_size(leaves: Iterable[Any]) -> int | None:

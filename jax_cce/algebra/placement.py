@@ -10,6 +10,7 @@ import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
+from jax_cce.algebra import index_arrays
 from jax_cce.algebra.coefficients import (
     NO_SYMBOLS,
     Symbols,
@@ -19,7 +20,7 @@ from jax_cce.algebra.coefficients import (
     loops_read,
     promote,
 )
-from jax_cce.algebra.terms import Affine, Term
+from jax_cce.algebra.terms import Affine, Term, linear
 
 __all__ = [
     "Placed",
@@ -69,7 +70,11 @@ _LARGE = 1 << 14
 _SPARSE = 16
 
 
-def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
+# Fewer entries are placed one term after the other.
+_LEAST = 64
+
+
+def dense_sum(items: Sequence[Placed], shape: Sequence[int], *, at_once: bool = False) -> Any:
     """The sum of terms as one dense array.
 
     Terms that fill little of a large array are scattered into it, so that the work is one fill
@@ -79,7 +84,13 @@ def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
     Args:
         items: the terms.
         shape: the array's shape.
+        at_once: whether several terms that fill little of the array are scattered into it together,
+            behind an optimization barrier, so that no entry is computed twice. That compiles to
+            more kernels, and pays where nothing is computed from the sum.
     """
+    if at_once and (chosen := _scattered_at_once(items, shape)):
+        rest = [item for k, item in enumerate(items) if k not in chosen]
+        return _scatter_all([items[k] for k in chosen], shape, dense_sum(rest, shape))
     full = math.prod(shape)
     is_large = jax_internals.exceeds(full, _LARGE - 1)
     sparse = [
@@ -97,6 +108,50 @@ def dense_sum(items: Sequence[Placed], shape: Sequence[int]) -> Any:
                 total = jax_internals.full(shape, 0, item.array.dtype)
             total = _scatter(item, shape, total)
     return total
+
+
+def _scattered_at_once(items: Sequence[Placed], shape: Sequence[int]) -> list[int]:
+    """The terms at static positions that each fill at most a quarter, and together at most a half.
+
+    No term where that holds for one only. (Measured on the CPU: the four diagonals of Lorenz 96
+    with 40 unknowns, 5 us instead of 26, 18 to 42 instead of 140 for 32 points of `jax.vmap`.)
+    """
+    full = math.prod(shape)
+    if not isinstance(full, int) or full < _LEAST:
+        return []
+    counts = [math.prod(item.sizes) for item in items]
+    chosen = [
+        k
+        for k, (item, count) in enumerate(zip(items, counts, strict=True))
+        if isinstance(count, int)
+        and 4 * count <= full
+        and all(loop >= 0 for affine in item.maps for loop, _ in affine.strides)
+        and jax_internals.is_plain(item.array)
+    ]
+    few = len(chosen) > 1 and 2 * sum(counts[k] for k in chosen) <= full
+    return chosen if few else []
+
+
+def _scatter_all(items: Sequence[Placed], shape: Sequence[int], total: Any) -> Any:
+    """Adds terms at static positions to the array `total`, or to zeros where it is None."""
+    values, places = [], []
+    for x, axes, sizes, maps, _ in items:
+        loops = range(len(sizes))
+        offset, strides = linear(maps, shape)
+        extents = dict(enumerate(sizes))
+        index = index_arrays.evaluate(offset, list(strides.items()), loops, extents, {}, np)
+        full = align(x, axes, loops, sizes)
+        values.append(lax.reshape(full, (full.size,)))
+        places.append(np.broadcast_to(index, full.shape).reshape(-1))
+    joined = lax.optimization_barrier(lax.concatenate(promote(*values), 0))
+    if total is None:
+        total = jax_internals.full(shape, 0, joined.dtype)
+    total, joined = promote(total, joined)
+    at = np.concatenate(places).astype(np.int32)
+    is_unique = len(index_arrays.distinct(at)) == len(at)
+    flat = lax.reshape(total, (total.size,))
+    flat = flat.at[at].add(joined, mode="promise_in_bounds", unique_indices=is_unique)
+    return lax.reshape(flat, tuple(shape))
 
 
 def materialise(item: Placed, shape: Sequence[int]) -> Any:

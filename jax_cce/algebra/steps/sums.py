@@ -214,8 +214,9 @@ class Densify(_Sum):
         return math.prod(self.shape) * len(self.pieces)
 
     def run(self, arrays: Run) -> Sequence[Any]:
-        """Places all pieces in one array."""
-        total = placement.dense_sum([arrays.placed(piece) for piece in self.pieces], self.shape)
+        """Places all pieces in one array; those of the result at once."""
+        items = [arrays.placed(piece) for piece in self.pieces]
+        total = placement.dense_sum(items, self.shape, at_once=self.vertex is None)
         return (lax.reshape(total, self.term.coefficient_shape),)
 
 
