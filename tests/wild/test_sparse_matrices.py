@@ -331,12 +331,20 @@ def test_a_large_matrix_gives_itself():
         np.testing.assert_array_equal(found.data, matrix.data[order])
 
 
-@pytest.mark.parametrize("form", ["bcoo", "structured"])
-def test_an_operator_that_cannot_be_held_entry_by_entry_is_refused(monkeypatch, form):
+def test_no_operator_is_left():
+    for x, functions in GROUPS.values():
+        for name, function in functions.items():
+            assert jax_cce.plan(function, format="bcoo")(x).operators == (), name
+
+
+@pytest.mark.parametrize(
+    "form, where", [("bcoo", "indices of the entries"), ("structured", "custom_linear_solve")]
+)
+def test_an_operator_that_cannot_be_held_entry_by_entry_is_refused(monkeypatch, form, where):
     monkeypatch.setattr(memory, "_SMALLEST_CHECKED", 0)
     monkeypatch.setattr(memory, "_device_memory", lambda: 1 << 12)
     jacobian = jax_cce.jacobian(lambda x: jnp.linalg.inv(x), format=form)
-    with pytest.raises(MemoryError, match="no order does without"):
+    with pytest.raises(MemoryError, match=f"{where}.*no order does without"):
         jacobian(jnp.eye(5) + 0.1)
     jax_cce.jacobian(lambda x: M @ x, format=form)(_x4)
 
