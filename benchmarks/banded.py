@@ -6,6 +6,7 @@ is the median CPU time of a call.
 
 from __future__ import annotations
 
+import functools
 import statistics
 import time
 from collections.abc import Callable
@@ -16,7 +17,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_cce
-from benchmarks import report
+from benchmarks import report, timing
 
 _BATCHES = (None, 32, 1024)
 _TURNS, _CALLS = 15, 20
@@ -67,14 +68,11 @@ def _compiled(fun: Callable[..., Any], x: jax.Array) -> tuple[Any, float]:
 
 
 def _seconds(programs: list[Any], x: jax.Array) -> list[float]:
-    samples: list[list[float]] = [[] for _ in programs]
-    for _ in range(_TURNS):
-        for program, own in zip(programs, samples, strict=True):
-            start = time.process_time()
-            for _ in range(_CALLS):
-                jax.block_until_ready(program(x))
-            own.append((time.process_time() - start) / _CALLS)
-    return [statistics.median(own) for own in samples]
+    turns = [
+        [timing.cpu_seconds(functools.partial(program, x), _CALLS) for program in programs]
+        for _ in range(_TURNS)
+    ]
+    return list(map(statistics.median, zip(*turns, strict=True)))
 
 
 def main() -> None:

@@ -22,7 +22,7 @@ import numpy as np
 
 import jax_cce
 from benchmarks import report
-from benchmarks.timing import Measured
+from benchmarks.timing import Measured, cpu_seconds
 
 Built = tuple[Callable[[jax.Array], Any], jax.Array]
 
@@ -213,13 +213,6 @@ PROGRAMS = {
 }
 
 
-def _cpu_seconds(call: Callable[[], Any], repeats: int = 1) -> float:
-    start = time.process_time()
-    for _ in range(repeats):
-        jax.block_until_ready(call())
-    return (time.process_time() - start) / repeats
-
-
 def compare(program: Program, turns: int) -> tuple[str, ...]:
     """Returns one row: agreement, trace + plan + compile, and a run, each against JAX's."""
     transforms: dict[str, Callable[..., Any]] = {"ours": jax_cce.jacobian, "theirs": program.mode}
@@ -240,12 +233,12 @@ def compare(program: Program, turns: int) -> tuple[str, ...]:
     error = np.abs(results["ours"] - results["theirs"]).max() / np.abs(results["theirs"]).max()
     runs: dict[str, list[float]] = {name: [] for name in transforms}
     repeats = {
-        name: math.ceil(0.02 / max(1e-5, _cpu_seconds(lambda run=run: run(x))))  # type: ignore[misc]
+        name: math.ceil(0.02 / max(1e-5, cpu_seconds(lambda run=run: run(x))))  # type: ignore[misc]
         for name, run in compiled.items()
     }
     for turn in range(3 * turns):
         for name in sorted(compiled, reverse=bool(turn % 2)):
-            runs[name].append(_cpu_seconds(lambda name=name: compiled[name](x), repeats[name]))  # type: ignore[misc]
+            runs[name].append(cpu_seconds(lambda name=name: compiled[name](x), repeats[name]))  # type: ignore[misc]
     cells = [f"{error:.0e}"]
     for measured in (built, runs):
         ours, theirs = (Measured(tuple(measured[name])) for name in transforms)

@@ -52,6 +52,14 @@ def seconds(call: Callable[[], object], repeats: int = 1) -> float:
     return (time.perf_counter() - start) / repeats
 
 
+def cpu_seconds(call: Callable[[], object], repeats: int = 1) -> float:
+    """Like `seconds`, in CPU time of the process."""
+    start = time.process_time()
+    for _ in range(repeats):
+        jax.block_until_ready(call())
+    return (time.process_time() - start) / repeats
+
+
 def take_turns(
     calls: Mapping[str, Callable[[], object]], *, turns: int = 15, turn_seconds: float = 0.02
 ) -> dict[str, Measured]:

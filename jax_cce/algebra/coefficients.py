@@ -169,11 +169,15 @@ def flat_index(
     loops: Sequence[int],
     sizes: Sequence[int],
     symbols: Symbols,
+    xp: Any = jnp,
 ) -> Any:
-    """The row-major position in an array of `shape`, for every point of the loops."""
+    """The row-major position in an array of `shape`, for every point of the loops.
+
+    `xp` is NumPy where all symbols are static.
+    """
     offset, strides = linear(maps, shape)
     extents = {**dict(enumerate(sizes)), **dict.fromkeys(symbols, math.prod(shape))}
-    return index_arrays.evaluate(offset, list(strides.items()), loops, extents, symbols, jnp)
+    return index_arrays.evaluate(offset, list(strides.items()), loops, extents, symbols, xp)
 
 
 def symbol_values(

@@ -20,7 +20,7 @@ from jax_cce.algebra.coefficients import (
     loops_read,
     promote,
 )
-from jax_cce.algebra.terms import Affine, Term, linear
+from jax_cce.algebra.terms import Affine, Term
 
 __all__ = [
     "Placed",
@@ -135,11 +135,9 @@ def _scattered_at_once(items: Sequence[Placed], shape: Sequence[int]) -> list[in
 def _scatter_all(items: Sequence[Placed], shape: Sequence[int], total: Any) -> Any:
     """Adds terms at static positions to the array `total`, or to zeros where it is None."""
     values, places = [], []
-    for x, axes, sizes, maps, _ in items:
+    for x, axes, sizes, maps, symbols in items:
         loops = range(len(sizes))
-        offset, strides = linear(maps, shape)
-        extents = dict(enumerate(sizes))
-        index = index_arrays.evaluate(offset, list(strides.items()), loops, extents, {}, np)
+        index = flat_index(maps, shape, loops, sizes, symbols, np)
         full = align(x, axes, loops, sizes)
         values.append(lax.reshape(full, (full.size,)))
         places.append(np.broadcast_to(index, full.shape).reshape(-1))

@@ -36,7 +36,6 @@ from jax_cce.program.flat import Equation, Program, Region
 from jax_cce.program.references import without_references
 
 __all__ = [
-    "bodies",
     "check_constants",
     "flatten",
     "flatten_closed",
@@ -266,17 +265,17 @@ def check_constants(equations: Iterable[Equation], constants: Iterable[Any] = ()
         check_within_its_trace(constant)
 
 
-def bodies(equation: Equation) -> list[Any]:
-    """The jaxprs among an equation's parameters, those of a solver included."""
-    items = (v if isinstance(v, tuple) else (v,) for v in equation.params.values())
-    return [item for item in itertools.chain(*items) if isinstance(item, JAXPRS)]
+def inner_equations(equation: Equation, *, of_solvers: bool = False) -> list[Equation]:
+    """The equations of the jaxprs among an equation's parameters, such as a scan's body.
 
-
-def inner_equations(equation: Equation) -> list[Equation]:
-    """The equations of the jaxprs among an equation's parameters, such as a scan's body."""
+    Args:
+        equation: the equation.
+        of_solvers: whether those of a custom_linear_solve count, of which one run applies a few.
+    """
     equations = []
     for value in equation.params.values():
-        for item in value if type(value) is tuple else (value,):
+        is_several = isinstance(value, tuple) if of_solvers else type(value) is tuple
+        for item in value if is_several else (value,):
             if isinstance(item, JAXPRS):
                 equations += flatten(*opened(item))[0].equations
     return equations

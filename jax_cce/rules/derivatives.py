@@ -131,10 +131,7 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
 
 def _are_rules_linear(equation: Equation) -> bool:
     """Whether an equation contains others, the derivatives of which are all linear."""
-    if is_custom(equation):
-        return False
-    programs = [tracing.flatten_closed(body)[0] for body in tracing.bodies(equation)]
-    inner = [each for program in programs for each in program.equations]
+    inner = [] if is_custom(equation) else tracing.inner_equations(equation, of_solvers=True)
     return bool(inner) and all(map(_is_derivative_linear, inner))
 
 
@@ -143,8 +140,8 @@ def _is_derivative_linear(equation: Equation) -> bool:
     if not any(active) or not any(map(jax_internals.is_differentiable, equation.out_avals)):
         return True
     if not is_custom(equation):
-        if tracing.bodies(equation):
-            return _are_rules_linear(equation)
+        if inner := tracing.inner_equations(equation, of_solvers=True):
+            return all(map(_is_derivative_linear, inner))
         if rules_for(equation, sparse=False):
             return True
     try:
