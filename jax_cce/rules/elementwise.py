@@ -25,10 +25,24 @@ def _reciprocal(y: Any) -> Any:
     return lax.div(_like(y, 1), y)
 
 
-def _choice(x: Any, out: Any, y: Any) -> Any:
-    """The share of max or min that operand x gets: 1, 0, or a half at a tie."""
+def _choice(chosen: Any, x: Any, out: Any, y: Any) -> Any:
+    """The share of max or min that operand x gets: 1, 0, or a half at a tie.
+
+    The operands are compared, not an operand with the result: XLA may compute an operand again for
+    the comparison, rounded otherwise than in the result, and neither would be equal to that.
+    """
     one, half, zero = (lax.full_like(out, share) for share in (1, 0.5, 0))
-    return lax.select(lax.eq(x, out), lax.select(lax.eq(y, out), half, one), zero)
+    if jax_internals.is_complex(out):
+        return lax.select(lax.eq(x, out), lax.select(lax.eq(y, out), half, one), zero)
+    return lax.select(chosen(x, y), one, lax.select(lax.eq(x, y), half, zero))
+
+
+def _larger(x: Any, out: Any, y: Any) -> Any:
+    return _choice(lax.gt, x, out, y)
+
+
+def _smaller(x: Any, out: Any, y: Any) -> Any:
+    return _choice(lax.lt, x, out, y)
 
 
 def _power_of_base(x: Any, y: Any) -> Any:
@@ -139,8 +153,8 @@ elementwise("asinh", lambda x: lax.rsqrt(_one_plus_square(x)))
 elementwise("tanh", _tanh)
 elementwise("logistic", _logistic_slope)
 elementwise("abs", _abs)
-elementwise("max", lambda x, out, y: _choice(x, out, y), lambda x, out, y: _choice(y, out, x))
-elementwise("min", lambda x, out, y: _choice(x, out, y), lambda x, out, y: _choice(y, out, x))
+elementwise("max", lambda x, out, y: _larger(x, out, y), lambda x, out, y: _larger(y, out, x))
+elementwise("min", lambda x, out, y: _smaller(x, out, y), lambda x, out, y: _smaller(y, out, x))
 elementwise(
     "erf",
     lambda x: lax.mul(_like(x, _TWO_OVER_ROOT_PI), lax.exp(lax.neg(lax.mul(x, x)))),
