@@ -6,10 +6,12 @@ with quartiles, and ratios are taken within a turn, where they are far steadier 
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
+import gc
 import math
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 
 import jax
 import numpy as np
@@ -60,6 +62,23 @@ def cpu_seconds(call: Callable[[], object], repeats: int = 1) -> float:
     return (time.process_time() - start) / repeats
 
 
+@contextlib.contextmanager
+def without_collections() -> Iterator[None]:
+    """A context in which Python collects no garbage.
+
+    Contenders that take turns allocate alike in each turn, so that collections, which come after so
+    many allocations, hit the same one again and again.
+    """
+    gc.collect()
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
+
+
 def take_turns(
     calls: Mapping[str, Callable[[], object]], *, turns: int = 15, turn_seconds: float = 0.02
 ) -> dict[str, Measured]:
@@ -80,11 +99,12 @@ def take_turns(
         repeats[name] = math.ceil(turn_seconds / seconds(call))
     values: dict[str, list[float]] = {name: [] for name in calls}
     names = list(calls)
-    for turn in range(turns):
-        # Everyone goes first once in a while: the caches are left as the predecessor left them.
-        first = turn % len(names)
-        for name in names[first:] + names[:first]:
-            values[name].append(seconds(calls[name], repeats[name]))
+    with without_collections():
+        for turn in range(turns):
+            # Everyone goes first once in a while: the caches are as the predecessor left them.
+            first = turn % len(names)
+            for name in names[first:] + names[:first]:
+                values[name].append(seconds(calls[name], repeats[name]))
     return {name: Measured(tuple(of_name)) for name, of_name in values.items()}
 
 
