@@ -18,19 +18,21 @@ class Notes:
         cost: what they cost.
         vertex: the vertex that is being eliminated; None for the assembly of results.
         sparse: whether every structural zero matters, so that sums are never made dense.
+        apart: whether single entries of small blocks are kept apart, and results stacked of them.
     """
 
-    def __init__(self, *, sparse: bool = False, reserved: int = 0) -> None:
+    def __init__(self, *, sparse: bool = False, apart: bool = False, reserved: int = 0) -> None:
         """An empty recorder.
 
         Args:
             sparse: whether every structural zero matters, so that sums are never made dense.
+            apart: whether single entries of small blocks are kept apart.
             reserved: number of slots that are filled before the steps run.
         """
         self.steps: list[Step] = []
         self.cost = Cost()
         self.vertex: int | None = None
-        self.sparse = sparse
+        self.sparse, self.apart = sparse, apart
         self._num_slots = reserved
         self._memo: dict[Any, Any] = {}
         self._tables: dict[Any, Any] = {}
@@ -55,7 +57,7 @@ class Notes:
 
     def fork(self) -> Self:
         """A recorder that continues this one, leaving it as it is."""
-        other = type(self)(sparse=self.sparse)
+        other = type(self)(sparse=self.sparse, apart=self.apart)
         other.steps = list(self.steps)
         other.cost = dataclasses.replace(self.cost)
         other._num_slots = self._num_slots

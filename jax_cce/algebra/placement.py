@@ -74,7 +74,9 @@ _SPARSE = 16
 _LEAST = 64
 
 
-def dense_sum(items: Sequence[Placed], shape: Sequence[int], *, at_once: bool = False) -> Any:
+def dense_sum(
+    items: Sequence[Placed], shape: Sequence[int], *, at_once: bool = False, apart: bool = False
+) -> Any:
     """The sum of terms as one dense array.
 
     Terms that fill little of a large array are scattered into it, so that the work is one fill
@@ -87,7 +89,13 @@ def dense_sum(items: Sequence[Placed], shape: Sequence[int], *, at_once: bool = 
         at_once: whether several terms that fill little of the array are scattered into it together,
             behind an optimization barrier, so that no entry is computed twice. That compiles to
             more kernels, and pays where nothing is computed from the sum.
+        apart: whether the array is stacked from its entries, if these are few runs at static
+            positions. For many points of `jax.vmap` each entry is then computed by a loop of its
+            own, where a sum would compute every term for every entry. (Measured on the CPU: Roe
+            flux, 4096 points of 3 x 6 entries, 0.39 ms instead of 2.2.)
     """
+    if apart and (runs := _runs(items, shape)):
+        return _stacked(items, runs, shape)
     if at_once and (chosen := _scattered_at_once(items, shape)):
         rest = [item for k, item in enumerate(items) if k not in chosen]
         return _scatter_all([items[k] for k in chosen], shape, dense_sum(rest, shape))
@@ -123,25 +131,107 @@ def _scattered_at_once(items: Sequence[Placed], shape: Sequence[int]) -> list[in
     chosen = [
         k
         for k, (item, count) in enumerate(zip(items, counts, strict=True))
-        if isinstance(count, int)
-        and 4 * count <= full
-        and all(loop >= 0 for affine in item.maps for loop, _ in affine.strides)
-        and jax_internals.is_plain(item.array)
+        if isinstance(count, int) and 4 * count <= full and _static_places(item, shape) is not None
     ]
     few = len(chosen) > 1 and 2 * sum(counts[k] for k in chosen) <= full
     return chosen if few else []
 
 
+# A result is stacked from at most so many runs of entries, and from so many for each item.
+_MOST_RUNS, _RUNS_PER_ITEM = 256, 2
+# So few entries are selected, in one loop.
+_MOST_SELECTED = 12
+
+
+class _Run(NamedTuple):
+    """Consecutive entries of a result, each the sum of one entry of some items.
+
+    Attributes:
+        size: how many.
+        sources: the items, and for each the first of its entries.
+    """
+
+    size: int
+    sources: tuple[tuple[int, int], ...]
+
+
+def _runs(items: Sequence[Placed], shape: Sequence[int]) -> list[_Run]:
+    """A result as runs of entries of its items; none where they are many, or not static.
+
+    One item that fills all of the result is there already.
+    """
+    full = math.prod(shape)
+    if not isinstance(full, int) or not full or full > _LARGE or len(items) < 2:
+        return []
+    most = min(_MOST_RUNS, _RUNS_PER_ITEM * len(items))
+    entries: list[list[tuple[int, int]]] = [[] for _ in range(full)]
+    for k, item in enumerate(items):
+        places = _static_places(item, shape)
+        if places is None:
+            return []
+        for at, place in enumerate(places.tolist()):
+            entries[place].append((k, at))
+    runs: list[_Run] = []
+    for entry in entries:
+        size, first = runs[-1] if runs else (0, ())
+        if runs and entry == [(k, at + size) for k, at in first]:
+            runs[-1] = _Run(size + 1, first)
+        else:
+            runs.append(_Run(1, tuple(entry)))
+    return runs if sum(bool(run.sources) for run in runs) <= most else []
+
+
+def _static_places(item: Placed, shape: Sequence[int]) -> np.ndarray | None:
+    """The flat position of every entry of an item, row-major; None where values decide."""
+    _, _, sizes, maps, symbols = item
+    if (
+        not isinstance(math.prod(sizes), int)
+        or any(loop < 0 for affine in maps for loop, _ in affine.strides)
+        or not jax_internals.is_plain(item.array)
+    ):
+        return None
+    index = flat_index(maps, shape, range(len(sizes)), sizes, symbols, np)
+    return np.broadcast_to(index, sizes).reshape(-1)
+
+
+def _flat(item: Placed) -> Any:
+    """The entries of an item in the order of `_static_places`."""
+    x, axes, sizes, _, _ = item
+    full = align(x, axes, range(len(sizes)), sizes)
+    return lax.reshape(full, (full.size,))
+
+
+def _stacked(items: Sequence[Placed], runs: Sequence[_Run], shape: Sequence[int]) -> Any:
+    """A result, run by run."""
+    flat = promote(*map(_flat, items))
+    size, number = math.prod(shape), jax_internals.full((), 0, flat[0].dtype)
+    filled = [run for run in runs if run.sources]
+    if len(filled) <= _MOST_SELECTED and all(run.size == 1 for run in filled):
+        # One loop, in which few entries are cheap to tell apart.
+        place, total, at = lax.iota(np.int32, size), lax.broadcast(number, (size,)), 0
+        for run in runs:
+            if run.sources:
+                here = lax.eq(place, lax.full_like(place, at))
+                total = lax.select(
+                    here, lax.broadcast_in_dim(_summed(flat, run), (size,), (0,)), total
+                )
+            at += run.size
+        return lax.reshape(total, tuple(shape))
+    parts = [
+        _summed(flat, run) if run.sources else lax.broadcast(number, (run.size,)) for run in runs
+    ]
+    return lax.reshape(lax.concatenate(parts, 0), tuple(shape))
+
+
+def _summed(flat: Sequence[Any], run: _Run) -> Any:
+    slices = [lax.slice(flat[k], (at,), (at + run.size,)) for k, at in run.sources]
+    return functools.reduce(lax.add, slices)
+
+
 def _scatter_all(items: Sequence[Placed], shape: Sequence[int], total: Any) -> Any:
     """Adds terms at static positions to the array `total`, or to zeros where it is None."""
-    values, places = [], []
-    for x, axes, sizes, maps, symbols in items:
-        loops = range(len(sizes))
-        index = flat_index(maps, shape, loops, sizes, symbols, np)
-        full = align(x, axes, loops, sizes)
-        values.append(lax.reshape(full, (full.size,)))
-        places.append(np.broadcast_to(index, full.shape).reshape(-1))
-    joined = lax.optimization_barrier(lax.concatenate(promote(*values), 0))
+    places = [places for item in items if (places := _static_places(item, shape)) is not None]
+    joined = lax.optimization_barrier(lax.concatenate(promote(*map(_flat, items)), 0))
     if total is None:
         total = jax_internals.full(shape, 0, joined.dtype)
     total, joined = promote(total, joined)

@@ -36,6 +36,8 @@ _MOST_TERMS = 8
 _SMALL_BLOCK = 4096
 # Beyond so many terms they are stacked.
 _MOST_SPARSE, _MOST_DENSE = 8, 64
+# Blocks of at most so many entries are kept as single entries, which `jax.vmap` makes vectors of.
+_MOST_APART = 256
 # Beyond so many products of terms both factors are stacked to a few.
 _MOST_PRODUCTS, _FEW = 32, 4
 
@@ -219,18 +221,28 @@ class Recorder(Notes):
             else:
                 operators.append(piece)
         summed = [p for group in alike.values() for p in self._add_alike(group)]
+        most = _MOST_SPARSE if self.sparse else _MOST_DENSE
         if len(summed) > 1 and self.sparse:
             summed = merged(summed, self._joined)
         elif len(summed) > 1:
             entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
             full = math.prod(out_shape) * math.prod(in_shape)
             many = len(summed) > _MOST_TERMS and not exceeds(full, _SMALL_BLOCK, unknown=True)
-            if many or not exceeds(full, entries, unknown=True):
+            if self._is_apart(summed, full):
+                most = _MOST_APART
+            elif many or not exceeds(full, entries, unknown=True):
                 summed = list(self.densify(tuple(summed), out_shape, in_shape))
-        most = _MOST_SPARSE if self.sparse else _MOST_DENSE
         if len(summed) > most:
             summed = self._few(summed, (*out_shape, *in_shape), most)
         return (*summed, *operators)
+
+    def _is_apart(self, pieces: Sequence[Piece], full: Any) -> bool:
+        """Whether pieces stay single entries of a small block."""
+        return (
+            self.apart
+            and not exceeds(full, _MOST_APART, unknown=True)
+            and all(set(piece.term.sizes) <= {1} for piece in pieces)
+        )
 
     def _in_few(self, pieces: tuple[Piece, ...], shape: tuple[int, ...]) -> tuple[Piece, ...]:
         """A factor that meets many pieces, itself in few; the same each time."""
@@ -300,7 +312,9 @@ class Recorder(Notes):
         if len(pieces) == 1 and pieces[0].term == term:
             return (pieces[0],)
         shape = (*out_shape, *in_shape)
-        (slot,) = self._record(steps.Densify, pieces=tuple(pieces), shape=shape, term=term)
+        (slot,) = self._record(
+            steps.Densify, pieces=tuple(pieces), shape=shape, term=term, apart=self.apart
+        )
         return (Piece(term, 1, slot),)
 
     @staticmethod

@@ -24,7 +24,7 @@ def key_of(task: Task) -> Hashable:
     traced = task.traced
     program = derivatives.key(traced.program)
     known = known_values.key(task.known)
-    return program, known, traced.num_values, task.holomorphic, task.sparse
+    return program, known, traced.num_values, task.holomorphic, task.sparse, task.apart
 
 
 def cache_info() -> CacheInfo:

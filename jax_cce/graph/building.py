@@ -97,6 +97,7 @@ def build(
     *,
     holomorphic: bool = False,
     sparse: bool = False,
+    apart: bool = False,
 ) -> Graph:
     """Builds the graph of the Jacobian of `outputs` with respect to `inputs`.
 
@@ -106,9 +107,10 @@ def build(
         outputs: variable numbers or literals to differentiate.
         holomorphic: whether complex coefficients may stand for derivatives.
         sparse: whether the Jacobian is wanted as terms, so that no structural zero may be lost.
+        apart: whether single entries of small blocks are kept apart.
     """
     program = fuse_complex_regions(program, holomorphic, inputs)
-    recorder = Recorder(sparse=sparse)
+    recorder = Recorder(sparse=sparse, apart=apart)
     avals = program.avals
     edges: dict[int, dict[int, Block]] = {name: {} for name in inputs}
     sites: list[LocalJacobian | None] = []

@@ -30,6 +30,11 @@ __all__ = [
 _log = logging.getLogger("jax_cce")
 
 
+# From so many points of `jax.vmap` on, a loop over them for each entry of a small block is worth
+# the kernels that it takes.
+_MANY_POINTS = 64
+
+
 class Task:
     """One traced function whose Jacobian is wanted.
 
@@ -66,6 +71,11 @@ class Task:
         self.sparse = options.format.sparse
         self.name = name
 
+    @property
+    def apart(self) -> bool:
+        """Whether there are so many points that small dense blocks are kept as single entries."""
+        return not self.sparse and (self.batch or 1) >= _MANY_POINTS
+
     @functools.cached_property
     def known(self) -> dict[int, np.ndarray]:
         """What is known of the program's constants, by variable number."""
@@ -97,7 +107,9 @@ class Task:
 
         def build(program: Program) -> Graph:
             outputs = program.outputs[: traced.num_values]
-            return building.build(program, names, outputs, holomorphic=holomorphic, sparse=sparse)
+            return building.build(
+                program, names, outputs, holomorphic=holomorphic, sparse=sparse, apart=self.apart
+            )
 
         graphs = {False: build(program)}
         whole = holomorphic or self.is_symbolic or graphs[False].reverse_only

@@ -1,4 +1,4 @@
-"""A dense result of several bands is written once, by one scatter."""
+"""A dense result is written once: of bands by a scatter, of single entries by a stack."""
 
 import jax
 import jax.numpy as jnp
@@ -70,3 +70,65 @@ def test_transformations(name, fun):
     ours = TRANSFORMATIONS[name](jax_cce.jacobian(fun))
     theirs = TRANSFORMATIONS[name](jax.jacrev(fun))
     assert_agree(jax.jit(ours)(x), theirs(x), tolerance=1e-10)
+
+
+def unpacked(x):
+    """Five results of four numbers, many entries of which are zero or a number."""
+    a, b, c, d = x
+    speed = jnp.sqrt(1 + a**2 + b**2)
+    return jnp.stack([a * jnp.sin(b) / speed, speed * c, b + d, jnp.exp(-c) * a, 2 * d])
+
+
+def full(x):
+    """Every result depends on every number."""
+    a, b, c, d = x
+    total = a * b + jnp.tanh(c * d)
+    return jnp.array([total * a, total / (1 + b**2), jnp.cos(total) * c, total**2 * d])
+
+
+def many_terms(x):
+    """Entries that are sums, of numbers too."""
+    parts = [x[i] * x[(i + 1) % 4] + 2 * x[i] + jnp.sin(x[i]) for i in range(4)]
+    return jnp.stack([sum(parts), parts[0] - parts[3], parts[1] * parts[2]])
+
+
+def energy(x):
+    a, b, c, d = x
+    return a * b**2 / (1 + c**2) + jnp.exp(-a) * d + c * d
+
+
+SMALL = {"unpacked": unpacked, "full": full, "many_terms": many_terms, "gradient": jax.grad(energy)}
+POINTS = jnp.asarray(1.0 + jnp.arange(4 * 64).reshape(64, 4) % 7 / 5)
+
+
+def test_entries_of_many_points_are_written_once():
+    def text(x):
+        return str(jax.make_jaxpr(jax.vmap(jax_cce.jacobian(full)))(x))
+
+    # Of few points a sum of pads is one loop.
+    assert text(POINTS).count("pad[") == 0
+    assert text(POINTS[:8]).count("pad[") > 0
+    assert text(POINTS).count("optimization_barrier") == 2
+
+
+@pytest.mark.parametrize("name", TRANSFORMATIONS)
+@pytest.mark.parametrize("fun", SMALL)
+def test_transformations_of_many_points(name, fun):
+    ours = TRANSFORMATIONS[name](jax.vmap(jax_cce.jacobian(SMALL[fun])))
+    theirs = TRANSFORMATIONS[name](jax.vmap(jax.jacrev(SMALL[fun])))
+    x = jnp.stack([POINTS, POINTS * 1.1])
+    if name == "vmap of the last axis":
+        ours = TRANSFORMATIONS[name](jax_cce.jacobian(SMALL[fun]))
+        theirs = TRANSFORMATIONS[name](jax.jacrev(SMALL[fun]))
+        x = POINTS
+    assert_agree(jax.jit(ours)(x), theirs(x), tolerance=1e-10)
+
+
+@pytest.mark.parametrize("fun", SMALL)
+def test_outside_jit_and_of_other_formats(fun):
+    expected = jax.vmap(jax.jacrev(SMALL[fun]))(POINTS)
+    assert_agree(jax.vmap(jax_cce.jacobian(SMALL[fun]))(POINTS), expected)
+    few = jax.vmap(jax_cce.jacobian(SMALL[fun]))(POINTS[:3])
+    assert_agree(few, expected[:3])
+    blocks = jax.vmap(jax_cce.jacobian(SMALL[fun], format="structured"))(POINTS)
+    assert_agree(jax.vmap(lambda block: block.todense())(blocks), expected)

@@ -6,6 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
@@ -45,8 +46,8 @@ def _compile(program: Program, orders: dict[str, Any]) -> Callable[..., Any]:
     return jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def _differences(ours: Any, theirs: Any, rtol: float) -> list[str]:
-    """What differs between two pytrees, one line a leaf."""
+def _differences(ours: Any, theirs: Any, rtol: float, *, types: bool = True) -> list[str]:
+    """What differs between two pytrees, one line a leaf; without `types` in their values only."""
     if jax.tree.structure(ours) != jax.tree.structure(theirs):
         return [f"{jax.tree.structure(ours)} is not {jax.tree.structure(theirs)}"]
     found = []
@@ -54,7 +55,7 @@ def _differences(ours: Any, theirs: Any, rtol: float) -> list[str]:
         jax.tree.leaves_with_path(theirs), jax.tree.leaves(ours), strict=True
     ):
         where = jax.tree_util.keystr(path) or "the result"
-        if our.aval != their.aval:
+        if types and our.aval != their.aval:
             found.append(f"{where}: {our.aval} is not {their.aval}")
             continue
         ours64, theirs64 = np.asarray(our, np.float64), np.asarray(their, np.float64)
@@ -102,6 +103,32 @@ def test_every_order_gives_the_jacobian_of_jacrev(program: Program, seed: int):
         f"{name}: {orders.get(name)}\n" + "\n".join(lines) for name, lines in differences.items()
     )
     assert not differences, report
+
+
+@settings(max_examples=25, suppress_health_check=[HealthCheck.too_slow])
+@given(program=programs())
+def test_many_points_of_vmap_have_the_jacobian_of_one(program: Program):
+    """The plan and the assembly of many points are others than those of one."""
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
+
+    def both(*args: Any) -> tuple[Any, Any]:
+        points = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (64, *jnp.shape(leaf))), args)
+        ours = jax.vmap(jax_cce.jacobian(program.function, **options))(*points)
+        theirs = jax.jacrev(program.function, **options)(*args)
+        first, last = (jax.tree.map(lambda leaf, k=k: leaf[k], ours) for k in (0, 63))
+        return (first, last), theirs
+
+    compiled = jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+    (first, last), theirs = compiled(*program.args)
+    differences = [
+        line
+        for each in (first, last)
+        for line in _differences(each, theirs, program.rtol, types=False)
+    ]
+    if differences:
+        _, nearby = compiled(*_perturbed(program))
+        assume(not _differences(nearby, theirs, program.rtol))
+    assert not differences, "\n".join(differences)
 
 
 def test_the_programs_are_diverse():

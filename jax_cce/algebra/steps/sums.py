@@ -197,12 +197,14 @@ class Densify(_Sum):
     Attributes:
         shape: the block's shape.
         term: its dense term.
+        apart: whether a result is stacked from its entries.
     """
 
     name = "dense"
 
     shape: tuple[int, ...]
     term: Term
+    apart: bool = False
 
     @property
     def _shape(self) -> tuple[int, ...]:
@@ -216,7 +218,10 @@ class Densify(_Sum):
     def run(self, arrays: Run) -> Sequence[Any]:
         """Places all pieces in one array; those of the result at once."""
         items = [arrays.placed(piece) for piece in self.pieces]
-        total = placement.dense_sum(items, self.shape, at_once=self.vertex is None)
+        is_result = self.vertex is None
+        total = placement.dense_sum(
+            items, self.shape, at_once=is_result, apart=is_result and self.apart
+        )
         return (lax.reshape(total, self.term.coefficient_shape),)
 
 
