@@ -25,6 +25,18 @@ __all__ = [
 ]
 
 
+# What takes so long that every entry of a result which needs it should read it from memory.
+_DEAR = frozenset(
+    name
+    for names in (
+        "acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh",
+        "cbrt exp exp2 expm1 log log1p logistic pow rsqrt sqrt",
+        "digamma erf erf_inv erfc lgamma",
+    )
+    for name in names.split()
+)
+
+
 def emit(
     plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
 ) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
@@ -46,6 +58,11 @@ def emit(
     primals: dict[int, Primals] = {}
 
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
+        outs = applied(site, equation, ins)
+        is_shared = graph.recorder.apart and site in used and equation.name in _DEAR
+        return lax.optimization_barrier(list(outs)) if is_shared else outs
+
+    def applied(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
         # Where it is differentiated a custom rule says what the results are, too, and another
         # derivative of these depends on it.
         if (site not in used or site in late) and not has_custom([equation]):
@@ -107,7 +124,9 @@ def emit_by_mode(
         has_aux=True,
         holomorphic=to_complex and of_complex,
     )
-    jacobians, outputs = jacobian(*(inputs[name] for name in names))
+    # The unit vectors of several inputs are one array, which is cut into theirs.
+    with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
+        jacobians, outputs = jacobian(*(inputs[name] for name in names))
     if apart:
         jacobians = [_joined(row) for row in jacobians]
     blocks = {

@@ -14,7 +14,7 @@ from jax_cce import registry
 from jax_cce.caches import Cache
 from jax_cce.jax_internals import device_kind
 from jax_cce.orders import named
-from jax_cce.planning import plans, symbolic
+from jax_cce.planning import modes, plans, symbolic
 from jax_cce.planning.options import OrderRequest
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package
@@ -68,17 +68,20 @@ def _answer(task: Task) -> Stored | None:
 
 
 def planned(task: Task, request: OrderRequest) -> Plan:
-    """The plan of a task, the registry asked anew where it may answer."""
-    return plan(task, request, look_up(task) if request.asks_registry else None)
+    """The plan of a task, the registry asked anew where it may answer, to be looked at."""
+    return plan(task, request, look_up(task) if request.asks_registry else None, shown=True)
 
 
-def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Plan:
+def plan(
+    task: Task, request: OrderRequest, stored: Stored | None = None, *, shown: bool = False
+) -> Plan:
     """The plan of a task.
 
     Args:
         task: the task.
         request: what the caller asks of the order.
         stored: what the registry holds, where it was asked.
+        shown: whether an elimination is planned also where a mode of JAX runs instead.
 
     Raises:
         ValueError: where a given order is no permutation of the vertices.
@@ -90,12 +93,17 @@ def plan(task: Task, request: OrderRequest, stored: Stored | None = None) -> Pla
         _asked(request),
         _IF_TOO_LONG,
     )
+    mode = modes.mode_of_loops(task) if stored is None and request == OrderRequest() else None
     if task.is_symbolic:
         chosen = symbolic.planned(task, request)
+    elif mode is not None and not shown:
+        chosen = plans.by_mode(task.traced, task.differentiated, mode)
     else:
         _log_graphs(task)
         chosen = _chosen(task, request, stored)
     chosen = chosen.of(remark=task.remark)
+    if mode is not None and chosen.method == "elimination":
+        chosen = chosen.of(method=mode)
     if task.method != "elimination":
         chosen = chosen.of(method=task.method)
     _log.info(

@@ -10,14 +10,17 @@ from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
 from jax_cce.algebra.costs import Cost, CostName
 from jax_cce.algebra.steps import Densify, Step, needed
+from jax_cce.graph import building
 from jax_cce.graph.building import Graph
 from jax_cce.jax_internals import source_line
 from jax_cce.orders import named
+from jax_cce.program.calls import Traced
 from jax_cce.program.flat import Equation
 
 __all__ = [
     "SYMBOLIC",
     "Plan",
+    "by_mode",
     "make",
 ]
 
@@ -42,9 +45,10 @@ class Plan:
         steps: the computations in order; `str(step)` is readable.
         operators: names of the primitives whose local Jacobian is a linear operator, which is
             applied to columns or rows because it has no structured form.
-        method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode was measured to be
-            faster on this device, and runs instead of the steps; so where a pullback is not known
-            to be linear in the cotangent ("jacrev"), and where shapes are symbolic.
+        method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode runs instead of the
+            steps: where it was measured to be faster on this device, where loops take most of the
+            time, where a pullback is not known to be linear in the cotangent ("jacrev"), and where
+            shapes are symbolic.
         source: where the order comes from: "given", "searched", "symbolic shapes", of which none
             can be searched, or the layer of the registry that it was found in: "memory", "user",
             "shared", "shipped".
@@ -162,6 +166,8 @@ class Plan:
                 reason = "as it has a pullback that is not known to be linear"
             elif self.source == SYMBOLIC:
                 reason = "as its shapes are symbolic"
+            elif self.source in ("given", "searched"):
+                reason = "as loops take most of its time"
             else:
                 reason = "which was measured to be faster here"
             lines.append(f"  runs as jax.{self.method}, {reason}")
@@ -220,6 +226,19 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
         method="jacrev" if graph.reverse_only else "elimination",
         recomputed=_recomputed(graph, state.order),
     )
+
+
+def by_mode(traced: Traced, inputs: Sequence[int], method: str) -> Plan:
+    """The plan of a function that a mode of JAX differentiates as a whole.
+
+    Args:
+        traced: the function.
+        inputs: the inputs that are differentiated.
+        method: "jacfwd" or "jacrev".
+    """
+    program = traced.program
+    graph = building.without_edges(program, inputs, program.outputs[: traced.num_values])
+    return make(graph, "reverse").of(method=method)
 
 
 def _recomputed(graph: Graph, order: Sequence[int]) -> frozenset[int]:

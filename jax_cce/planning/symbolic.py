@@ -6,7 +6,6 @@ caller names another; where that asks a question about sizes that has no answer 
 is made of dense blocks instead.
 """
 
-from jax_cce.graph import building
 from jax_cce.planning import plans
 from jax_cce.planning.options import OrderRequest
 from jax_cce.planning.plans import Plan
@@ -34,14 +33,8 @@ def planned(task: Task, request: OrderRequest) -> Plan:
             # No rule promises an answer for all sizes, but JAX's own modes do.
             if not isinstance(order, str):
                 raise
-    traced = task.traced
-    program = traced.program
-    graph = building.without_edges(
-        program, task.differentiated, program.outputs[: traced.num_values]
-    )
     # A loop of unknown length can be differentiated forward only.
-    names = tracing.primitive_names(program.equations)
+    names = tracing.primitive_names(task.traced.program.equations)
     forward = order == "forward" or ("while" in names and "custom_vjp_call" not in names)
-    return plans.make(graph, "reverse").of(
-        source=plans.SYMBOLIC, method="jacfwd" if forward else "jacrev"
-    )
+    method = "jacfwd" if forward else "jacrev"
+    return plans.by_mode(task.traced, task.differentiated, method).of(source=plans.SYMBOLIC)

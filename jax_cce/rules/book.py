@@ -177,6 +177,13 @@ def record_of(equation: Equation) -> Record:
     return record(equation.primitive)
 
 
+def is_as_jax_has_it(primitive: Any) -> bool:
+    """Whether a primitive is one of JAX's, of which only this package has said anything."""
+    return _primitives().get(primitive.name) is primitive and (
+        _records.get(primitive) is _of_package.get(primitive)
+    )
+
+
 def describe(primitive: Any, anew: bool = False, /, **facts: Any) -> None:
     """Notes facts of a primitive.
 

@@ -132,16 +132,17 @@ def _linearised(equation: Equation, active: tuple[bool, ...], sparse: bool = Fal
 def _are_rules_linear(equation: Equation) -> bool:
     """Whether an equation contains others, the derivatives of which are all linear."""
     inner = [] if is_custom(equation) else tracing.inner_equations(equation, of_solvers=True)
-    return bool(inner) and all(map(_is_derivative_linear, inner))
+    return bool(inner) and all(map(is_derivative_linear, inner))
 
 
-def _is_derivative_linear(equation: Equation) -> bool:
+def is_derivative_linear(equation: Equation) -> bool:
+    """Whether the derivative of an equation, and of each one inside it, is known to be linear."""
     active = tuple(map(jax_internals.is_differentiable, equation.in_avals))
     if not any(active) or not any(map(jax_internals.is_differentiable, equation.out_avals)):
         return True
     if not is_custom(equation):
         if inner := tracing.inner_equations(equation, of_solvers=True):
-            return all(map(_is_derivative_linear, inner))
+            return all(map(is_derivative_linear, inner))
         if rules_for(equation, sparse=False):
             return True
     try:

@@ -11,7 +11,7 @@ from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Wild, record_of
 
-__all__ = ["wildness"]
+__all__ = ["own_wildness", "wildness"]
 
 
 def wildness(program: Program, given: Wild | None = None, seeds: Iterable[int] = ()) -> list[Wild]:
@@ -45,7 +45,7 @@ def wildness(program: Program, given: Wild | None = None, seeds: Iterable[int] =
         if equation.name == "select_n":
             wild = Wild.SINGULAR if any(fixed) else Wild.TAME
         else:
-            wild = max([_own(equation), *map(of, equation.inputs)])
+            wild = max([own_wildness(equation), *map(of, equation.inputs)])
         result.append(max([wild, *map(of, equation.inputs)]))
         for name, aval in zip(equation.outputs, equation.out_avals, strict=True):
             at[name] = wild if jax_internals.is_differentiable(aval) else Wild.TAME
@@ -58,9 +58,11 @@ def _is_infinite(literal: Any) -> bool:
     return not np.isfinite(np.asarray(literal.val, np.complex128)).all()
 
 
-def _own(equation: Equation) -> Wild:
+def own_wildness(equation: Equation) -> Wild:
     """Whether results may be infinite or NaN where the operands are tame."""
     own = record_of(equation)
     if own.calls:
-        return max((_own(each) for each in tracing.inner_equations(equation)), default=Wild.TAME)
+        return max(
+            (own_wildness(each) for each in tracing.inner_equations(equation)), default=Wild.TAME
+        )
     return own.wild(equation) if callable(own.wild) else own.wild

@@ -141,7 +141,8 @@ def test_a_region_in_a_scan_keeps_only_what_it_is_given():
 
     def size(f):
         # The stacked values, 16 x 4 x 6, that the loop hands to the one behind it.
-        return jax.jit(jax_cce.jacobian(f)).lower(X).as_text().count("tensor<16x4x6x")
+        jacobian = jax_cce.jacobian(f, order="forward")
+        return jax.jit(jacobian).lower(X).as_text().count("tensor<16x4x6x")
 
     plain, again = (
         steps(lambda x: sines(sines(x))),

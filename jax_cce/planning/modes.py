@@ -1,0 +1,136 @@
+"""Where JAX's own mode is the plan: functions whose time goes into loops.
+
+A dense Jacobian through a scan is computed by pushing tangents, or pulling cotangents, through the
+loop. Elimination pushes those of each operand by themselves, beside a loop for the values, which
+has to store what the others need; one mode of JAX runs one loop for all of it. So where loops take
+most of the time and elimination could not push much less through them, `jax.jacfwd` or
+`jax.jacrev` is what runs, and nothing is planned.
+"""
+
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
+
+from jax_cce import jax_internals
+from jax_cce.planning.task import Task
+from jax_cce.program import passes, tracing
+from jax_cce.program.flat import Equation
+from jax_cce.rules.book import Wild, is_as_jax_has_it, record_of
+from jax_cce.rules.derivatives import is_derivative_linear
+from jax_cce.rules.linearised import REVERSE_ONLY
+from jax_cce.rules.wildness import own_wildness
+
+__all__ = ["mode_of_loops"]
+
+_LOOPS = ("scan", "while")
+# What may have a pullback and no pushforward, or one that is not its transpose.
+_PULLBACKS = {"custom_vjp_call", "call_hi_primitive", REVERSE_ONLY}
+# Steps that a loop of unknown length is taken to have.
+_STEPS = 16
+# What a step takes beside its arithmetic, in operations: forwards, and backwards, where it reads
+# what a step forwards has stored. (Measured on the CPU, at 0.1 ns an operation: 0.25 and 3.3 us for
+# a Runge-Kutta step of two unknowns.)
+_FORWARD_STEP, _REVERSE_STEP = 2_500, 25_000
+
+
+class _Loops(NamedTuple):
+    """What loops take to differentiate in one direction.
+
+    Attributes:
+        steps: steps, inner ones included.
+        work: operations of all steps.
+    """
+
+    steps: int
+    work: int
+
+
+def mode_of_loops(task: Task) -> str | None:
+    """The mode of JAX by which a function with loops is differentiated; None for elimination."""
+    program, num_values = task.traced.program, task.traced.num_values
+    wanted, inputs = program.outputs[:num_values], task.differentiated
+    if task.sparse or task.is_symbolic or task.transposed or task.method != "elimination":
+        return None
+    names = tracing.primitive_names(program.equations)
+    if names.isdisjoint(_LOOPS) or not _agree_modes(program.equations, names):
+        return None
+    ends = [*(program.aval(atom) for atom in wanted), *(program.avals[name] for name in inputs)]
+    if any(map(jax_internals.is_complex, ends)):
+        return None
+    columns = sum(jax_internals.size(program.avals[name]) for name in inputs)
+    rows = sum(jax_internals.size(program.aval(atom)) for atom in wanted)
+    active, varied = passes.dependent(program.equations, inputs)
+    live, _ = passes.needed(program.equations, wanted)
+    between = [e for e, *on in zip(program.equations, active, live, strict=True) if all(on)]
+    for equation in between:
+        entering = {name for name in equation.variables if name in varied}
+        through = min(_entries(map(program.aval, entering)), _entries(equation.out_avals))
+        if equation.name in _LOOPS and 2 * through < min(columns, rows):
+            return None
+    loops = _loops(between)
+    if loops.work + loops.steps * _FORWARD_STEP < _work(between) - loops.work:
+        return None
+    forward = loops.steps * _FORWARD_STEP + columns * loops.work
+    reverse = loops.steps * _REVERSE_STEP + rows * loops.work
+    return "jacfwd" if "while" in names or forward <= reverse else "jacrev"
+
+
+def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
+    """Whether JAX's two modes and elimination are sure to give the same, in the same memory.
+
+    They do not where a rule that somebody wrote is followed in one of them only, where a selection
+    hides what is not finite from one of them only, or where values are to be computed again.
+    """
+    if not _PULLBACKS.isdisjoint(names) or not jax_internals.CHECKPOINTS.isdisjoint(names):
+        return False
+    if any(equation.regions or equation.origin.effects for equation in equations):
+        return False
+    if not all(map(is_as_jax_has_it, tracing.primitives(equations))):
+        return False
+    every = list(_every(equations))
+    selects = any(
+        each.name == "select_n" and jax_internals.is_differentiable(each.out_avals[0])
+        for each in every
+    )
+    if selects and max(map(own_wildness, every)) > Wild.GIVEN:
+        return False
+    return "custom_jvp_call" not in names or all(map(is_derivative_linear, equations))
+
+
+def _every(equations: Iterable[Equation]) -> Iterator[Equation]:
+    """Equations, and all that are inside them."""
+    for equation in equations:
+        yield equation
+        yield from _every(tracing.inner_equations(equation))
+
+
+def _entries(avals: Iterable[Any]) -> int:
+    return sum(map(jax_internals.size, filter(jax_internals.is_differentiable, avals)))
+
+
+def _loops(equations: Iterable[Equation]) -> _Loops:
+    """What the loops among some equations take."""
+    steps = work = 0
+    for equation in equations:
+        inner = tracing.inner_equations(equation)
+        if equation.name in _LOOPS:
+            length = equation.params.get("length", _STEPS)
+            steps += length * (1 + _loops(inner).steps)
+            work += length * _work(inner)
+        elif inner:
+            below = _loops(inner)
+            steps, work = steps + below.steps, work + below.work
+    return _Loops(steps, work)
+
+
+def _work(equations: Iterable[Equation]) -> int:
+    """Operations that some equations take, loops included."""
+    total = 0
+    for equation in equations:
+        inner = tracing.inner_equations(equation)
+        if inner:
+            total += equation.params.get("length", 1) * _work(inner)
+        elif (count := record_of(equation).flops) is not None:
+            total += count(equation)
+        else:
+            total += sum(map(jax_internals.size, equation.out_avals))
+    return total

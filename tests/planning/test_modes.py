@@ -1,0 +1,165 @@
+"""Functions whose time goes into loops run by one of JAX's modes, where all ways agree."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jax_cce
+from cases.agreement import assert_agree
+from jax_cce import extend
+
+X = jnp.array([0.5, 0.3, 0.2])
+
+
+def orbit(x):
+    """Two populations after fifty steps, by three rates."""
+
+    def step(state, _):
+        prey, predators = state[0], state[1]
+        change = jnp.array(
+            [x[0] * prey - x[1] * prey * predators, x[1] * prey * predators - x[2] * predators]
+        )
+        return state + 0.01 * change, prey
+
+    return lax.scan(step, jnp.ones(2), None, length=50)
+
+
+def recurrent(x):
+    """The last state of a network that reads forty inputs of three numbers."""
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(16, 19)) / 8)
+
+    def step(state, inputs):
+        return jnp.tanh(weights @ jnp.concatenate([state, inputs])), None
+
+    return lax.scan(step, jnp.zeros(16), jnp.outer(jnp.arange(40.0) / 40, x).reshape(40, 3))[0]
+
+
+def many_inputs(x):
+    """One number from a hundred, through the same network."""
+    weights = jnp.asarray(np.random.default_rng(0).normal(size=(16, 18)) / 8)
+
+    def step(state, inputs):
+        return jnp.tanh(weights @ jnp.concatenate([state, inputs])), None
+
+    return jnp.sum(lax.scan(step, jnp.zeros(16), x.reshape(50, 2))[0])
+
+
+def newton(x):
+    return lax.while_loop(lambda r: jnp.sum(r) < 3.0, lambda r: r + 0.1 * jnp.sin(x * r), x)
+
+
+def loops(jacobian, x):
+    return jax.jit(jacobian).lower(x).compile().as_text().count(" while(")
+
+
+@pytest.mark.parametrize(
+    "fun, x, mode",
+    [
+        (orbit, X, "jacfwd"),
+        (recurrent, X, "jacfwd"),
+        (many_inputs, jnp.linspace(0.0, 1.0, 100), "jacrev"),
+        (newton, X, "jacfwd"),
+    ],
+)
+def test_a_function_of_loops_runs_by_one_mode(fun, x, mode):
+    reference = getattr(jax, mode)(fun)
+    assert jax_cce.plan(fun)(x).method == mode
+    assert f"jax.{mode}, as loops take most of its time" in str(jax_cce.plan(fun)(x))
+    assert_agree(jax_cce.jacobian(fun)(x), reference(x))
+    assert_agree(jax_cce.value_and_jacobian(fun)(x)[1], reference(x))
+    assert loops(jax_cce.jacobian(fun), x) == loops(reference, x)
+
+
+def test_the_plan_shows_an_elimination_that_can_be_asked_for():
+    def fun(x):
+        return jnp.sin(orbit(jnp.exp(x))[0])
+
+    plan = jax_cce.plan(fun)(X)
+    assert plan.method == "jacfwd"
+    assert plan.num_vertices
+    assert jax_cce.plan(fun, order=plan.order)(X).method == "elimination"
+    assert_agree(jax_cce.jacobian(fun, order=plan.order)(X), jax.jacfwd(fun)(X))
+
+
+def test_a_hessian_through_a_loop():
+    def loss(x):
+        return jnp.sum(orbit(x)[0] ** 2)
+
+    assert_agree(jax_cce.hessian(loss)(X), jax.hessian(loss)(X))
+    assert loops(jax_cce.hessian(loss), X) <= loops(jax.hessian(loss), X)
+
+
+def narrow(x):
+    """Fifty inputs and results meet in one number, which a loop computes on."""
+    start = jnp.sum(jnp.sin(x))
+    end = lax.fori_loop(0, 20, lambda _, s: jnp.sin(s) + 0.1 * s, start)
+    return end * jnp.cos(x)
+
+
+def large_beside(x):
+    """A loop of four steps on one number beside products with a matrix."""
+    end = lax.fori_loop(0, 4, lambda _, s: jnp.sin(s), x[0])
+    weights = jnp.ones((300, 300))
+    return end + jnp.tanh(weights @ jnp.tanh(weights @ jnp.tanh(weights @ x)))
+
+
+@jax.custom_vjp
+def doubled(x):
+    return 2.0 * x
+
+
+doubled.defvjp(lambda x: (2.0 * x, None), lambda _, ct: (2.0 * ct,))
+
+
+def with_pullback(x):
+    return lax.scan(lambda c, _: (jnp.sin(doubled(c)), None), x, None, length=20)[0]
+
+
+def masked(x):
+    def step(c, _):
+        return jnp.where(c > 0, jnp.sqrt(jnp.where(c > 0, c, 1.0)), 0.0) * x, None
+
+    return lax.scan(step, x, None, length=20)[0]
+
+
+def remembering(x):
+    body = jax.checkpoint(lambda c: jnp.sin(jnp.sin(c) * x))
+    return lax.scan(lambda c, _: (body(c), None), x, None, length=20)[0]
+
+
+@pytest.mark.parametrize(
+    "fun, x",
+    [
+        (narrow, jnp.linspace(0.1, 1.0, 50)),
+        (large_beside, jnp.linspace(0.1, 1.0, 300)),
+        (with_pullback, X),
+        (masked, X),
+        (remembering, X),
+    ],
+)
+def test_elimination_where_it_is_cheaper_or_the_modes_may_differ(fun, x):
+    assert jax_cce.plan(fun)(x).method == "elimination"
+    assert_agree(jax_cce.jacobian(fun)(x), jax.jacrev(fun)(x))
+
+
+def test_a_rule_of_the_users_own_is_followed():
+    square = jax.extend.core.Primitive("square_of_modes")
+    square.def_impl(lambda x: x * x)
+    square.def_abstract_eval(lambda x: x)
+    jax.interpreters.ad.defjvp(square, lambda tangent, x: 2 * tangent * x)
+    jax.interpreters.mlir.register_lowering(
+        square, jax.interpreters.mlir.lower_fun(lambda x: x * x, multiple_results=False)
+    )
+    extend.define_elementwise(square, lambda x: 3 * x)
+
+    def fun(x):
+        return lax.scan(lambda c, _: (square.bind(c), None), x, None, length=20)[0]
+
+    assert jax_cce.plan(fun)(X).method == "elimination"
+
+
+@pytest.mark.parametrize("how", [{"order": "forward"}, {"order": "reverse"}, {"format": "bcoo"}])
+def test_what_is_asked_for_is_done(how):
+    assert jax_cce.plan(orbit, **how)(X).method == "elimination"
