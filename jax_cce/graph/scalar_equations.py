@@ -12,7 +12,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.caches import memoised
 from jax_cce.jax_internals import Literal
-from jax_cce.program import passes, tracing
+from jax_cce.program import in_numpy, passes, tracing
 from jax_cce.program.flat import Equation, Program
 
 __all__ = [
@@ -176,9 +176,13 @@ def literal_of(value: float, dtype: Any) -> Literal:
 
 def _value(equation: Equation, atoms: Sequence[Literal]) -> Literal | None:
     """The result of a primitive on numbers, if it is finite."""
-    # Whatever is being traced around us, this is computed now.
-    with jax.core.eval_context():
-        (result,) = jax_internals.bind(equation, [atom.val for atom in atoms])
+    operands = [atom.val for atom in atoms]
+    results: Sequence[Any] | None = in_numpy.evaluated(equation, operands)
+    if results is None:
+        # Whatever is being traced around us, this is computed now.
+        with jax.core.eval_context():
+            results = jax_internals.bind(equation, operands)
+    (result,) = results
     # Equations such as a copy hand the number of a literal on as it is.
     number = np.asarray(result, equation.out_avals[0].dtype)
     return literal_of(number.item(), number.dtype) if np.isfinite(number) else None

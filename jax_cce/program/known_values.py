@@ -16,7 +16,7 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.caches import Companions, digest
 from jax_cce.jax_internals import Literal
-from jax_cce.program import tracing
+from jax_cce.program import in_numpy, tracing
 from jax_cce.program.flat import Program
 
 __all__ = [
@@ -162,13 +162,16 @@ def _is_foldable(equation: Any, limit: int) -> bool:
 
 
 def _evaluate(equation: Any) -> list[np.ndarray]:
+    operands = [
+        atom.val if isinstance(atom, Literal) else equation.known[position]
+        for position, atom in enumerate(equation.inputs)
+    ]
+    if (results := in_numpy.evaluated(equation, operands)) is not None:
+        return results
     # Whatever is being traced around us, this is evaluated now.
     with jax.core.eval_context():
-        operands = [
-            jnp.asarray(
-                atom.val if isinstance(atom, Literal) else equation.known[position],
-                equation.in_avals[position].dtype,
-            )
-            for position, atom in enumerate(equation.inputs)
+        arrays = [
+            jnp.asarray(operand, aval.dtype)
+            for operand, aval in zip(operands, equation.in_avals, strict=True)
         ]
-        return [np.asarray(result) for result in jax_internals.bind(equation, operands)]
+        return [np.asarray(result) for result in jax_internals.bind(equation, arrays)]
