@@ -11,7 +11,7 @@ import sys
 import matplotlib
 import pytest
 
-from benchmarks import policies, searches
+from benchmarks import policies, searches, suite_report
 
 _DOCS = next(p for p in pathlib.Path(__file__).parents if (p / "mkdocs.yml").exists()) / "docs"
 _PICTURES = _DOCS / "pictures"
@@ -40,6 +40,17 @@ def test_the_speed_ups():
     speed_ups = _program("speed_ups")
     drawn = speed_ups.picture(*speed_ups.read(_text(speed_ups.PAGE)))
     assert _text(_PICTURES / "speed-ups.svg") == drawn, "run make generated"
+
+
+def test_the_programs(tmp_path):
+    results = suite_report.loaded(suite_report.KEPT)
+    assert _text(suite_report.PAGE) == suite_report.documentation(results), "run make generated"
+    readme = _text(suite_report.README)
+    assert readme == suite_report.readme(readme, results), "run make generated"
+    suite_report.draw(results, tmp_path / "programs.svg")
+    if matplotlib.__version__ in _text(suite_report.PICTURE):
+        drawn = _text(tmp_path / "programs.svg")
+        assert _text(suite_report.PICTURE) == drawn, "run make generated"
 
 
 @pytest.mark.parametrize("benchmark", [searches, policies], ids=lambda each: each.__name__)

@@ -7,17 +7,17 @@ most of the time and elimination could not push much less through them, `jax.jac
 `jax.jacrev` is what runs, and nothing is planned.
 """
 
-from collections.abc import Collection, Iterable, Iterator, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax_cce import jax_internals
 from jax_cce.planning.task import Task
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation
-from jax_cce.rules.book import Wild, is_as_jax_has_it, record_of
+from jax_cce.rules.book import is_as_jax_has_it, record_of
 from jax_cce.rules.derivatives import is_derivative_linear
 from jax_cce.rules.linearised import REVERSE_ONLY
-from jax_cce.rules.wildness import own_wildness
+from jax_cce.rules.masks import finite_modes
 
 __all__ = ["mode_of_loops"]
 
@@ -32,6 +32,10 @@ _STEPS = 16
 _FORWARD_STEP, _REVERSE_STEP = 2_500, 25_000
 
 
+# The other mode is taken where the cheaper one is not safe, if it costs so many times as much.
+_DEARER = 1.5
+
+
 class _Loops(NamedTuple):
     """What loops take to differentiate in one direction.
 
@@ -44,14 +48,53 @@ class _Loops(NamedTuple):
     work: int
 
 
+class _Setting(NamedTuple):
+    """What decides between the modes.
+
+    Attributes:
+        columns: entries of all inputs.
+        rows: entries of all outputs.
+        between: the equations on the way from inputs to outputs.
+        varied: the variables that depend on the inputs.
+    """
+
+    columns: int
+    rows: int
+    between: list[Equation]
+    varied: set[int]
+
+
 def mode_of_loops(task: Task) -> str | None:
     """The mode of JAX by which a function with loops is differentiated; None for elimination."""
+    program = task.traced.program
+    if tracing.primitive_names(program.equations).isdisjoint(_LOOPS):
+        return None
+    setting = _setting(task)
+    if setting is None:
+        return None
+    columns, rows, between, varied = setting
+    for equation in between:
+        entering = {name for name in equation.variables if name in varied}
+        through = min(_entries(map(program.aval, entering)), _entries(equation.out_avals))
+        if equation.name in _LOOPS and 2 * through < min(columns, rows):
+            return None
+    loops = _loops(between)
+    if loops.work + loops.steps * _FORWARD_STEP < _work(between) - loops.work:
+        return None
+    costs = {
+        "jacfwd": loops.steps * _FORWARD_STEP + columns * loops.work,
+        "jacrev": loops.steps * _REVERSE_STEP + rows * loops.work,
+    }
+    if "while" in tracing.primitive_names(between):
+        del costs["jacrev"]
+    return _safe(task, costs)
+
+
+def _setting(task: Task) -> _Setting | None:
+    """None where a mode of JAX is not asked for, or has no cost that could be compared."""
     program, num_values = task.traced.program, task.traced.num_values
     wanted, inputs = program.outputs[:num_values], task.differentiated
     if task.sparse or task.is_symbolic or task.transposed or task.method != "elimination":
-        return None
-    names = tracing.primitive_names(program.equations)
-    if names.isdisjoint(_LOOPS) or not _agree_modes(program.equations, names):
         return None
     ends = [*(program.aval(atom) for atom in wanted), *(program.avals[name] for name in inputs)]
     if any(map(jax_internals.is_complex, ends)):
@@ -61,24 +104,25 @@ def mode_of_loops(task: Task) -> str | None:
     active, varied = passes.dependent(program.equations, inputs)
     live, _ = passes.needed(program.equations, wanted)
     between = [e for e, *on in zip(program.equations, active, live, strict=True) if all(on)]
-    for equation in between:
-        entering = {name for name in equation.variables if name in varied}
-        through = min(_entries(map(program.aval, entering)), _entries(equation.out_avals))
-        if equation.name in _LOOPS and 2 * through < min(columns, rows):
-            return None
-    loops = _loops(between)
-    if loops.work + loops.steps * _FORWARD_STEP < _work(between) - loops.work:
+    return _Setting(columns, rows, between, varied)
+
+
+def _safe(task: Task, costs: Mapping[str, float]) -> str | None:
+    """The cheapest mode that is sure to give what elimination does; None if that costs more."""
+    program = task.traced.program
+    if not _agree_modes(program.equations, tracing.primitive_names(program.equations)):
         return None
-    forward = loops.steps * _FORWARD_STEP + columns * loops.work
-    reverse = loops.steps * _REVERSE_STEP + rows * loops.work
-    return "jacfwd" if "while" in names or forward <= reverse else "jacrev"
+    safe = finite_modes(program, task.differentiated)
+    most = _DEARER * min(costs.values())
+    modes = [mode for mode in costs if mode in safe and costs[mode] <= most]
+    return min(modes, key=lambda mode: costs[mode], default=None)
 
 
 def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
     """Whether JAX's two modes and elimination are sure to give the same, in the same memory.
 
-    They do not where a rule that somebody wrote is followed in one of them only, where a selection
-    hides what is not finite from one of them only, or where values are to be computed again.
+    They may not where a rule that somebody wrote is followed in one of them only, and where values
+    are to be computed again.
     """
     if not _PULLBACKS.isdisjoint(names) or not jax_internals.CHECKPOINTS.isdisjoint(names):
         return False
@@ -86,21 +130,7 @@ def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
         return False
     if not all(map(is_as_jax_has_it, tracing.primitives(equations))):
         return False
-    every = list(_every(equations))
-    selects = any(
-        each.name == "select_n" and jax_internals.is_differentiable(each.out_avals[0])
-        for each in every
-    )
-    if selects and max(map(own_wildness, every)) > Wild.GIVEN:
-        return False
     return "custom_jvp_call" not in names or all(map(is_derivative_linear, equations))
-
-
-def _every(equations: Iterable[Equation]) -> Iterator[Equation]:
-    """Equations, and all that are inside them."""
-    for equation in equations:
-        yield equation
-        yield from _every(tracing.inner_equations(equation))
 
 
 def _entries(avals: Iterable[Any]) -> int:

@@ -1,0 +1,121 @@
+"""In which directions masks hide what is not finite.
+
+A selection (`jnp.where`) multiplies by one or zero. Forward mode drops what is infinite or NaN
+where the selection comes after it, and makes NaN of it where the selection comes before: the
+tangent is zero there, and is then multiplied by the derivative of a root or a quotient. In reverse
+mode it is the other way round. Of a loop each step is looked at by itself, as elimination does.
+"""
+
+import enum
+from collections.abc import Iterator, Sequence
+
+from jax_cce import jax_internals
+from jax_cce.jax_internals import Literal
+from jax_cce.program import tracing
+from jax_cce.program.flat import Equation, Program
+from jax_cce.rules.book import Wild
+from jax_cce.rules.wildness import own_wildness
+
+__all__ = ["finite_modes"]
+
+
+class _Passed(enum.IntFlag):
+    """What a value that depends on what is differentiated has passed."""
+
+    NOTHING = 0
+    VARIES = 1
+    A_MASK = 2
+    A_SINGULARITY = 4
+
+
+# Their derivative is zero.
+_CONSTANT = {"ceil", "floor", "round", "sign", "stop_gradient"}
+_LOOPS = ("scan", "while")
+
+
+def finite_modes(program: Program, inputs: Sequence[int]) -> set[str]:
+    """The modes of JAX ("jacfwd", "jacrev") in which masks hide what elimination hides with them.
+
+    Args:
+        program: a traced program.
+        inputs: the inputs that are differentiated.
+    """
+    walk = _Walk()
+    passed = [_Passed.NOTHING] * program.first_computed
+    for name in inputs:
+        passed[name] = _Passed.VARIES
+    walk.through(program.equations, passed)
+    return walk.modes
+
+
+class _Walk:
+    """A walk along the equations.
+
+    Attributes:
+        modes: the modes that have been found to be safe so far.
+    """
+
+    def __init__(self) -> None:
+        self.modes = {"jacfwd", "jacrev"}
+
+    def through(self, equations: Sequence[Equation], passed: list[_Passed]) -> None:
+        """Appends what the results of equations have passed."""
+        for equation in equations:
+            operands = [
+                _Passed.NOTHING if isinstance(atom, Literal) else passed[atom]
+                for atom in equation.inputs
+            ]
+            passed += self._results(equation, operands)
+
+    def _results(self, equation: Equation, operands: Sequence[_Passed]) -> list[_Passed]:
+        together = _Passed.NOTHING
+        for each in operands:
+            together |= each
+        if not together or equation.name in _CONSTANT:
+            return [_Passed.NOTHING] * len(equation.out_avals)
+        found = [
+            self._through_body(body, entering) for body, entering in _bodies(equation, operands)
+        ]
+        for each in found:
+            together |= each
+        # Under `jax.vmap` a cond is a selection, too.
+        if equation.name in ("select_n", "cond"):
+            if _Passed.A_SINGULARITY in together:
+                self.modes.discard("jacrev")
+            together |= _Passed.A_MASK
+        elif not found and own_wildness(equation) > Wild.GIVEN:
+            if _Passed.A_MASK in together:
+                self.modes.discard("jacfwd")
+            together |= _Passed.A_SINGULARITY
+        if equation.name in _LOOPS:
+            together = _Passed.VARIES
+        return [
+            together if jax_internals.is_differentiable(aval) else _Passed.NOTHING
+            for aval in equation.out_avals
+        ]
+
+    def _through_body(self, body: Program, entering: Sequence[_Passed]) -> _Passed:
+        """What a body's results have passed."""
+        passed = [*entering, *[_Passed.NOTHING] * (body.first_computed - len(entering))]
+        self.through(body.equations, passed)
+        result = _Passed.NOTHING
+        for atom in body.outputs:
+            if not isinstance(atom, Literal):
+                result |= passed[atom]
+        return result
+
+
+def _bodies(
+    equation: Equation, operands: Sequence[_Passed]
+) -> Iterator[tuple[Program, Sequence[_Passed]]]:
+    """The programs inside an equation, with what enters each of them."""
+    entering = _Passed.VARIES
+    if equation.name not in _LOOPS:
+        for each in operands:
+            entering |= each
+    for value in equation.params.values():
+        for item in value if isinstance(value, tuple) else (value,):
+            if isinstance(item, jax_internals.JAXPRS):
+                body, _ = tracing.flatten(*jax_internals.opened(item))
+                floats = map(jax_internals.is_differentiable, body.avals[: body.num_inputs])
+                yield body, [entering if wanted else _Passed.NOTHING for wanted in floats]
