@@ -8,7 +8,7 @@ import jax
 
 from jax_cce.execution.calling import transformed
 from jax_cce.planning import choosing
-from jax_cce.planning.options import Order, options_of
+from jax_cce.planning.options import Options, Order, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import traced_task
 from jax_cce.program import calls
@@ -151,7 +151,12 @@ def jacobian(
         search=search,
         search_budget=search_budget,
     )
-    compute = transformed(fun, options)
+    return jacobian_by(fun, options)
+
+
+def jacobian_by(fun: Callable[..., Any], options: Options) -> Callable[..., Any]:
+    """`jacobian` with checked options."""
+    compute, has_aux = transformed(fun, options), options.contract.has_aux
 
     @functools.wraps(fun)
     def jacobian_fun(*args: Any, **kwargs: Any) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, Unpack, 
 import jax
 import numpy as np
 
-from jax_cce.api import How, OfArrays, jacobian
+from jax_cce.api import How, OfArrays, jacobian, jacobian_by
 from jax_cce.execution.calling import transformed
 from jax_cce.planning.options import Options, Order, options_of
 from jax_cce.program import calls
@@ -102,7 +102,9 @@ def hessian(
         search=search,
         search_budget=search_budget,
     )
-    inner = jacobian(fun, argnums, has_aux, holomorphic)
+    asked = options_of(argnums, has_aux, holomorphic)
+    again = dataclasses.replace(asked.request, again=True)
+    inner = jacobian_by(fun, dataclasses.replace(asked, request=again))
     # `jax.hessian` is jacfwd of jacrev: a block has the dtype of its row.
     forward = dataclasses.replace(options.contract, forward=True)
     options = dataclasses.replace(options, contract=forward)

@@ -87,6 +87,7 @@ __all__ = [
     "other_effects",
     "real_parts",
     "replicated",
+    "rule_names",
     "scan_counts",
     "sharded_like",
     "size",
@@ -175,6 +176,13 @@ def is_differentiable(aval: Any) -> bool:
 def is_number(aval: Any) -> bool:
     """Whether the entries of this abstract value are numbers or truth values."""
     return not jax.numpy.issubdtype(aval.dtype, jax.dtypes.extended)
+
+
+def rule_names(params: Mapping[str, Any]) -> tuple[str, str]:
+    """The names of the function and of the rule of a custom_jvp_call, by its parameters."""
+    rule = getattr(params["jvp_jaxpr_fun"], "debug_info", None)
+    name = params["call_jaxpr"].jaxpr.debug_info.func_name
+    return name, "" if rule is None else rule.func_name
 
 
 def is_transposable(primitive: Any) -> bool:

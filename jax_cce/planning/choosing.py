@@ -93,7 +93,9 @@ def plan(
         _asked(request),
         _IF_TOO_LONG,
     )
-    mode = modes.mode_of_loops(task) if stored is None and request == OrderRequest() else None
+    mode = None
+    if stored is None and request.is_default:
+        mode = modes.mode_of_loops(task, again=request.again)
     if task.is_symbolic:
         chosen = symbolic.planned(task, request)
     elif mode is not None and not shown:
@@ -101,6 +103,8 @@ def plan(
     else:
         _log_graphs(task)
         chosen = _chosen(task, request, stored)
+        if mode is None and stored is None and request.is_default and not request.again:
+            mode = modes.mode_instead(task, chosen)
     chosen = chosen.of(remark=task.remark)
     if mode is not None and chosen.method == "elimination":
         chosen = chosen.of(method=mode)

@@ -1,20 +1,27 @@
-"""Where JAX's own mode is the plan: functions whose time goes into loops.
+"""Where JAX's own mode is the plan: functions of loops, and such as mostly move entries.
 
 A dense Jacobian through a scan is computed by pushing tangents, or pulling cotangents, through the
 loop. Elimination pushes those of each operand by themselves, beside a loop for the values, which
 has to store what the others need; one mode of JAX runs one loop for all of it. So where loops take
 most of the time and elimination could not push much less through them, `jax.jacfwd` or
 `jax.jacrev` is what runs, and nothing is planned.
+
+Slices, concatenations and pads of small parts make blocks of many terms, each of which XLA
+evaluates for every entry of the sum, where a mode of JAX moves whole tangents. Where a function
+consists of such to a good part, and elimination saves too few operations, a mode runs as well. So
+it does where elimination saves none: in large products, and where operators take most of the time.
 """
 
 from collections.abc import Collection, Iterable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 from jax_cce import jax_internals
+from jax_cce.algebra.steps import Densify, Push
+from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import Task
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation
-from jax_cce.rules.book import is_as_jax_has_it, record_of
+from jax_cce.rules.book import is_described_elsewhere, record_of
 from jax_cce.rules.derivatives import is_derivative_linear
 from jax_cce.rules.linearised import REVERSE_ONLY
 from jax_cce.rules.masks import finite_modes
@@ -34,6 +41,26 @@ _FORWARD_STEP, _REVERSE_STEP = 2_500, 25_000
 
 # The other mode is taken where the cheaper one is not safe, if it costs so many times as much.
 _DEARER = 1.5
+
+
+# Primitives that move entries.
+_MOVING = frozenset(
+    name
+    for names in (
+        "broadcast_in_dim concatenate convert_element_type copy dynamic_slice gather pad reshape",
+        "rev scatter scatter-add select_n slice squeeze transpose",
+    )
+    for name in names.split()
+)
+# What decides: the share of moved entries, the operations for an entry of the result, and how many
+# operations of a mode each of elimination's replaces, assembly aside. Fitted on the CPU to the
+# programs without loops of `python -m benchmarks run`: of 60 for which a mode is taken, it is by a
+# tenth slower than elimination for 6.
+_MOVED, _PER_ENTRY = 0.25, 54
+_MOSTLY_MOVED, _SAVED = 0.3, 8
+_UNSAVED, _LARGE, _PUSHED = 1.16, 600, 0.6
+# How many columns a mode pushes forward for each row that it would pull back.
+_COLUMNS_PER_ROW = 1.5
 
 
 class _Loops(NamedTuple):
@@ -64,8 +91,14 @@ class _Setting(NamedTuple):
     varied: set[int]
 
 
-def mode_of_loops(task: Task) -> str | None:
-    """The mode of JAX by which a function with loops is differentiated; None for elimination."""
+def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
+    """The mode of JAX by which a function with loops is differentiated; None for elimination.
+
+    Args:
+        task: the task.
+        again: whether the Jacobian is differentiated again. What computes a gradient forwards, one
+            tangent for each input, then costs for each of them as much again.
+    """
     program = task.traced.program
     if tracing.primitive_names(program.equations).isdisjoint(_LOOPS):
         return None
@@ -85,7 +118,37 @@ def mode_of_loops(task: Task) -> str | None:
         "jacfwd": loops.steps * _FORWARD_STEP + columns * loops.work,
         "jacrev": loops.steps * _REVERSE_STEP + rows * loops.work,
     }
+    if again:
+        costs["jacfwd"] *= max(1, columns // max(1, rows)) ** 2
     if "while" in tracing.primitive_names(between):
+        del costs["jacrev"]
+    return _safe(task, costs)
+
+
+def mode_instead(task: Task, plan: Plan) -> str | None:
+    """The mode of JAX that is likely to be faster than a plan, by what the two compute."""
+    setting = _setting(task)
+    if setting is None or not plan.steps:
+        return None
+    columns, rows, between, _ = setting
+    moved = sum(_entries(each.out_avals) for each in between if each.name in _MOVING)
+    work, flops = _work(between), plan.cost("flops")
+    assembling = sum(step.flops for step in plan.steps if isinstance(step, Densify))
+    pushing = sum(step.flops for step in plan.steps if isinstance(step, Push))
+    saved = min(columns, rows) * work / max(flops - assembling, 1)
+    per_entry = flops / max(rows * columns, 1)
+    moves_much = moved > _MOVED * work and per_entry > _PER_ENTRY
+    moves_mostly = moved > _MOSTLY_MOVED * work and saved <= _SAVED
+    is_large = per_entry > _LARGE and not plan.operators
+    if not (
+        moves_much
+        or moves_mostly
+        or (saved <= _UNSAVED and (is_large or pushing > _PUSHED * flops))
+    ):
+        return None
+    names = tracing.primitive_names(between)
+    costs = {"jacfwd": columns, "jacrev": _COLUMNS_PER_ROW * rows}
+    if "while" in names:
         del costs["jacrev"]
     return _safe(task, costs)
 
@@ -128,7 +191,7 @@ def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
         return False
     if any(equation.regions or equation.origin.effects for equation in equations):
         return False
-    if not all(map(is_as_jax_has_it, tracing.primitives(equations))):
+    if any(map(is_described_elsewhere, tracing.primitives(equations))):
         return False
     return "custom_jvp_call" not in names or all(map(is_derivative_linear, equations))
 

@@ -1,5 +1,6 @@
 """What a caller asks: of the function, of the order, and of the form of the result."""
 
+import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -28,6 +29,7 @@ class OrderRequest:
         budget: seconds to search; None for the default.
         scalarised: whether small arrays are taken apart; None for whichever is cheaper.
         method: "elimination", or JAX's own "jacfwd" or "jacrev".
+        again: whether the Jacobian is differentiated again, as that in a Hessian.
     """
 
     order: str | tuple[int, ...] = "auto"
@@ -35,11 +37,17 @@ class OrderRequest:
     budget: float | None = None
     scalarised: bool | None = None
     method: str = "elimination"
+    again: bool = False
 
     @property
     def asks_registry(self) -> bool:
         """Whether a stored order answers it."""
         return self.order == "auto" and self.scalarised is None
+
+    @property
+    def is_default(self) -> bool:
+        """Whether nothing is asked of the order."""
+        return dataclasses.replace(self, again=False) == OrderRequest()
 
 
 def order_request(

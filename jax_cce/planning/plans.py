@@ -47,8 +47,8 @@ class Plan:
             applied to columns or rows because it has no structured form.
         method: "elimination"; or "jacfwd" or "jacrev" where JAX's own mode runs instead of the
             steps: where it was measured to be faster on this device, where loops take most of the
-            time, where a pullback is not known to be linear in the cotangent ("jacrev"), and where
-            shapes are symbolic.
+            time or the steps would mostly move entries, where a pullback is not known to be linear
+            in the cotangent ("jacrev"), and where shapes are symbolic.
         source: where the order comes from: "given", "searched", "symbolic shapes", of which none
             can be searched, or the layer of the registry that it was found in: "memory", "user",
             "shared", "shipped".
@@ -167,7 +167,7 @@ class Plan:
             elif self.source == SYMBOLIC:
                 reason = "as its shapes are symbolic"
             elif self.source in ("given", "searched"):
-                reason = "as loops take most of its time"
+                reason = "as elimination is not likely to be faster"
             else:
                 reason = "which was measured to be faster here"
             lines.append(f"  runs as jax.{self.method}, {reason}")

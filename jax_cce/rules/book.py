@@ -177,11 +177,9 @@ def record_of(equation: Equation) -> Record:
     return record(equation.primitive)
 
 
-def is_as_jax_has_it(primitive: Any) -> bool:
-    """Whether a primitive is one of JAX's, of which only this package has said anything."""
-    return _primitives().get(primitive.name) is primitive and (
-        _records.get(primitive) is _of_package.get(primitive)
-    )
+def is_described_elsewhere(primitive: Any) -> bool:
+    """Whether somebody else than this package has said something of a primitive."""
+    return _records.get(primitive) is not _of_package.get(primitive)
 
 
 def describe(primitive: Any, anew: bool = False, /, **facts: Any) -> None:

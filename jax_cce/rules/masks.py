@@ -3,7 +3,8 @@
 A selection (`jnp.where`) multiplies by one or zero. Forward mode drops what is infinite or NaN
 where the selection comes after it, and makes NaN of it where the selection comes before: the
 tangent is zero there, and is then multiplied by the derivative of a root or a quotient. In reverse
-mode it is the other way round. Of a loop each step is looked at by itself, as elimination does.
+mode it is the other way round. Of a loop each step is looked at by itself, as elimination does,
+and past a factorisation or a solve nothing is hidden.
 """
 
 import enum
@@ -31,6 +32,13 @@ class _Passed(enum.IntFlag):
 # Their derivative is zero.
 _CONSTANT = {"ceil", "floor", "round", "sign", "stop_gradient"}
 _LOOPS = ("scan", "while")
+# Functions of JAX whose own rules multiply by what is finite, and is no mask.
+_SMOOTH = {("logaddexp", "_logaddexp_jvp")}
+# Of these every result depends on every entry.
+_WHOLE = {
+    *("cholesky", "eigh", "eig", "householder_product", "lu", "qr", "svd"),
+    *("custom_linear_solve", "triangular_solve", "tridiagonal_solve"),
+}
 
 
 def finite_modes(program: Program, inputs: Sequence[int]) -> set[str]:
@@ -73,21 +81,25 @@ class _Walk:
             together |= each
         if not together or equation.name in _CONSTANT:
             return [_Passed.NOTHING] * len(equation.out_avals)
-        found = [
-            self._through_body(body, entering) for body, entering in _bodies(equation, operands)
-        ]
+        found = []
+        if not (is_rule := equation.name == "custom_jvp_call"):
+            found = [self._through_body(*body) for body in _bodies(equation, operands)]
         for each in found:
             together |= each
-        # Under `jax.vmap` a cond is a selection, too.
-        if equation.name in ("select_n", "cond"):
+        if is_rule and jax_internals.rule_names(equation.params) in _SMOOTH:
+            pass
+        # Under `jax.vmap` a cond is a selection, too, and so may be what a rule multiplies by.
+        elif equation.name in ("select_n", "cond") or is_rule:
             if _Passed.A_SINGULARITY in together:
                 self.modes.discard("jacrev")
             together |= _Passed.A_MASK
-        elif not found and own_wildness(equation) > Wild.GIVEN:
+            if is_rule and own_wildness(equation) > Wild.GIVEN:
+                self.modes.clear()
+        elif not found and equation.name not in _WHOLE and own_wildness(equation) > Wild.GIVEN:
             if _Passed.A_MASK in together:
                 self.modes.discard("jacfwd")
             together |= _Passed.A_SINGULARITY
-        if equation.name in _LOOPS:
+        if equation.name in _LOOPS or equation.name in _WHOLE:
             together = _Passed.VARIES
         return [
             together if jax_internals.is_differentiable(aval) else _Passed.NOTHING

@@ -66,7 +66,7 @@ def loops(jacobian, x):
 def test_a_function_of_loops_runs_by_one_mode(fun, x, mode):
     reference = getattr(jax, mode)(fun)
     assert jax_cce.plan(fun)(x).method == mode
-    assert f"jax.{mode}, as loops take most of its time" in str(jax_cce.plan(fun)(x))
+    assert f"jax.{mode}, as elimination is not likely" in str(jax_cce.plan(fun)(x))
     assert_agree(jax_cce.jacobian(fun)(x), reference(x))
     assert_agree(jax_cce.value_and_jacobian(fun)(x)[1], reference(x))
     assert loops(jax_cce.jacobian(fun), x) == loops(reference, x)
