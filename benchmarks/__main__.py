@@ -1,7 +1,7 @@
 """The suite of programs as users write them: `python -m benchmarks run` and `... compare`.
 
 `run` measures programs one after the other and keeps what it found as JSON; `report` prints it as a
-table and draws it; `compare` says what has become slower from one file to another.
+table, or writes the documentation's; `compare` says what has become slower from one file to another.
 """
 
 from __future__ import annotations
@@ -43,9 +43,10 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _report(arguments: argparse.Namespace) -> int:
     results = suite_report.loaded(arguments.json)
-    print(suite_report.page(results))
-    if arguments.svg is not None:
-        suite_report.draw(results, arguments.svg)
+    if arguments.write:
+        suite_report.write(results)
+    else:
+        print(suite_report.page(results))
     return 0
 
 
@@ -69,8 +70,8 @@ def main() -> int:
     run.add_argument("--seconds", type=float, default=2.0, help="how long a program's turns last")
     run.set_defaults(command=_run)
     shown = commands.add_parser("report", help="print and draw what was measured")
-    shown.add_argument("json", type=pathlib.Path)
-    shown.add_argument("--svg", type=pathlib.Path, help="where to draw the sorted speed-ups")
+    shown.add_argument("json", type=pathlib.Path, nargs="?", default=suite_report.KEPT)
+    shown.add_argument("--write", action="store_true", help="write page, picture and README")
     shown.set_defaults(command=_report)
     compare = commands.add_parser("compare", help="what became slower between two runs")
     compare.add_argument("before", type=pathlib.Path)

@@ -1,4 +1,7 @@
-"""What the suite measured, for people: a table, a picture, and what became slower."""
+"""What the suite measured, for people: a table, a picture, and what became slower.
+
+Pages are written from the results that are kept in `benchmarks/results`.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +15,13 @@ import numpy as np
 
 from benchmarks import report
 from benchmarks.suite import BASELINES, CONTROL, OURS, Executable, Row, Spread
+
+_ROOT = pathlib.Path(__file__).parents[1]
+KEPT = _ROOT / "benchmarks" / "results" / "programs-cpu.json"
+PAGE = _ROOT / "docs" / "explanation" / "programs.md"
+PICTURE = _ROOT / "docs" / "pictures" / "programs.svg"
+README = _ROOT / "README.md"
+_MARKS = "<!-- programs: written by make generated -->", "<!-- end of programs -->"
 
 # Slower than this, beyond the control's noise, counts as a loss; and so much less as a regression.
 _LOSS = 0.95
@@ -126,7 +136,7 @@ def page(results: Results) -> str:
                 f"{control.lower:.2f}-{control.upper:.2f}",
                 f"{building(row):.2f}",
                 report.duration(ours.plan),
-                f"{ours.temporaries / max(least, 1):.2f}",
+                f"{(ours.temporaries + 1) / (least + 1):.2f}",
                 f"{ours.fusions}/{theirs.fusions}",
             )
         )
@@ -141,6 +151,47 @@ def page(results: Results) -> str:
     if results.left_out:
         text.append(f"Not installed: {', '.join(results.left_out)}")
     return "\n\n".join(text)
+
+
+def documentation(results: Results) -> str:
+    """The page of the documentation."""
+    return (
+        "\n\n".join(
+            [
+                "# Programs as users write them",
+                f"![Speed-ups over JAX's better mode, sorted](../pictures/{PICTURE.name})",
+                "`python -m benchmarks run --json benchmarks/results/programs-cpu.json` measures; `make "
+                "generated` writes this page.",
+                "Every program is in the form in which its users write it (`benchmarks/programs` names "
+                "where), jitted, with `jax.vmap` outside where it is batched, and with default settings "
+                "and no registry. *Better mode* is the faster of `jax.jacfwd` and `jax.jacrev`, for "
+                "Hessians of `jax.hessian` and reverse over reverse; *speed-up* its CPU time over ours, "
+                "within a turn; *control* the same for a second executable of the better mode (middle "
+                "half). *Build* is trace, plan and compilation over those of the mode that is built "
+                "faster, *plan* the part of it that planning takes; *temporaries* the bytes that a call "
+                "needs besides arguments and results over the smaller of the modes' (1 where both need "
+                "none); *fusions* are ours and the better mode's. A loss is below "
+                f"{_LOSS} by more than the control's noise. Losses come first.",
+                page(results),
+            ]
+        )
+        + "\n"
+    )
+
+
+def readme(text: str, results: Results) -> str:
+    """The README with the summary of these results."""
+    before, rest = text.split(_MARKS[0])
+    _, after = rest.split(_MARKS[1])
+    lines = [_MARKS[0], summary(results), "", f"Measured: {results.provenance}.", _MARKS[1]]
+    return before + "\n".join(lines) + after
+
+
+def write(results: Results) -> None:
+    """Writes the page, the picture and the README's summary."""
+    PAGE.write_text(documentation(results), encoding="utf-8")
+    README.write_text(readme(README.read_text(encoding="utf-8"), results), encoding="utf-8")
+    draw(results, PICTURE)
 
 
 def line(row: Row) -> str:

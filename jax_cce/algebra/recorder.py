@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 # Beyond this many terms a small block is cheaper to trace and to run as one dense array.
-_MOST_TERMS = 8
+_MOST_TERMS = 32
 _SMALL_BLOCK = 4096
 # Beyond so many terms they are stacked.
 _MOST_SPARSE, _MOST_DENSE = 8, 64

@@ -52,6 +52,8 @@ _MOVING = frozenset(
     )
     for name in names.split()
 )
+# JAX's derivative of these, compiled, may find no entry that equals the result.
+_CHOOSING = {"reduce_max", "reduce_min"}
 # What decides: the share of moved entries, the operations for an entry of the result, and how many
 # operations of a mode each of elimination's replaces, assembly aside. Fitted on the CPU to the
 # programs without loops of `python -m benchmarks run`: of 60 for which a mode is taken, it is by a
@@ -114,12 +116,16 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     loops = _loops(between)
     if loops.work + loops.steps * _FORWARD_STEP < _work(between) - loops.work:
         return None
+    points = task.batch or 1
     costs = {
-        "jacfwd": loops.steps * _FORWARD_STEP + columns * loops.work,
-        "jacrev": loops.steps * _REVERSE_STEP + rows * loops.work,
+        "jacfwd": loops.steps * _FORWARD_STEP + points * columns * loops.work,
+        "jacrev": loops.steps * _REVERSE_STEP + points * rows * loops.work,
     }
     if again:
-        costs["jacfwd"] *= max(1, columns // max(1, rows)) ** 2
+        often = max(1, columns // max(1, rows)) ** 2
+        mode = _safe(task, {**costs, "jacfwd": often * costs["jacfwd"]})
+        if mode is not None:
+            return mode
     if "while" in tracing.primitive_names(between):
         del costs["jacrev"]
     return _safe(task, costs)
@@ -147,6 +153,8 @@ def mode_instead(task: Task, plan: Plan) -> str | None:
     ):
         return None
     names = tracing.primitive_names(between)
+    if not names.isdisjoint(_CHOOSING):
+        return None
     costs = {"jacfwd": columns, "jacrev": _COLUMNS_PER_ROW * rows}
     if "while" in names:
         del costs["jacrev"]

@@ -1,12 +1,14 @@
 """Products, selections and reductions whose coefficients are other operands or masks."""
 
 import math
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
+from jax_cce.algebra.fence import fence
 from jax_cce.algebra.terms import Term
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import EACH, Entrywise, Linear
@@ -114,13 +116,21 @@ def _to_shape(operand: Any, shape: tuple[int, ...]) -> Any:
 
 
 def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
-    """reduce_max, reduce_min: entries equal to the result share the derivative equally."""
+    """reduce_max, reduce_min: entries equal to the result share the derivative equally.
+
+    The operand stands behind a fence. XLA would compute it once for the result and again for the
+    comparison, perhaps rounded otherwise, and no entry would be equal to the result.
+    """
     shape, reduced = equation.in_avals[0].shape, equation.params["axes"]
     loops = tuple(map(along, range(len(shape))))
     kept = tuple(axis for axis in range(len(shape)) if axis not in reduced)
 
+    def evaluate(operands: Sequence[Any]) -> tuple[Sequence[Any], Sequence[Any]]:
+        (x,) = fence(operands[0])
+        return jax_internals.bind(equation, [x]), [x]
+
     def value(primals: Primals) -> Any:
-        x, out = primals.ins[0], primals.outs[0]
+        (x,), out = primals.residuals, primals.outs[0]
         chosen = lax.eq(x, lax.broadcast_in_dim(out, shape, kept))
         chosen = jax_internals.convert(chosen, x.dtype)
         count = lax.reduce_sum(chosen, tuple(reduced))
@@ -128,7 +138,7 @@ def _reduce_choice(equation: Equation, active: tuple[bool, ...]) -> LocalJacobia
 
     term = Term(shape, tuple(loops[axis] for axis in kept), loops, tuple(range(len(shape))))
     block = local_term(term, 1, value) if active[0] else ()
-    return LocalJacobian({(0, 0): block} if block else {})
+    return LocalJacobian({(0, 0): block}, evaluate) if block else LocalJacobian({})
 
 
 def _pairs(x: np.ndarray, y: np.ndarray, *, dimension_numbers: Any, **_: Any) -> list[Any]:

@@ -103,7 +103,7 @@ POINTS = jnp.asarray(1.0 + jnp.arange(4 * 64).reshape(64, 4) % 7 / 5)
 
 def test_entries_of_many_points_are_written_once():
     def text(x):
-        return str(jax.make_jaxpr(jax.vmap(jax_cce.jacobian(full)))(x))
+        return str(jax.make_jaxpr(jax.vmap(jax_cce.jacobian(full, order="reverse")))(x))
 
     # Of few points a sum of pads is one loop.
     assert text(POINTS).count("pad[") == 0
@@ -114,11 +114,11 @@ def test_entries_of_many_points_are_written_once():
 @pytest.mark.parametrize("name", TRANSFORMATIONS)
 @pytest.mark.parametrize("fun", SMALL)
 def test_transformations_of_many_points(name, fun):
-    ours = TRANSFORMATIONS[name](jax.vmap(jax_cce.jacobian(SMALL[fun])))
+    ours = TRANSFORMATIONS[name](jax.vmap(jax_cce.jacobian(SMALL[fun], order="markowitz")))
     theirs = TRANSFORMATIONS[name](jax.vmap(jax.jacrev(SMALL[fun])))
     x = jnp.stack([POINTS, POINTS * 1.1])
     if name == "vmap of the last axis":
-        ours = TRANSFORMATIONS[name](jax_cce.jacobian(SMALL[fun]))
+        ours = TRANSFORMATIONS[name](jax_cce.jacobian(SMALL[fun], order="markowitz"))
         theirs = TRANSFORMATIONS[name](jax.jacrev(SMALL[fun]))
         x = POINTS
     assert_agree(jax.jit(ours)(x), theirs(x), tolerance=1e-10)

@@ -163,3 +163,50 @@ def test_a_rule_of_the_users_own_is_followed():
 @pytest.mark.parametrize("how", [{"order": "forward"}, {"order": "reverse"}, {"format": "bcoo"}])
 def test_what_is_asked_for_is_done(how):
     assert jax_cce.plan(orbit, **how)(X).method == "elimination"
+
+
+def rolled(x):
+    """Four stages of a method on a ring of unknowns, each a roll."""
+
+    def field(x):
+        return (jnp.roll(x, -1) - jnp.roll(x, 2)) * jnp.roll(x, 1) - x + 8.0
+
+    k1 = field(x)
+    k2 = field(x + 0.02 * k1)
+    k3 = field(x + 0.02 * k2)
+    return x + 0.01 * (k1 + 2 * k2 + 2 * k3 + field(x + 0.05 * k3))
+
+
+def network(x):
+    """The gradient of a small network by few inputs, in which nothing is saved."""
+    draw = np.random.default_rng(0)
+    first, second = jnp.asarray(draw.normal(size=(64, 3))), jnp.asarray(draw.normal(size=(64, 64)))
+    return jax.grad(lambda x: jnp.sum(jnp.tanh(second @ jnp.tanh(second @ jnp.tanh(first @ x)))))(x)
+
+
+@pytest.mark.parametrize(
+    "fun, x",
+    [
+        (rolled, jnp.linspace(0.1, 2.0, 40)),
+        (network, X),
+        (lambda x: jnp.linalg.solve(jnp.diag(3 + x) + jnp.ones((20, 20)), x), jnp.ones(20)),
+    ],
+)
+def test_a_mode_where_elimination_is_not_likely_to_be_faster(fun, x):
+    plan = jax_cce.plan(fun)(x)
+    assert plan.method in ("jacfwd", "jacrev")
+    assert jax_cce.plan(fun, order=plan.order)(x).method == "elimination"
+    assert_agree(jax_cce.jacobian(fun)(x), jax.jacrev(fun)(x))
+    assert_agree(jax.vmap(jax_cce.jacobian(fun))(x[None]), jax.jacrev(fun)(x)[None])
+
+
+def bands(x):
+    return x[1:-1] * (x[2:] - x[:-2]) - 0.1 * x[1:-1]
+
+
+@pytest.mark.parametrize(
+    "fun, x",
+    [(bands, jnp.linspace(0.0, 1.0, 50)), (lambda x: jnp.sin(x) * jnp.sum(x), jnp.ones(30))],
+)
+def test_elimination_where_it_saves(fun, x):
+    assert jax_cce.plan(fun)(x).method == "elimination"
