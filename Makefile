@@ -55,11 +55,13 @@ generated: $(VENV)/.installed-test ## All pages and pictures that a program writ
 	@$(BIN)/python docs/house.py --svg docs/pictures/house.svg
 	@$(BIN)/python docs/generate_coverage.py
 	@$(BIN)/python docs/speed_ups.py --svg docs/pictures/speed-ups.svg
+	@$(BIN)/python -m benchmarks report --write
 	@$(BIN)/python -m benchmarks.searches --load
 	@$(BIN)/python -m benchmarks.policies --load
 	@$(BIN)/python -m benchmarks.policies --curves
 
-bench: $(VENV)/.installed ## The measured tables: overhead, the bottleneck chain, dense, searches.
+bench: $(VENV)/.installed ## The measured tables: programs, counts, overhead, bottleneck, dense, searches.
+	@$(BIN)/python -m benchmarks run $(ARGS)
 	@$(BIN)/python -m benchmarks.counts
 	@$(BIN)/python -m benchmarks.overhead
 	@$(BIN)/python -m benchmarks.bottleneck

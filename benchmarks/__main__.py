@@ -1,7 +1,7 @@
 """The suite of programs as users write them: `python -m benchmarks run` and `... compare`.
 
-`run` measures programs one after the other and keeps what it found as JSON; `report` prints it as a
-table, or writes the documentation's; `compare` says what has become slower from one file to another.
+`run` measures programs one after the other and keeps what it found as JSON; `report` prints it as
+a table, or writes the documentation's; `compare` says what became slower from one file to another.
 """
 
 from __future__ import annotations

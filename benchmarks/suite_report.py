@@ -23,6 +23,27 @@ PICTURE = _ROOT / "docs" / "pictures" / "programs.svg"
 README = _ROOT / "README.md"
 _MARKS = "<!-- programs: written by make generated -->", "<!-- end of programs -->"
 
+_HEAD = f"""\
+# Programs as users write them
+
+![Speed-ups over JAX's better mode, sorted](../pictures/{PICTURE.name})
+
+`python -m benchmarks run --json benchmarks/results/{KEPT.name}` measures, and `make generated`
+writes this page.
+
+Every program is in the form in which its users write it (`benchmarks/programs` names where),
+jitted, with `jax.vmap` outside where it is batched, with default settings and without a registry. A
+tenth of them is drawn by a seed. *Better mode* is the faster of `jax.jacfwd` and `jax.jacrev`, for
+Hessians of `jax.hessian` and reverse over reverse. *Speed-up* is its CPU time over ours, within a
+turn, and *control* the same for a second executable of the better mode (the middle half). *Build*
+is what tracing, planning and compiling take, over the same of the mode that is built faster, and
+*plan* the part of it that planning takes. *Temporaries* are the bytes that a call needs besides
+arguments and results, over the smaller of the modes'. *Fusions* are ours and the better mode's. The
+process keeps to one core. A program is a loss where its speed-up is below 0.95 by more than the
+control's noise; losses come first.
+
+"""
+
 # Slower than this, beyond the control's noise, counts as a loss; and so much less as a regression.
 _LOSS = 0.95
 _REGRESSION = 0.9
@@ -66,7 +87,7 @@ def _row(data: dict[str, Any]) -> Row:
 def building(row: Row, peer: str = OURS) -> float:
     """Trace + plan + compile of a peer over that of the mode that is built faster."""
     total = {name: costs.trace + costs.compile for name, costs in row.peers.items()}
-    return total[peer] / min(total[name] for name in BASELINES)
+    return total[peer] / min(total[name] for name in BASELINES if name in total)
 
 
 def is_loss(row: Row, peer: str = OURS) -> bool:
@@ -125,7 +146,7 @@ def page(results: Results) -> str:
     for row in _measured(results):
         ours, theirs = row.peers[OURS], row.peers[row.better]
         control = row.speed_ups[CONTROL]
-        least = min(row.peers[name].temporaries for name in BASELINES)
+        least = min(row.peers[name].temporaries for name in BASELINES if name in row.peers)
         rows.append(
             (
                 f"{row.family}: {row.label}{' (drawn)' if row.drawn else ''}",
@@ -155,28 +176,7 @@ def page(results: Results) -> str:
 
 def documentation(results: Results) -> str:
     """The page of the documentation."""
-    return (
-        "\n\n".join(
-            [
-                "# Programs as users write them",
-                f"![Speed-ups over JAX's better mode, sorted](../pictures/{PICTURE.name})",
-                "`python -m benchmarks run --json benchmarks/results/programs-cpu.json` measures; `make "
-                "generated` writes this page.",
-                "Every program is in the form in which its users write it (`benchmarks/programs` names "
-                "where), jitted, with `jax.vmap` outside where it is batched, and with default settings "
-                "and no registry. *Better mode* is the faster of `jax.jacfwd` and `jax.jacrev`, for "
-                "Hessians of `jax.hessian` and reverse over reverse; *speed-up* its CPU time over ours, "
-                "within a turn; *control* the same for a second executable of the better mode (middle "
-                "half). *Build* is trace, plan and compilation over those of the mode that is built "
-                "faster, *plan* the part of it that planning takes; *temporaries* the bytes that a call "
-                "needs besides arguments and results over the smaller of the modes' (1 where both need "
-                "none); *fusions* are ours and the better mode's. A loss is below "
-                f"{_LOSS} by more than the control's noise. Losses come first.",
-                page(results),
-            ]
-        )
-        + "\n"
-    )
+    return _HEAD + page(results) + "\n"
 
 
 def readme(text: str, results: Results) -> str:

@@ -63,6 +63,7 @@ __all__ = [
     "full",
     "greatest",
     "has_derivative",
+    "has_mesh",
     "is_complex",
     "is_differentiable",
     "is_dtype",
@@ -176,6 +177,11 @@ def is_differentiable(aval: Any) -> bool:
 def is_number(aval: Any) -> bool:
     """Whether the entries of this abstract value are numbers or truth values."""
     return not jax.numpy.issubdtype(aval.dtype, jax.dtypes.extended)
+
+
+def has_mesh() -> bool:
+    """Whether a mesh of devices is set around us, by `jax.set_mesh` or `jax.shard_map`."""
+    return not jax.sharding.get_abstract_mesh().empty
 
 
 def rule_names(params: Mapping[str, Any]) -> tuple[str, str]:

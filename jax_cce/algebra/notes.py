@@ -17,6 +17,7 @@ class Notes:
         steps: the steps so far, in the order in which they can be carried out.
         cost: what they cost.
         vertex: the vertex that is being eliminated; None for the assembly of results.
+        of_result: whether the block that is being added to is one of the result.
         sparse: whether every structural zero matters, so that sums are never made dense.
         apart: whether single entries of small blocks are kept apart, and results stacked of them.
     """
@@ -32,6 +33,7 @@ class Notes:
         self.steps: list[Step] = []
         self.cost = Cost()
         self.vertex: int | None = None
+        self.of_result = False
         self.sparse, self.apart = sparse, apart
         self._num_slots = reserved
         self._memo: dict[Any, Any] = {}

@@ -31,8 +31,9 @@ __all__ = [
     "Recorder",
 ]
 
-# Beyond this many terms a small block is cheaper to trace and to run as one dense array.
-_MOST_TERMS = 32
+# Beyond this many terms a small block is cheaper to trace and to run as one dense array; a block of
+# the result, with which nothing is multiplied any more, beyond so many, and for many points more.
+_MOST_TERMS, _MOST_IN_RESULTS, _MOST_APART_IN_RESULTS = 8, 16, 32
 _SMALL_BLOCK = 4096
 # Beyond so many terms they are stacked.
 _MOST_SPARSE, _MOST_DENSE = 8, 64
@@ -227,7 +228,10 @@ class Recorder(Notes):
         elif len(summed) > 1:
             entries = sum(math.prod(p.term.coefficient_shape) for p in summed)
             full = math.prod(out_shape) * math.prod(in_shape)
-            many = len(summed) > _MOST_TERMS and not exceeds(full, _SMALL_BLOCK, unknown=True)
+            bound = _MOST_TERMS
+            if self.of_result:
+                bound = _MOST_APART_IN_RESULTS if self.apart else _MOST_IN_RESULTS
+            many = len(summed) > bound and not exceeds(full, _SMALL_BLOCK, unknown=True)
             if self._is_apart(summed, full):
                 most = _MOST_APART
             elif many or not exceeds(full, entries, unknown=True):

@@ -8,7 +8,7 @@ are arguments of the program.
 from collections.abc import Callable, Hashable
 from typing import Any
 
-from jax_cce import caches
+from jax_cce import caches, jax_internals
 from jax_cce.caches import Cache, CacheInfo
 from jax_cce.planning.task import Task
 from jax_cce.program import known_values
@@ -24,7 +24,8 @@ def key_of(task: Task) -> Hashable:
     traced = task.traced
     program = derivatives.key(traced.program)
     known = known_values.key(task.known)
-    return program, known, traced.num_values, task.holomorphic, task.sparse, task.apart
+    facts = task.holomorphic, task.sparse, task.apart, jax_internals.has_mesh()
+    return program, known, traced.num_values, facts
 
 
 def cache_info() -> CacheInfo:

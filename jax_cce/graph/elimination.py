@@ -91,12 +91,15 @@ class Elimination(GraphState[Block]):
         self.graph = graph
         self.recorder: Recorder = graph.recorder.fork()
         self.order: list[int] = []
+        self._first = frozenset(graph.inputs)
+        self._last = self.outputs.difference(graph.vertices)
         self._jacobian: dict[tuple[int, int], tuple[Piece, ...]] | None = None
 
     def joined(
         self, old: Block | None, later: Block, earlier: Block, ends: tuple[int, int, int]
     ) -> Block:
         """Composes and adds blocks, recording how."""
+        self.recorder.of_result = ends[0] in self._last and ends[2] in self._first
         target, middle, source = (self.graph.shapes[name] for name in ends)
         product = self.recorder.compose(later, earlier, (target, middle, source))
         return self.recorder.add(old or (), product, target, source)

@@ -192,9 +192,11 @@ def _safe(task: Task, costs: Mapping[str, float]) -> str | None:
 def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
     """Whether JAX's two modes and elimination are sure to give the same, in the same memory.
 
-    They may not where a rule that somebody wrote is followed in one of them only, and where values
-    are to be computed again.
+    They may not where a rule that somebody wrote is followed in one of them only, where values are
+    to be computed again, and where what is shared out over devices is gathered.
     """
+    if jax_internals.has_mesh():
+        return False
     if not _PULLBACKS.isdisjoint(names) or not jax_internals.CHECKPOINTS.isdisjoint(names):
         return False
     if any(equation.regions or equation.origin.effects for equation in equations):
