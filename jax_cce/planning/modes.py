@@ -24,11 +24,10 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.book import is_described_elsewhere, record_of
 from jax_cce.rules.derivatives import is_derivative_linear
 from jax_cce.rules.linearised import REVERSE_ONLY
-from jax_cce.rules.masks import finite_modes
+from jax_cce.rules.masks import LOOPS, finite_modes
 
 __all__ = ["mode_of_loops"]
 
-_LOOPS = ("scan", "while")
 # What may have a pullback and no pushforward, or one that is not its transpose.
 _PULLBACKS = {"custom_vjp_call", "call_hi_primitive", REVERSE_ONLY}
 # Steps that a loop of unknown length is taken to have.
@@ -102,7 +101,7 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
             tangent for each input, then costs for each of them as much again.
     """
     program = task.traced.program
-    if tracing.primitive_names(program.equations).isdisjoint(_LOOPS):
+    if tracing.primitive_names(program.equations).isdisjoint(LOOPS):
         return None
     setting = _setting(task)
     if setting is None:
@@ -111,7 +110,7 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     for equation in between:
         entering = {name for name in equation.variables if name in varied}
         through = min(_entries(map(program.aval, entering)), _entries(equation.out_avals))
-        if equation.name in _LOOPS and 2 * through < min(columns, rows):
+        if equation.name in LOOPS and 2 * through < min(columns, rows):
             return None
     loops = _loops(between)
     if loops.work + loops.steps * _FORWARD_STEP < _work(between) - loops.work:
@@ -121,13 +120,13 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
         "jacfwd": loops.steps * _FORWARD_STEP + points * columns * loops.work,
         "jacrev": loops.steps * _REVERSE_STEP + points * rows * loops.work,
     }
+    if "while" in tracing.primitive_names(between):
+        del costs["jacrev"]
     if again:
         often = max(1, columns // max(1, rows)) ** 2
         mode = _safe(task, {**costs, "jacfwd": often * costs["jacfwd"]})
         if mode is not None:
             return mode
-    if "while" in tracing.primitive_names(between):
-        del costs["jacrev"]
     return _safe(task, costs)
 
 
@@ -215,7 +214,7 @@ def _loops(equations: Iterable[Equation]) -> _Loops:
     steps = work = 0
     for equation in equations:
         inner = tracing.inner_equations(equation)
-        if equation.name in _LOOPS:
+        if equation.name in LOOPS:
             length = equation.params.get("length", _STEPS)
             steps += length * (1 + _loops(inner).steps)
             work += length * _work(inner)

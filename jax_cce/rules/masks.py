@@ -8,7 +8,9 @@ and past a factorisation or a solve nothing is hidden.
 """
 
 import enum
-from collections.abc import Iterator, Sequence
+import functools
+import operator
+from collections.abc import Iterable, Iterator, Sequence
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
@@ -17,7 +19,7 @@ from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Wild
 from jax_cce.rules.wildness import own_wildness
 
-__all__ = ["finite_modes"]
+__all__ = ["LOOPS", "finite_modes"]
 
 
 class _Passed(enum.IntFlag):
@@ -31,7 +33,7 @@ class _Passed(enum.IntFlag):
 
 # Their derivative is zero.
 _CONSTANT = {"ceil", "floor", "round", "sign", "stop_gradient"}
-_LOOPS = ("scan", "while")
+LOOPS = ("scan", "while")
 # Functions of JAX whose own rules multiply by what is finite, and is no mask.
 _SMOOTH = {("logaddexp", "_logaddexp_jvp")}
 # Of these every result depends on every entry.
@@ -76,30 +78,29 @@ class _Walk:
             passed += self._results(equation, operands)
 
     def _results(self, equation: Equation, operands: Sequence[_Passed]) -> list[_Passed]:
-        together = _Passed.NOTHING
-        for each in operands:
-            together |= each
+        together = _union(operands)
         if not together or equation.name in _CONSTANT:
             return [_Passed.NOTHING] * len(equation.out_avals)
-        found = []
-        if not (is_rule := equation.name == "custom_jvp_call"):
-            found = [self._through_body(*body) for body in _bodies(equation, operands)]
-        for each in found:
-            together |= each
-        if is_rule and jax_internals.rule_names(equation.params) in _SMOOTH:
-            pass
+        is_rule = equation.name == "custom_jvp_call"
+        is_smooth = is_rule and jax_internals.rule_names(equation.params) in _SMOOTH
+        bodies = () if is_rule else _bodies(equation, operands)
+        found = [self._through_body(*body) for body in bodies]
+        together = _union([together, *found])
         # Under `jax.vmap` a cond is a selection, too, and so may be what a rule multiplies by.
-        elif equation.name in ("select_n", "cond") or is_rule:
+        if equation.name in ("select_n", "cond") or (is_rule and not is_smooth):
             if _Passed.A_SINGULARITY in together:
                 self.modes.discard("jacrev")
             together |= _Passed.A_MASK
             if is_rule and own_wildness(equation) > Wild.GIVEN:
                 self.modes.clear()
-        elif not found and equation.name not in _WHOLE and own_wildness(equation) > Wild.GIVEN:
+        elif (
+            not (found or is_smooth or equation.name in _WHOLE)
+            and own_wildness(equation) > Wild.GIVEN
+        ):
             if _Passed.A_MASK in together:
                 self.modes.discard("jacfwd")
             together |= _Passed.A_SINGULARITY
-        if equation.name in _LOOPS or equation.name in _WHOLE:
+        if equation.name in LOOPS or equation.name in _WHOLE:
             together = _Passed.VARIES
         return [
             together if jax_internals.is_differentiable(aval) else _Passed.NOTHING
@@ -110,11 +111,11 @@ class _Walk:
         """What a body's results have passed."""
         passed = [*entering, *[_Passed.NOTHING] * (body.first_computed - len(entering))]
         self.through(body.equations, passed)
-        result = _Passed.NOTHING
-        for atom in body.outputs:
-            if not isinstance(atom, Literal):
-                result |= passed[atom]
-        return result
+        return _union(passed[atom] for atom in body.outputs if not isinstance(atom, Literal))
+
+
+def _union(flags: Iterable[_Passed]) -> _Passed:
+    return functools.reduce(operator.or_, flags, _Passed.NOTHING)
 
 
 def _bodies(
@@ -122,9 +123,8 @@ def _bodies(
 ) -> Iterator[tuple[Program, Sequence[_Passed]]]:
     """The programs inside an equation, with what enters each of them."""
     entering = _Passed.VARIES
-    if equation.name not in _LOOPS:
-        for each in operands:
-            entering |= each
+    if equation.name not in LOOPS:
+        entering |= _union(operands)
     for value in equation.params.values():
         for item in value if isinstance(value, tuple) else (value,):
             if isinstance(item, jax_internals.JAXPRS):

@@ -91,6 +91,13 @@ def test_a_hessian_through_a_loop():
     assert loops(jax_cce.hessian(loss), X) <= loops(jax.hessian(loss), X)
 
 
+def test_a_hessian_through_a_loop_that_has_no_reverse_mode():
+    def loss(x):
+        return jnp.sum(newton(x) ** 2)
+
+    assert_agree(jax_cce.hessian(loss)(X), jax.jacfwd(jax.jacfwd(loss))(X))
+
+
 def narrow(x):
     """Fifty inputs and results meet in one number, which a loop computes on."""
     start = jnp.sum(jnp.sin(x))
