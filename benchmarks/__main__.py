@@ -63,7 +63,7 @@ def main() -> int:
     commands = parser.add_subparsers(required=True)
     run = commands.add_parser("run", help="measure programs")
     run.add_argument("--programs", default="", help="a regular expression on 'family: label'")
-    run.add_argument("--peers", nargs="+", default=[suite.OURS], help="jax_cce or jax_cce:ORDER")
+    run.add_argument("--peers", nargs="*", default=[], help="further ones, jax_cce:ORDER")
     run.add_argument("--json", type=pathlib.Path, help="where to keep the results")
     run.add_argument("--seed", type=int, default=0, help="which further programs are drawn")
     run.add_argument("--cores", type=int, default=1, help="how many cores the process keeps to")

@@ -144,14 +144,14 @@ def measure(
     Args:
       program: What to differentiate.
       family: Its family's name.
-      peers: Who takes part; the two baselines always do.
+      peers: Who takes part; the two baselines and our default always do.
       drawn: Whether the program was drawn.
       seconds: How long the turns go on, all peers together.
     """
     row = Row(program.label, family, program.source, drawn, {}, "", {}, 0.0)
     try:
         with jax.enable_x64(program.dtype == "float64"):
-            return _measured(row, program, [*BASELINES, *peers], seconds)
+            return _measured(row, program, [*BASELINES, OURS, *peers], seconds)
     except Exception as error:  # a failure is a result, too
         message = str(error).strip().splitlines()
         return dataclasses.replace(
@@ -184,7 +184,7 @@ def _measured(row: Row, program: Program, peers: Sequence[str], seconds: float) 
         },
         better=better,
         speed_ups={peer: Spread.of(cpu[better] / cpu[peer]) for peer in compiled if peer != better},
-        difference=_difference(compiled[peers[-1]], compiled[better], arguments, program.dtype),
+        difference=_difference(compiled[OURS], compiled[better], arguments, program.dtype),
     )
 
 

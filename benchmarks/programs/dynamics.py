@@ -10,7 +10,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from benchmarks.programs.program import Family, Program
+from benchmarks.programs.program import Family, Program, one_of
 
 _G = 9.81
 
@@ -360,9 +360,7 @@ def _draw(draw: np.random.Generator) -> Program:
         lambda: (_contact(size(2, 16)), 64),
         lambda: (_springs(size(4, 24)), 64),
     )
-    program, most = programs[draw.integers(len(programs))]()
-    batch = size(2, most) if draw.random() < 1 / 3 else None
-    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")
+    return one_of(programs, draw)
 
 
 FAMILY = Family(

@@ -11,7 +11,7 @@ from jax import lax
 from jax.scipy.special import gammaln, logsumexp
 from jax.scipy.stats import norm
 
-from benchmarks.programs.program import Family, Made, Program
+from benchmarks.programs.program import Family, Made, Program, one_of
 
 
 def _walk(draw: np.random.Generator, length: int) -> np.ndarray:
@@ -363,9 +363,7 @@ def _draw(draw: np.random.Generator) -> Program:
         lambda: (_volatility_path(size(20, 200)), 8),
         lambda: (_response(size(2, 8), size(5, 30)), 32),
     )
-    program, most = programs[draw.integers(len(programs))]()
-    batch = size(2, most) if draw.random() < 1 / 3 else None
-    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")
+    return one_of(programs, draw)
 
 
 FAMILY = Family(

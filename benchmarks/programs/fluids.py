@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.programs.program import Family, Program
+from benchmarks.programs.program import Family, Program, one_of
 
 
 def _wave(n: int) -> np.ndarray:
@@ -302,9 +302,7 @@ def _draw(draw: np.random.Generator) -> Program:
         lambda: (_total_variation(size(4, 14)), 8),
         lambda: (_gas(size(10, 100)), 8),
     )
-    program, most = programs[draw.integers(len(programs))]()
-    batch = size(2, most) if draw.random() < 1 / 3 else None
-    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")
+    return one_of(programs, draw)
 
 
 FAMILY = Family(

@@ -10,7 +10,7 @@ import numpy as np
 from jax import lax
 from jax.scipy.linalg import cho_factor, cho_solve, expm, solve_triangular
 
-from benchmarks.programs.program import Family, Made, Program
+from benchmarks.programs.program import Family, Made, Program, one_of
 
 
 def _network(n: int) -> Program:
@@ -304,9 +304,7 @@ def _draw(draw: np.random.Generator) -> Program:
         lambda: (_riccati(size(3, 10)), 32),
         lambda: (_kronecker(size(3, 8), size(3, 8)), 16),
     )
-    program, most = programs[draw.integers(len(programs))]()
-    batch = size(2, most) if draw.random() < 1 / 3 else None
-    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")
+    return one_of(programs, draw)
 
 
 FAMILY = Family(

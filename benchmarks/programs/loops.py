@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.programs.program import Family, Made, Program
+from benchmarks.programs.program import Family, Made, Program, one_of
 
 
 def _lotka_volterra(steps: int) -> Program:
@@ -356,9 +356,7 @@ def _draw(draw: np.random.Generator) -> Program:
         lambda: (_leapfrog(size(2, 16), size(10, 50)), 32),
         lambda: (_ridge_training(size(3, 16), size(10, 100)), 8),
     )
-    program, most = programs[draw.integers(len(programs))]()
-    batch = size(2, most) if draw.random() < 1 / 3 else None
-    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")
+    return one_of(programs, draw)
 
 
 FAMILY = Family(

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.util
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any, Literal
 
 import jax
@@ -92,3 +92,17 @@ class Family:
     name: str
     programs: tuple[Program, ...]
     draw: Callable[[np.random.Generator], Program]
+
+
+def one_of(
+    programs: Sequence[Callable[[], tuple[Program, int]]], draw: np.random.Generator
+) -> Program:
+    """Returns one of some programs in a setting, both drawn: a third in batches, a quarter in f32.
+
+    Args:
+      programs: Makers of programs, each with the largest batch that it is worth to run.
+      draw: Draws.
+    """
+    program, most = programs[int(draw.integers(len(programs)))]()
+    batch = int(draw.integers(2, most + 1)) if draw.random() < 1 / 3 else None
+    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")

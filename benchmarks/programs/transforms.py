@@ -10,7 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from benchmarks.programs.program import Family, Made, Program
+from benchmarks.programs.program import Family, Made, Program, one_of
 
 
 def _equaliser(n: int, bands: int) -> Program:
@@ -300,9 +300,7 @@ def _draw(draw: np.random.Generator) -> Program:
         lambda: (_warped(size(6, 24)), 32),
         lambda: (_calibration(size(4, 30), size(20, 200)), 32),
     )
-    program, most = programs[draw.integers(len(programs))]()
-    batch = size(2, most) if draw.random() < 1 / 3 else None
-    return program.settings(batch=batch, dtype="float32" if draw.random() < 1 / 4 else "float64")
+    return one_of(programs, draw)
 
 
 FAMILY = Family(

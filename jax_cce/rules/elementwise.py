@@ -153,8 +153,8 @@ elementwise("asinh", lambda x: lax.rsqrt(_one_plus_square(x)))
 elementwise("tanh", _tanh)
 elementwise("logistic", _logistic_slope)
 elementwise("abs", _abs)
-elementwise("max", lambda x, out, y: _larger(x, out, y), lambda x, out, y: _larger(y, out, x))
-elementwise("min", lambda x, out, y: _smaller(x, out, y), lambda x, out, y: _smaller(y, out, x))
+elementwise("max", _larger, lambda x, out, y: _larger(y, out, x))
+elementwise("min", _smaller, lambda x, out, y: _smaller(y, out, x))
 elementwise(
     "erf",
     lambda x: lax.mul(_like(x, _TWO_OVER_ROOT_PI), lax.exp(lax.neg(lax.mul(x, x)))),
