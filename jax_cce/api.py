@@ -104,8 +104,11 @@ def jacobian(
         allow_int: whether integer inputs are allowed; their Jacobian is zero.
         order: the elimination order: "forward", "reverse", "markowitz" (minimal Markowitz
             degree), "auto" (a stored order, else the one with the fewest flops that a quick
-            search finds; others may need fewer multiplications), or the vertices of the
-            function's graph in any order (see `plan`).
+            search finds; others may need fewer multiplications), "tuned" (an order or mode that
+            was measured to be the fastest on this kind of device for this number of points under
+            `jax.vmap`; where none is stored, candidates are compiled and timed at the first call,
+            and the fastest is stored), or the vertices of the function's graph in any order (see
+            `plan`). With JAX_CCE_ORDER=tuned in the environment "auto" means "tuned".
         format: what each block of the Jacobian is. "dense": an array. "bcoo": a
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
             structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on

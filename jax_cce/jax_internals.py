@@ -14,7 +14,7 @@ from typing import Any
 import jax
 import numpy as np
 from jax import lax
-from jax._src import core, source_info_util
+from jax._src import checkify, core, source_info_util
 from jax._src.core import (
     InconclusiveDimensionOperation,
     InternalMutableArrayEffect,
@@ -34,7 +34,7 @@ from jax._src.literals import TypedNdArray
 from jax._src.state.discharge import discharge_state
 from jax._src.state.types import AbstractRef, RefEffect
 from jax.extend import core as jex_core
-from jax.interpreters import ad
+from jax.interpreters import ad, mlir, partial_eval
 from jax.sharding import NamedSharding, PartitionSpec
 
 __all__ = [
@@ -43,6 +43,7 @@ __all__ = [
     "INLINED",
     "JAXPRS",
     "NEED_AXES",
+    "PLANNED_JACOBIAN",
     "InconclusiveDimensionOperation",
     "Literal",
     "StagingTrace",
@@ -51,6 +52,7 @@ __all__ = [
     "batch_size",
     "behind_a_barrier",
     "bind",
+    "check_errors_inside",
     "check_within_its_trace",
     "context_of",
     "convert",
@@ -81,11 +83,14 @@ __all__ = [
     "is_zero",
     "jax_version",
     "least",
+    "lowered_as_call",
     "magnitude",
     "mapped_with",
     "number_like",
     "opened",
     "other_effects",
+    "prune_dead_code",
+    "pruned",
     "real_parts",
     "replicated",
     "rule_names",
@@ -131,8 +136,12 @@ COLLECTIVES = {
 # Equations that have a meaning under a named axis only.
 NEED_AXES = COLLECTIVES | {"axis_index", "pmax", "pmin", "pcast"}
 
+# The primitive of `execution.primitive`.
+PLANNED_JACOBIAN = "planned_jacobian"
+
 # Calls that mean their body, and the parameter that holds it.
 INLINED = {
+    PLANNED_JACOBIAN: "jaxpr",
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -457,6 +466,43 @@ def bind(equation: Any, operands: Sequence[Any]) -> Sequence[Any]:
     ):
         results = equation.primitive.bind(*operands, **params)
     return results if equation.primitive.multiple_results else (results,)
+
+
+def pruned(closed: Any, used: Sequence[bool]) -> Any:
+    """A closed jaxpr of all inputs and some outputs, without the equations that these leave out."""
+    jaxpr, _ = opened(closed)
+    live, _ = partial_eval.dce_jaxpr(jaxpr, list(used), instantiate=True)
+    return closed.replace(jaxpr=live) if hasattr(closed, "jaxpr") else live
+
+
+def prune_dead_code(primitive: Any, rule: Callable[[Any, Sequence[bool]], Any]) -> None:
+    """Has JAX ask for an equation of a primitive by its used outputs, where some are not used."""
+
+    # JAX 0.12 says between the two which inputs are live.
+    def used_and_equation(used: list[bool], *between: Any) -> tuple[list[bool], Any]:
+        *_, equation = between
+        if any(used) and not all(used):
+            equation = rule(equation, used)
+        return [any(used)] * len(equation.invars), equation if any(used) else None
+
+    partial_eval.dce_rules[primitive] = used_and_equation
+
+
+def lowered_as_call(ctx: Any, *operands: Any, jaxpr: Any, **_: Any) -> Any:
+    """Lowers an equation that means the call of a closed jaxpr, its parameter `jaxpr`."""
+    return mlir.core_call_lowering(ctx, *operands, name=PLANNED_JACOBIAN, call_jaxpr=jaxpr)
+
+
+def check_errors_inside(primitive: Any) -> None:
+    """Has `checkify` look for errors inside of the parameter `jaxpr` of a primitive."""
+
+    def checked(*args: Any, jaxpr: Any, **_: Any) -> Any:
+        # JAX 0.12 passes a context before the error, the kinds of errors and the operands.
+        at = next(k for k, each in enumerate(args) if isinstance(each, checkify.Error))
+        error, kinds, *operands = args[at:]
+        return checkify.checkify_jaxpr(*args[:at], jaxpr, kinds, error, *operands)
+
+    checkify.error_checks[primitive] = checked
 
 
 def is_reference(aval: Any) -> bool:

@@ -1,7 +1,8 @@
 """From the arguments of a call to the value and the Jacobian of a function."""
 
 import dataclasses
-from collections.abc import Callable, Sequence
+import functools
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
 import jax
@@ -9,7 +10,7 @@ import numpy as np
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
-from jax_cce.execution import compiled
+from jax_cce.execution import compiled, primitive, tuning
 from jax_cce.execution.memory import check_memory, check_plan
 from jax_cce.execution.results import (
     Wanted,
@@ -22,6 +23,7 @@ from jax_cce.execution.results import (
 )
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
+from jax_cce.planning.plans import Plan
 from jax_cce.planning.running import Ran
 from jax_cce.planning.task import Task, task_of_run, task_of_trace
 from jax_cce.program import calls
@@ -30,6 +32,9 @@ from jax_cce.sparse.formats import STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = ["transformed"]
+
+# From the constants and the inputs to the outputs, and the blocks of the Jacobian.
+_Program = Callable[[Sequence[Any]], tuple[list[Any], list[list[Any]]]]
 
 
 def transformed(
@@ -88,39 +93,103 @@ def _execute(
         check_memory(traced, avals)
     staged = any(map(jax_internals.is_staged, (*leaves, *traced.constants)))
     name = None if staged else compiled.key_of(task)
-    stored = None
-    if request.asks_registry:
-        stored = choosing.look_up(task, name)
-
-    def build(num_values: int) -> Callable[..., Any]:
-        plan = choosing.plan(task, request, stored)
-        if plan.graph.reverse_only:
-            check_memory(traced, avals, by_rows=True)
-        check_plan(plan, task, wanted.format)
-
-        def jacobian_program(constants: Any, leaves: Any) -> Any:
-            outputs, blocks = outputs_and_blocks(plan, num_values, avals, wanted, constants, leaves)
-            return outputs if wanted.value else outputs[len(blocks) :], blocks
-
-        return jacobian_program
-
-    if staged:
-        program = build(traced.num_values)
-    else:
-        chosen = stored and (stored.entry.order, stored.entry.entries, stored.entry.method)
-        # What is kept holds the plan, and neither the constants of this call nor its other data.
-        program = compiled.PROGRAMS.get(
-            (name, request, wanted, chosen), lambda: jax.jit(build(traced.num_values))
-        )
-    constants = traced.constants
+    arguments = [*traced.constants, *leaves]
+    # What is kept of it holds neither the constants of this call nor its other data.
+    programs = _Programs(task.without_values(), request, avals, wanted, name, arguments)
     with task.context() as widened:
         if widened is not None:
             # Numbers and NumPy arrays are what they are in the caller's configuration.
             first = traced.program.num_inputs
-            constants = list(map(jax_internals.typed, constants, traced.program.avals[first:]))
-            leaves = list(map(jax_internals.typed, leaves, avals))
-        outputs, blocks = program(constants, leaves)
+            types = [*traced.program.avals[first:][: len(traced.constants)], *avals]
+            arguments = list(map(jax_internals.typed, arguments, types))
+        if not staged:
+            stored = programs.stored
+            chosen = stored and (stored.entry.order, stored.entry.entries, stored.entry.method)
+            program = compiled.PROGRAMS.get(
+                (name, request, wanted, chosen), lambda: jax.jit(programs(1))
+            )
+            outputs, blocks = program(arguments)
+        elif not wanted.format.sparse and primitive.can_hold(traced.program, arguments):
+            outputs, blocks = primitive.staged(programs, arguments)
+        else:
+            outputs, blocks = programs(1)(arguments)
     return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
+
+
+class _Programs:
+    """The programs of one Jacobian: functions of the constants and the inputs of the function.
+
+    Args:
+        task: the task, without the values of constants.
+        request: what is asked of the order.
+        avals: the abstract value of each input.
+        wanted: what the programs return.
+        name: identifies the task in this process; None where it is looked up once.
+        arguments: the constants and inputs, to time candidates with where that is asked for.
+
+    Attributes:
+        stored: what the registry holds.
+    """
+
+    def __init__(
+        self,
+        task: Task,
+        request: OrderRequest,
+        avals: Sequence[Any],
+        wanted: Wanted,
+        name: Hashable,
+        arguments: Sequence[Any],
+    ) -> None:
+        self._task, self._request, self._avals, self._wanted = task, request, avals, wanted
+        self.stored = self._look_up(task, arguments, name)
+
+    def __call__(self, points: int) -> _Program:
+        """The program for each of so many points more than the task is of."""
+        return self._of(self._plan if points == 1 else self._plan_for(points))
+
+    def _of(self, plan: Plan) -> _Program:
+        """The program of a plan."""
+        traced, avals, wanted = self._task.traced, self._avals, self._wanted
+        if plan.graph.reverse_only:
+            check_memory(traced, avals, by_rows=True)
+        check_plan(plan, self._task, wanted.format)
+        num_values, context = traced.num_values, self._task.context
+
+        def jacobian_program(arguments: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:
+            first = len(arguments) - len(avals)
+            constants, leaves = arguments[:first], arguments[first:]
+            with context():
+                outputs, blocks = outputs_and_blocks(
+                    plan, num_values, avals, wanted, constants, leaves
+                )
+            return outputs if wanted.value else outputs[len(blocks) :], blocks
+
+        return jacobian_program
+
+    def _look_up(
+        self, task: Task, arguments: Sequence[Any], name: Hashable = None
+    ) -> choosing.Stored | None:
+        """What the registry holds, after the candidates were timed where that is asked for."""
+        if not self._request.asks_registry:
+            return None
+        stored = choosing.look_up(task, name)
+        if self._request.tuned and not tuning.is_tuned(stored, task):
+            tuning.tune(task, self._request, self._of, arguments)
+            stored = choosing.look_up(task, name)
+        return stored
+
+    @functools.cached_property
+    def _plan(self) -> Plan:
+        return choosing.plan(self._task, self._request, self.stored)
+
+    def _plan_for(self, points: int) -> Plan:
+        task = self._task.of_more(points)
+        traced = task.traced.program
+        avals = [*traced.avals[traced.num_inputs : traced.first_computed], *self._avals]
+        stored = self._look_up(task, list(map(jax_internals.abstract, avals)))
+        if stored == self.stored and choosing.is_same_for(self._task, task):
+            return self._plan
+        return choosing.plan(task, self._request, stored)
 
 
 def _at_run(call: Call, options: Options, wanted: Wanted, ran: Ran, reason: str) -> list[list[Any]]:

@@ -128,7 +128,8 @@ def check(order: Any) -> str | tuple[int, ...]:
         if order not in ORDERS:
             names = ", ".join(map(repr, ORDERS))
             raise ValueError(
-                f"order must be one of {names}, or a sequence of vertices, but got {order!r}."
+                f"order must be one of {names}, 'tuned', or a sequence of vertices, but got "
+                f"{order!r}."
             )
         return order
     try:

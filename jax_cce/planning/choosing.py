@@ -21,7 +21,7 @@ from jax_cce.planning.searches import search_package
 from jax_cce.planning.task import Task
 from jax_cce.registry import StoredOrder
 
-__all__ = ["Stored", "look_up", "plan", "planned"]
+__all__ = ["Stored", "is_same_for", "look_up", "plan", "planned"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -120,6 +120,11 @@ def plan(
         chosen.cost("flops"),
     )
     return chosen
+
+
+def is_same_for(task: Task, other: Task) -> bool:
+    """Whether the plan of a task is that of another, which differs in the number of points."""
+    return task.apart == other.apart and not modes.has_loops(task)
 
 
 _IF_TOO_LONG = (

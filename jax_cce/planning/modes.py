@@ -26,7 +26,7 @@ from jax_cce.rules.derivatives import is_derivative_linear
 from jax_cce.rules.linearised import REVERSE_ONLY
 from jax_cce.rules.masks import LOOPS, finite_modes
 
-__all__ = ["mode_of_loops"]
+__all__ = ["has_loops", "mode_instead", "mode_of_loops"]
 
 # What may have a pullback and no pushforward, or one that is not its transpose.
 _PULLBACKS = {"custom_vjp_call", "call_hi_primitive", REVERSE_ONLY}
@@ -36,7 +36,8 @@ _STEPS = 16
 # what a step forwards has stored. (Measured on the CPU, at 0.1 ns an operation: 0.25 and 3.3 us for
 # a Runge-Kutta step of two unknowns.)
 _FORWARD_STEP, _REVERSE_STEP = 2_500, 25_000
-
+# The latter where it is differentiated again.
+_REVERSE_AGAIN = 10_000
 
 # The other mode is taken where the cheaper one is not safe, if it costs so many times as much.
 _DEARER = 1.5
@@ -92,6 +93,11 @@ class _Setting(NamedTuple):
     varied: set[int]
 
 
+def has_loops(task: Task) -> bool:
+    """Whether a function has loops, so that its mode may depend on the number of points."""
+    return not tracing.primitive_names(task.traced.program.equations).isdisjoint(LOOPS)
+
+
 def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     """The mode of JAX by which a function with loops is differentiated; None for elimination.
 
@@ -100,12 +106,12 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
         again: whether the Jacobian is differentiated again. What computes a gradient forwards, one
             tangent for each input, then costs for each of them as much again.
     """
-    program = task.traced.program
-    if tracing.primitive_names(program.equations).isdisjoint(LOOPS):
+    if not has_loops(task):
         return None
     setting = _setting(task)
     if setting is None:
         return None
+    program = task.traced.program
     columns, rows, between, varied = setting
     for equation in between:
         entering = {name for name in equation.variables if name in varied}
@@ -124,7 +130,11 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
         del costs["jacrev"]
     if again:
         often = max(1, columns // max(1, rows)) ** 2
-        mode = _safe(task, {**costs, "jacfwd": often * costs["jacfwd"]})
+        twice = {"jacfwd": often * costs["jacfwd"]}
+        if "jacrev" in costs:
+            # What is stored is read once for all tangents.
+            twice["jacrev"] = costs["jacrev"] - loops.steps * (_REVERSE_STEP - _REVERSE_AGAIN)
+        mode = _safe(task, twice)
         if mode is not None:
             return mode
     return _safe(task, costs)

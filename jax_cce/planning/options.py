@@ -1,6 +1,7 @@
 """What a caller asks: of the function, of the order, and of the form of the result."""
 
 import dataclasses
+import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal, get_args
@@ -13,9 +14,12 @@ from jax_cce.sparse.formats import DENSE, Format
 
 __all__ = ["Method", "Options", "Order", "OrderName", "OrderRequest", "options_of", "order_request"]
 
-OrderName = Literal["auto", "forward", "markowitz", "reverse"]
+OrderName = Literal["auto", "forward", "markowitz", "reverse", "tuned"]
 Order = OrderName | Sequence[int]
-assert tuple(named.ORDERS) == get_args(OrderName)
+TUNED = "tuned"
+assert (*named.ORDERS, TUNED) == get_args(OrderName)
+# The order that "auto" stands for: "auto" or "tuned".
+_VARIABLE = "JAX_CCE_ORDER"
 Method = Literal["elimination", "jacfwd", "jacrev"]
 
 
@@ -30,6 +34,7 @@ class OrderRequest:
         scalarised: whether small arrays are taken apart; None for whichever is cheaper.
         method: "elimination", or JAX's own "jacfwd" or "jacrev".
         again: whether the Jacobian is differentiated again, as that in a Hessian.
+        tuned: whether candidates are timed where the registry holds no measured order.
     """
 
     order: str | tuple[int, ...] = "auto"
@@ -38,6 +43,7 @@ class OrderRequest:
     scalarised: bool | None = None
     method: str = "elimination"
     again: bool = False
+    tuned: bool = False
 
     @property
     def asks_registry(self) -> bool:
@@ -47,7 +53,7 @@ class OrderRequest:
     @property
     def is_default(self) -> bool:
         """Whether nothing is asked of the order."""
-        return dataclasses.replace(self, again=False) == OrderRequest()
+        return dataclasses.replace(self, again=False, tuned=False) == OrderRequest()
 
 
 def order_request(
@@ -56,15 +62,20 @@ def order_request(
     """What a caller asks of the order, checked.
 
     Raises:
-        ValueError: for unknown names and negative budgets.
+        ValueError: for unknown names, in JAX_CCE_ORDER too, and negative budgets.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
-    checked = named.check(order)
+    if order == "auto":
+        order = os.environ.get(_VARIABLE, "auto")
+        if order not in ("auto", TUNED):
+            raise ValueError(f'{_VARIABLE} must be "auto" or "tuned", but is {order!r}.')
+    tuned = isinstance(order, str) and order == TUNED
+    checked = named.check("auto" if tuned else order)
     if search is not None:
         search_package().strategies.named(search)
     if search_budget is not None and not search_budget >= 0:
         raise ValueError(f"search_budget must be at least 0 seconds, but got {search_budget!r}.")
-    return OrderRequest(checked, search, search_budget)
+    return OrderRequest(checked, search, search_budget, tuned=tuned)
 
 
 @dataclass(frozen=True)

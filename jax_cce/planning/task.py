@@ -1,5 +1,6 @@
 """A task: one traced function whose Jacobian is wanted, with its graphs and its key."""
 
+import copy
 import functools
 import logging
 from collections.abc import Callable, Sequence
@@ -81,6 +82,21 @@ class Task:
         """What is known of the program's constants, by variable number."""
         traced = self.traced
         return known_values.known_constants(traced.program, traced.constants, sparse=self.sparse)
+
+    def without_values(self) -> "Task":
+        """This task, which keeps alive neither constants of the function nor auxiliary data."""
+        _ = self.known
+        task = copy.copy(self)
+        task.traced = self.traced._replace(constants=[], aux=calls.no_aux)
+        return task
+
+    def of_more(self, points: int) -> "Task":
+        """This task where `jax.vmap` stacks so many times as many points."""
+        task = self.without_values()
+        task.batch = points * (self.batch or 1)
+        if task.apart != self.apart:
+            task.__dict__.pop("graphs", None)
+        return task
 
     @functools.cached_property
     def is_symbolic(self) -> bool:

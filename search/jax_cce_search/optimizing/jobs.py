@@ -8,11 +8,12 @@ from typing import Any
 
 from jax_cce import jax_internals
 from jax_cce.algebra.costs import CostName
+from jax_cce.execution import measuring
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of
 from jax_cce.registry import StoredOrder, default
-from jax_cce_search.optimizing import measuring, racing
+from jax_cce_search.optimizing import racing
 from jax_cce_search.optimizing.optimized import Optimized
 from jax_cce_search.optimizing.parts import Outcome, Part
 from jax_cce_search.optimizing.request import Request
