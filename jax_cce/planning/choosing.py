@@ -103,8 +103,8 @@ def plan(
     else:
         _log_graphs(task)
         chosen = _chosen(task, request, stored)
-        if mode is None and stored is None and request.is_default and not request.again:
-            mode = modes.mode_instead(task, chosen)
+        if mode is None and stored is None and request.is_default:
+            mode = modes.mode_instead(task, chosen, again=request.again)
     chosen = chosen.of(remark=task.remark)
     if mode is not None and chosen.method == "elimination":
         chosen = chosen.of(method=mode)

@@ -61,6 +61,9 @@ _CHOOSING = {"reduce_max", "reduce_min"}
 _MOVED, _PER_ENTRY = 0.25, 54
 _MOSTLY_MOVED, _SAVED = 0.3, 8
 _UNSAVED, _LARGE, _PUSHED = 1.16, 600, 0.6
+# How many times what a mode has to push a plan may cost that is differentiated again: reverse mode
+# takes up to four times as much.
+_FAR_MORE = 4
 # How many columns a mode pushes forward for each row that it would pull back.
 _COLUMNS_PER_ROW = 1.5
 
@@ -140,12 +143,21 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     return _safe(task, costs)
 
 
-def mode_instead(task: Task, plan: Plan) -> str | None:
-    """The mode of JAX that is likely to be faster than a plan, by what the two compute."""
+def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
+    """The mode of JAX that is likely to be faster than a plan, by what the two compute.
+
+    Args:
+        task: the task.
+        plan: its plan.
+        again: whether the Jacobian is differentiated again. What is planned then has the structure
+            of the plan, so that this is left only where the plan costs far more.
+    """
     setting = _setting(task)
     if setting is None or not plan.steps:
         return None
     columns, rows, between, _ = setting
+    if again and plan.cost("flops") <= _FAR_MORE * min(columns, rows) * _work(between):
+        return None
     moved = sum(_entries(each.out_avals) for each in between if each.name in _MOVING)
     work, flops = _work(between), plan.cost("flops")
     assembling = sum(step.flops for step in plan.steps if isinstance(step, Densify))
