@@ -65,11 +65,12 @@ def order_request(
         ValueError: for unknown names, in JAX_CCE_ORDER too, and negative budgets.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
-    if order == "auto":
+    is_name = isinstance(order, str)
+    if is_name and order == "auto":
         order = os.environ.get(_VARIABLE, "auto")
         if order not in ("auto", TUNED):
             raise ValueError(f'{_VARIABLE} must be "auto" or "tuned", but is {order!r}.')
-    tuned = isinstance(order, str) and order == TUNED
+    tuned = is_name and order == TUNED
     checked = named.check("auto" if tuned else order)
     if search is not None:
         search_package().strategies.named(search)
