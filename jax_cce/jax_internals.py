@@ -45,6 +45,7 @@ __all__ = [
     "NEED_AXES",
     "PLANNED_JACOBIAN",
     "InconclusiveDimensionOperation",
+    "LazyJaxpr",
     "Literal",
     "StagingTrace",
     "abstract",
@@ -118,6 +119,19 @@ Literal = jex_core.Literal
 
 JAXPRS = (jex_core.Jaxpr, jex_core.ClosedJaxpr)
 
+
+class LazyJaxpr:
+    """A closed jaxpr that is made when it is asked for."""
+
+    @property
+    def made(self) -> Any:
+        """The closed jaxpr."""
+        raise NotImplementedError
+
+    def __repr__(self) -> str:
+        return str(self.made)
+
+
 _REFERENCE_EFFECTS = (InternalMutableArrayEffect, RefEffect)
 
 # Inside shard_map, what a pullback of these returns depends on all devices' cotangents.
@@ -141,7 +155,7 @@ PLANNED_JACOBIAN = "planned_jacobian"
 
 # Calls that mean their body, and the parameter that holds it.
 INLINED = {
-    PLANNED_JACOBIAN: "jaxpr",
+    PLANNED_JACOBIAN: "body",
     "jit": "jaxpr",
     "pjit": "jaxpr",
     "closed_call": "call_jaxpr",
@@ -488,19 +502,19 @@ def prune_dead_code(primitive: Any, rule: Callable[[Any, Sequence[bool]], Any]) 
     partial_eval.dce_rules[primitive] = used_and_equation
 
 
-def lowered_as_call(ctx: Any, *operands: Any, jaxpr: Any, **_: Any) -> Any:
-    """Lowers an equation that means the call of a closed jaxpr, its parameter `jaxpr`."""
-    return mlir.core_call_lowering(ctx, *operands, name=PLANNED_JACOBIAN, call_jaxpr=jaxpr)
+def lowered_as_call(ctx: Any, *operands: Any, body: LazyJaxpr) -> Any:
+    """Lowers an equation that means the call of a closed jaxpr, which it holds."""
+    return mlir.core_call_lowering(ctx, *operands, name=PLANNED_JACOBIAN, call_jaxpr=body.made)
 
 
 def check_errors_inside(primitive: Any) -> None:
-    """Has `checkify` look for errors inside of the parameter `jaxpr` of a primitive."""
+    """Has `checkify` look for errors inside of the parameter `body` of a primitive."""
 
-    def checked(*args: Any, jaxpr: Any, **_: Any) -> Any:
+    def checked(*args: Any, body: LazyJaxpr) -> Any:
         # JAX 0.12 passes a context before the error, the kinds of errors and the operands.
         at = next(k for k, each in enumerate(args) if isinstance(each, checkify.Error))
         error, kinds, *operands = args[at:]
-        return checkify.checkify_jaxpr(*args[:at], jaxpr, kinds, error, *operands)
+        return checkify.checkify_jaxpr(*args[:at], body.made, kinds, error, *operands)
 
     checkify.error_checks[primitive] = checked
 
@@ -547,6 +561,8 @@ def discharged(closed: Any) -> Any:
 
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:
     """A jaxpr and its constants, from a closed or an open one; JAX 0.12 has one type for both."""
+    if isinstance(jaxpr, LazyJaxpr):
+        jaxpr = jaxpr.made
     if isinstance(jaxpr, jex_core.ClosedJaxpr):
         return jaxpr.jaxpr, jaxpr.consts
     return jaxpr, ()

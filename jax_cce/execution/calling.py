@@ -18,6 +18,7 @@ from jax_cce.execution.results import (
     leaves_of,
     outputs_and_blocks,
     rows_of,
+    types_of,
     values_of,
     zero_block,
 )
@@ -26,12 +27,17 @@ from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.running import Ran
 from jax_cce.planning.task import Task, task_of_run, task_of_trace
-from jax_cce.program import calls
+from jax_cce.program import calls, tracing
 from jax_cce.program.calls import Call
+from jax_cce.rules.book import is_described_elsewhere
+from jax_cce.rules.derivatives import has_custom
 from jax_cce.sparse.formats import STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = ["transformed"]
+
+# Where a plan might form an array of more entries than this, its size is checked at once.
+_LARGE = 1 << 22
 
 # From the constants and the inputs to the outputs, and the blocks of the Jacobian.
 _Program = Callable[[Sequence[Any]], tuple[list[Any], list[list[Any]]]]
@@ -91,28 +97,27 @@ def _execute(
     traced = task.traced
     if not wanted.format.sparse:
         check_memory(traced, avals)
-    staged = any(map(jax_internals.is_staged, (*leaves, *traced.constants)))
-    name = None if staged else compiled.key_of(task)
     arguments = [*traced.constants, *leaves]
+    staged = any(map(jax_internals.is_staged, arguments))
+    holds = not wanted.format.sparse and primitive.can_hold(traced.program)
     # What is kept of it holds neither the constants of this call nor its other data.
-    programs = _Programs(task.without_values(), request, avals, wanted, name, arguments)
+    programs = _Programs(task.without_values(), request, avals, wanted)
     with task.context() as widened:
         if widened is not None:
             # Numbers and NumPy arrays are what they are in the caller's configuration.
             first = traced.program.num_inputs
             types = [*traced.program.avals[first:][: len(traced.constants)], *avals]
             arguments = list(map(jax_internals.typed, arguments, types))
+        as_one = functools.partial(programs.as_one_equation, staged=staged)
+        program = as_one if holds else programs.as_operations
         if not staged:
-            stored = programs.stored
+            name = compiled.key_of(task)
+            stored = programs.stored(task, arguments, name)
             chosen = stored and (stored.entry.order, stored.entry.entries, stored.entry.method)
             program = compiled.PROGRAMS.get(
-                (name, request, wanted, chosen), lambda: jax.jit(programs(1))
+                (name, request, wanted, chosen), functools.partial(jax.jit, program)
             )
-            outputs, blocks = program(arguments)
-        elif not wanted.format.sparse and primitive.can_hold(traced.program, arguments):
-            outputs, blocks = primitive.staged(programs, arguments)
-        else:
-            outputs, blocks = programs(1)(arguments)
+        outputs, blocks = program(arguments)
     return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
 
 
@@ -124,28 +129,89 @@ class _Programs:
         request: what is asked of the order.
         avals: the abstract value of each input.
         wanted: what the programs return.
-        name: identifies the task in this process; None where it is looked up once.
-        arguments: the constants and inputs, to time candidates with where that is asked for.
-
-    Attributes:
-        stored: what the registry holds.
     """
 
     def __init__(
-        self,
-        task: Task,
-        request: OrderRequest,
-        avals: Sequence[Any],
-        wanted: Wanted,
-        name: Hashable,
-        arguments: Sequence[Any],
+        self, task: Task, request: OrderRequest, avals: Sequence[Any], wanted: Wanted
     ) -> None:
         self._task, self._request, self._avals, self._wanted = task, request, avals, wanted
-        self.stored = self._look_up(task, arguments, name)
+
+    def as_operations(self, arguments: Sequence[Any]) -> Any:
+        """Runs the program for the task's own number of points."""
+        return self._of(self._plan_of(self._task))(arguments)
+
+    def as_one_equation(self, arguments: Sequence[Any], *, staged: bool) -> Any:
+        """The same, by an equation that waits for the number of points.
+
+        Args:
+            arguments: the constants and inputs.
+            staged: whether the caller only traces, and compiles later.
+        """
+        types = types_of(self._task.traced, self._avals, self._wanted)
+        at_once = self._has_rules or (staged and self._is_to_be_heard)
+        return primitive.staged(self, arguments, types, at_once=at_once)
 
     def __call__(self, points: int) -> _Program:
-        """The program for each of so many points more than the task is of."""
-        return self._of(self._plan if points == 1 else self._plan_for(points))
+        """The program for each of so many points."""
+        return self._of(self._plans(points))
+
+    def stored(
+        self, task: Task, arguments: Sequence[Any], name: Hashable = None
+    ) -> choosing.Stored | None:
+        """What the registry holds, after the candidates were timed where that is asked for.
+
+        Args:
+            task: the task, for some number of points.
+            arguments: the constants and inputs, to time candidates with.
+            name: identifies the task in this process; None to ask anew.
+        """
+        if not self._request.asks_registry:
+            return None
+        stored = choosing.look_up(task, name)
+        if self._request.tuned and not tuning.is_tuned(stored, task):
+            tuning.tune(task, self._request, self._of, arguments)
+            stored = choosing.look_up(task, name)
+        return stored
+
+    @property
+    def _is_to_be_heard(self) -> bool:
+        """Whether planning may have something to say that the caller has to hear at once."""
+        program = self._task.traced.program
+        sizes = map(jax_internals.size, program.avals)
+        largest = max(sizes, default=0) * max(map(jax_internals.size, self._avals), default=0)
+        return not self._request.is_default or self._request.tuned or largest > _LARGE
+
+    @property
+    def _has_rules(self) -> bool:
+        """Whether somebody's own rules are part of it, which may close over anything."""
+        equations = self._task.traced.program.equations
+        described = map(is_described_elsewhere, tracing.primitives(equations))
+        return has_custom(equations) or any(described)
+
+    def _plans(self, points: int) -> Plan:
+        one = self._task.of(None)
+        if points == 1:
+            return self._plan_of_one
+        task = self._task.of(points)
+        if (
+            choosing.is_same_for(one, task)
+            and not self._request.tuned
+            and self._stored_for(one) == self._stored_for(task)
+        ):
+            return self._plan_of_one
+        return self._plan_of(task)
+
+    @functools.cached_property
+    def _plan_of_one(self) -> Plan:
+        return self._plan_of(self._task.of(None))
+
+    def _plan_of(self, task: Task) -> Plan:
+        return choosing.plan(task, self._request, self._stored_for(task))
+
+    def _stored_for(self, task: Task) -> choosing.Stored | None:
+        program = task.traced.program
+        avals = [*program.avals[program.num_inputs : program.first_computed], *self._avals]
+        return self.stored(task, list(map(jax_internals.abstract, avals)))
 
     def _of(self, plan: Plan) -> _Program:
         """The program of a plan."""
@@ -165,31 +231,6 @@ class _Programs:
             return outputs if wanted.value else outputs[len(blocks) :], blocks
 
         return jacobian_program
-
-    def _look_up(
-        self, task: Task, arguments: Sequence[Any], name: Hashable = None
-    ) -> choosing.Stored | None:
-        """What the registry holds, after the candidates were timed where that is asked for."""
-        if not self._request.asks_registry:
-            return None
-        stored = choosing.look_up(task, name)
-        if self._request.tuned and not tuning.is_tuned(stored, task):
-            tuning.tune(task, self._request, self._of, arguments)
-            stored = choosing.look_up(task, name)
-        return stored
-
-    @functools.cached_property
-    def _plan(self) -> Plan:
-        return choosing.plan(self._task, self._request, self.stored)
-
-    def _plan_for(self, points: int) -> Plan:
-        task = self._task.of_more(points)
-        traced = task.traced.program
-        avals = [*traced.avals[traced.num_inputs : traced.first_computed], *self._avals]
-        stored = self._look_up(task, list(map(jax_internals.abstract, avals)))
-        if stored == self.stored and choosing.is_same_for(self._task, task):
-            return self._plan
-        return choosing.plan(task, self._request, stored)
 
 
 def _at_run(call: Call, options: Options, wanted: Wanted, ran: Ran, reason: str) -> list[list[Any]]:

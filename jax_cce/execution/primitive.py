@@ -2,12 +2,13 @@
 
 How a Jacobian is best computed depends on the number of points that `jax.vmap` stacks, which
 nobody knows yet where a function is traced under `jax.jit`, `jax.lax.scan` and the like and mapped
-afterwards. So what is bound there is one equation that holds the Jacobian's program and what it
-was made from. Its batching rule plans anew where the number of points makes a difference. In all
-else it is the call of its program: it is lowered and exported as that, differentiated as that, and
-inlined where it is itself part of a function whose Jacobian is wanted.
+afterwards. So what is bound is one equation that knows what the Jacobian is made from. Its batching
+rule counts points. The program is made when somebody asks for it, for as many points as there are
+then: for lowering and export, which call it, for differentiation, and where the equation is itself
+part of a function whose Jacobian is wanted, both of which inline it.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Sequence
@@ -19,6 +20,7 @@ from jax.extend import core as jex_core
 from jax.interpreters import ad, batching, mlir
 
 from jax_cce import jax_internals
+from jax_cce.jax_internals import LazyJaxpr
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 
@@ -47,38 +49,100 @@ class _Origin:
         self._by_points, self._arguments = by_points, list(arguments)
         self._precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
-    def __repr__(self) -> str:
-        return "..."
+    def program(self, sizes: Sequence[int], mapped: Sequence[Sequence[bool]]) -> Callable[..., Any]:
+        """The program under nested maps, as a function of the operands.
 
-    def program(self, points: int) -> Callable[..., Any]:
-        """The program for each of so many points, as a function of the operands."""
-        run = self._by_points(points)
+        Args:
+            sizes: the number of points of each map, the outermost first.
+            mapped: for each operand whether each map runs over it, along a leading axis.
+        """
+        points = math.prod(sizes)
+        # How many a symbol stands for nobody knows.
+        planned = self._by_points(points if isinstance(points, int) else 1)
 
-        def of_operands(*operands: Any) -> Any:
+        def run(*operands: Any) -> Any:
             rest = iter(operands)
             with jax.default_matmul_precision(self._precision):
-                return run([next(rest) if x is None else x for x in self._arguments])
+                return planned([next(rest) if x is None else x for x in self._arguments])
 
-        return of_operands
-
-    def mapped(self, sizes: Sequence[int], mapped: Sequence[Sequence[bool]]) -> Callable[..., Any]:
-        """The program under nested maps, the outermost first, over leading axes of operands."""
-        run = self.program(math.prod(sizes))
         for level in reversed(range(len(sizes))):
             axes = tuple(0 if levels[level] else None for levels in mapped)
             run = jax.vmap(run, axes, axis_size=sizes[level])
         return run
 
 
-def can_hold(program: Program, arguments: Sequence[Any]) -> bool:
-    """Whether the Jacobian of a program at some arguments may be one equation.
+class _Body(LazyJaxpr):
+    """The program of one equation, made when it is asked for.
+
+    Args:
+        origin: what it is made from.
+        operands: the types of the operands.
+        results: the types of all that the program returns.
+        kept: which of these the equation returns.
+        sizes: see `_Origin.program`.
+        mapped: see there.
+        at_once: whether it is made as soon as the number of points is known to this trace.
+    """
+
+    def __init__(
+        self,
+        origin: _Origin,
+        operands: Sequence[Any],
+        results: Sequence[Any],
+        kept: Sequence[int],
+        sizes: tuple[int, ...] = (),
+        mapped: tuple[tuple[bool, ...], ...] | None = None,
+        *,
+        at_once: bool = False,
+    ) -> None:
+        self._at_once = at_once
+        self._origin, self._operands, self._results = origin, list(operands), list(results)
+        self._kept, self._sizes = tuple(kept), sizes
+        self._mapped = ((),) * len(operands) if mapped is None else mapped
+
+    @property
+    def out_avals(self) -> list[Any]:
+        """The types of the results."""
+        return [
+            aval.update(shape=(*self._sizes, *aval.shape))
+            for aval in (self._results[k] for k in self._kept)
+        ]
+
+    @functools.cached_property
+    def made(self) -> Any:
+        run = self._origin.program(self._sizes, self._mapped)
+        closed = jax.make_jaxpr(run)(*map(jax_internals.abstract, self._operands))
+        return jax_internals.pruned(closed, [k in self._kept for k in range(len(self._results))])
+
+    def without(self, used: Sequence[bool]) -> "_Body":
+        """The same of fewer results."""
+        kept = itertools.compress(self._kept, used)
+        facts = self._sizes, self._mapped
+        return _Body(self._origin, self._operands, self._results, tuple(kept), *facts)
+
+    def bound(self, operands: Sequence[Any]) -> list[Any]:
+        """The results of the equation on some operands."""
+        if self._at_once and all(map(jax_internals.is_staged, operands)):
+            constants = jax_internals.opened(self.made)[1]
+            # A custom rule may close over tracers.
+            if any(map(jax_internals.is_tracer, constants)):
+                return jex_core.jaxpr_as_fun(self.made)(*operands)
+        return PLANNED_JACOBIAN.bind(*operands, body=self)
+
+    def over(self, operands: Sequence[Any], size: int, mapped: Sequence[bool]) -> "_Body":
+        """The same for operands some of which have another leading axis, of points."""
+        levels = tuple((now, *before) for now, before in zip(mapped, self._mapped, strict=True))
+        facts = (size, *self._sizes), levels
+        at_once = self._at_once
+        return _Body(self._origin, operands, self._results, self._kept, *facts, at_once=at_once)
+
+
+def can_hold(program: Program) -> bool:
+    """Whether the Jacobian of a program may be one equation.
 
     What reads the axes around it, or does more than to return values, stays a part of the program
     that is under construction; so does everything that is shared out over the devices of a mesh.
-    Where a transformation around us is seen in the arguments, there is nothing to wait for.
     """
-    if not all(map(jax_internals.is_staged, filter(jax_internals.is_tracer, arguments))):
-        return False
     if jax_internals.has_mesh() or jax_internals.is_symbolic(program.avals):
         return False
     if any(equation.origin.effects for equation in program.equations):
@@ -86,48 +150,34 @@ def can_hold(program: Program, arguments: Sequence[Any]) -> bool:
     return jax_internals.NEED_AXES.isdisjoint(tracing.primitive_names(program.equations))
 
 
-def staged(by_points: ByPoints, arguments: Sequence[Any]) -> Any:
+def staged(by_points: ByPoints, arguments: Sequence[Any], types: Any, *, at_once: bool) -> Any:
     """What the program for a single point returns, by one equation of the trace around us.
 
     Args:
         by_points: the programs; they return trees of arrays.
         arguments: the arguments of these, some of them tracers.
+        types: the tree of the types of what they return.
+        at_once: whether the program is made now, so that what there is to object to is heard now.
     """
     operands = [x for x in arguments if jax_internals.is_tracer(x)]
     kept = [None if jax_internals.is_tracer(x) else x for x in arguments]
+    results, tree = jax.tree.flatten(types)
     origin = _Origin(by_points, kept)
-    avals = [jax_internals.abstract(jax.typeof(x)) for x in operands]
-    closed, shapes = jax.make_jaxpr(origin.program(1), return_shape=True)(*avals)
-    tree = jax.tree.structure(shapes)
-    every = tuple(range(len(jax.tree.leaves(shapes))))
-    # A custom rule may close over tracers.
-    if closed.effects or any(map(jax_internals.is_tracer, closed.consts)):
-        return jax.tree.unflatten(tree, jex_core.jaxpr_as_fun(closed)(*operands))
-    unmapped = ((),) * len(operands)
-    closed = jax_internals.pruned(closed, [True] * len(every))
-    results = PLANNED_JACOBIAN.bind(
-        *operands, jaxpr=closed, origin=origin, kept=every, sizes=(), mapped=unmapped
-    )
-    return jax.tree.unflatten(tree, results)
+    avals = list(map(jax.typeof, operands))
+    body = _Body(origin, avals, results, range(len(results)), at_once=at_once)
+    return jax.tree.unflatten(tree, body.bound(operands))
 
 
-def _run(*operands: Any, jaxpr: Any, **_: Any) -> list[Any]:
-    return jex_core.jaxpr_as_fun(jaxpr)(*operands)
+def _run(*operands: Any, body: _Body) -> list[Any]:
+    return jex_core.jaxpr_as_fun(body.made)(*operands)
 
 
-def _types(*_: Any, jaxpr: Any, **__: Any) -> list[Any]:
-    return list(jaxpr.out_avals)
+def _types(*_: Any, body: _Body) -> list[Any]:
+    return body.out_avals
 
 
 def _batched(
-    operands: Sequence[Any],
-    axes: Sequence[Any],
-    *,
-    jaxpr: Any,
-    origin: _Origin,
-    kept: tuple[int, ...],
-    sizes: tuple[int, ...],
-    mapped: tuple[tuple[bool, ...], ...],
+    operands: Sequence[Any], axes: Sequence[Any], *, body: _Body
 ) -> tuple[list[Any], list[int]]:
     # An axis that is not mapped is None in JAX 0.12 and a mark of its own in 0.10.
     over = [isinstance(axis, int) for axis in axes]
@@ -136,20 +186,12 @@ def _batched(
         for x, axis, is_mapped in zip(operands, axes, over, strict=True)
     ]
     size = next(x.shape[0] for x, is_mapped in zip(moved, over, strict=True) if is_mapped)
-    sizes = (size, *sizes)
-    mapped = tuple((now, *before) for now, before in zip(over, mapped, strict=True))
-    avals = [jax_internals.abstract(jax.typeof(x)) for x in moved]
-    closed = jax.make_jaxpr(origin.mapped(sizes, mapped))(*avals)
-    used = [k in kept for k in range(len(closed.out_avals))]
-    closed = jax_internals.pruned(closed, used)
-    results = PLANNED_JACOBIAN.bind(
-        *moved, jaxpr=closed, origin=origin, kept=kept, sizes=sizes, mapped=mapped
-    )
+    results = body.over(list(map(jax.typeof, moved)), size, over).bound(moved)
     return results, [0] * len(results)
 
 
 def _pushed(
-    primals: Sequence[Any], tangents: Sequence[Any], *, jaxpr: Any, **_: Any
+    primals: Sequence[Any], tangents: Sequence[Any], *, body: _Body
 ) -> tuple[list[Any], list[Any]]:
     moving = [k for k, tangent in enumerate(tangents) if not isinstance(tangent, ad.Zero)]
 
@@ -157,7 +199,7 @@ def _pushed(
         operands = list(primals)
         for k, x in zip(moving, varied, strict=True):
             operands[k] = x
-        return jex_core.jaxpr_as_fun(jaxpr)(*operands)
+        return jex_core.jaxpr_as_fun(body.made)(*operands)
 
     results, pushed = jax.jvp(
         of_moving, [primals[k] for k in moving], [tangents[k] for k in moving]
@@ -172,11 +214,8 @@ def _pushed(
 
 def _without(equation: Any, used: Sequence[bool]) -> Any:
     """The equation of those outputs alone that are used."""
-    params = equation.params
-    jaxpr = jax_internals.pruned(params["jaxpr"], used)
-    kept = tuple(itertools.compress(params["kept"], used))
     outputs = list(itertools.compress(equation.outvars, used))
-    return equation.replace(outvars=outputs, params={**params, "jaxpr": jaxpr, "kept": kept})
+    return equation.replace(outvars=outputs, params={"body": equation.params["body"].without(used)})
 
 
 PLANNED_JACOBIAN.def_impl(_run)

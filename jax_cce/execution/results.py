@@ -12,7 +12,7 @@ from jax_cce import jax_internals
 from jax_cce.execution.emit import emit, emit_by_mode
 from jax_cce.planning.plans import SYMBOLIC, Plan
 from jax_cce.program import calls
-from jax_cce.program.calls import Call, Contract
+from jax_cce.program.calls import Call, Contract, Traced
 from jax_cce.sparse.formats import Format
 from jax_cce.sparse.structured import StructuredJacobian
 
@@ -22,6 +22,7 @@ __all__ = [
     "leaves_of",
     "outputs_and_blocks",
     "rows_of",
+    "types_of",
     "values_of",
     "zero_block",
 ]
@@ -109,6 +110,26 @@ def _computed(
 
 
 Blocks = Mapping[tuple[int, int], StructuredJacobian | None]
+
+
+def types_of(traced: Traced, avals: Sequence[Any], wanted: Wanted) -> Any:
+    """The types of the outputs and blocks of any plan of a function, in their tree.
+
+    Args:
+        traced: the function.
+        avals: the abstract value of each input leaf.
+        wanted: what is wanted, in a dense format.
+    """
+    program, first = traced.program, traced.num_values
+    shapes = [program.aval(atom) for atom in program.outputs]
+
+    def typed(*outputs: Any) -> Any:
+        rows = rows_of(shapes[:first], {}, avals, wanted)
+        leaves = leaves_of(outputs[:first], shapes[:first], wanted) if wanted.value else []
+        return [*leaves, *outputs[first:]], rows
+
+    closed, tree = jax.make_jaxpr(typed, return_shape=True)(*map(jax_internals.abstract, shapes))
+    return jax.tree.unflatten(jax.tree.structure(tree), closed.out_avals)
 
 
 def _places(types: Sequence[Any], wanted: Wanted) -> list[tuple[Any, tuple[int, ...]]]:

@@ -71,6 +71,8 @@ class Task:
         self.traced, self.batch = traced, batch
         self.sparse = options.format.sparse
         self.name = name
+        # The graphs, shared by the tasks for other numbers of points.
+        self._made: dict[bool, dict[bool, Graph]] = {}
 
     @property
     def apart(self) -> bool:
@@ -90,12 +92,12 @@ class Task:
         task.traced = self.traced._replace(constants=[], aux=calls.no_aux)
         return task
 
-    def of_more(self, points: int) -> "Task":
-        """This task where `jax.vmap` stacks so many times as many points."""
-        task = self.without_values()
-        task.batch = points * (self.batch or 1)
-        if task.apart != self.apart:
-            task.__dict__.pop("graphs", None)
+    def of(self, points: int | None) -> "Task":
+        """This task for so many points of `jax.vmap`; None outside of it."""
+        if points == self.batch:
+            return self
+        task = copy.copy(self)
+        task.batch = points
         return task
 
     @functools.cached_property
@@ -110,11 +112,13 @@ class Task:
         avals = program.avals[: program.num_inputs]
         return [k for k, aval in enumerate(avals) if jax_internals.is_differentiable(aval)]
 
-    @functools.cached_property
+    @property
     def graphs(self) -> dict[bool, Graph]:
         """The graph, and under True that with its small arrays scalarised."""
-        with self.context():
-            return self._graphs()
+        if self.apart not in self._made:
+            with self.context():
+                self._made[self.apart] = self._graphs()
+        return self._made[self.apart]
 
     def _graphs(self) -> dict[bool, Graph]:
         traced, holomorphic, sparse = self.traced, self.holomorphic, self.sparse

@@ -21,6 +21,7 @@ from jax_cce.jax_internals import (
     CHECKPOINTS,
     INLINED,
     JAXPRS,
+    LazyJaxpr,
     Literal,
     abstract,
     check_within_its_trace,
@@ -238,6 +239,8 @@ def jaxprs(equations: Iterable[Equation]) -> list[Any]:
             pending.extend(value.values())
         elif isinstance(value, (tuple, list)):
             pending.extend(value)
+        elif isinstance(value, LazyJaxpr):
+            pending.append(value.made)
         elif isinstance(value, JAXPRS) and id(value) not in bodies:
             bodies[id(value)] = value
             pending.extend(eqn.params for eqn in value.eqns)
