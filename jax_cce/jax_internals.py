@@ -70,6 +70,7 @@ __all__ = [
     "is_complex",
     "is_differentiable",
     "is_dtype",
+    "is_for_one_device",
     "is_jaxpr",
     "is_leak",
     "is_number",
@@ -505,6 +506,13 @@ def prune_dead_code(primitive: Any, rule: Callable[[Any, Sequence[bool]], Any]) 
 def lowered_as_call(ctx: Any, *operands: Any, body: LazyJaxpr) -> Any:
     """Lowers an equation that means the call of a closed jaxpr, which it holds."""
     return mlir.core_call_lowering(ctx, *operands, name=PLANNED_JACOBIAN, call_jaxpr=body.made)
+
+
+def is_for_one_device(ctx: Any) -> bool:
+    """Whether what is lowered runs on one device here, and is neither shared out nor exported."""
+    module = ctx.module_context
+    devices = getattr(module.axis_context, "num_devices", None)
+    return devices == 1 and not module.lowering_parameters.for_export
 
 
 def check_errors_inside(primitive: Any) -> None:

@@ -5,6 +5,7 @@ folder of its room. Beside them lie
 
 - `api`: the public transformations against the contract of `jax.jacrev`;
 - `rules/primitive_coverage`: a table row for each public differentiable function of JAX;
+- `native`: native code, against JAX and under all uses that the other tests have;
 - `search`, `learned`: the searches and their reports, and the policy that learns;
 - `contracts`: what we assume about JAX, by name, so that a new JAX fails there first;
 - `wild`: whole programs: reference tasks, examples, random ones, and what others got wrong;
@@ -20,6 +21,8 @@ os.environ.setdefault("JAX_DISABLE_MOST_OPTIMIZATIONS", "1")
 # No test reads or leaves orders in the user's own registry.
 os.environ["JAX_CCE_REGISTRY"] = "off"
 os.environ.pop("JAX_CCE_REGISTRY_SHARED", None)
+# What is tested is what XLA is given; the tests of native code, in `native`, switch it on.
+os.environ["JAX_CCE_NATIVE"] = "off"
 os.environ["XLA_FLAGS"] = " ".join(
     [
         os.environ.get("XLA_FLAGS", ""),

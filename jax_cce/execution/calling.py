@@ -2,6 +2,7 @@
 
 import dataclasses
 import functools
+import logging
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any
 
@@ -22,6 +23,7 @@ from jax_cce.execution.results import (
     values_of,
     zero_block,
 )
+from jax_cce.native.kernels import Kernel, kernel_of
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
@@ -35,6 +37,8 @@ from jax_cce.sparse.formats import STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = ["transformed"]
+
+_log = logging.getLogger("jax_cce")
 
 # Where a plan might form an array of more entries than this, its size is checked at once.
 _LARGE = 1 << 22
@@ -155,6 +159,47 @@ class _Programs:
         """The program for each of so many points."""
         return self._of(self._plans(points))
 
+    def kernel(
+        self,
+        arguments: Sequence[Any],
+        mapped: Sequence[bool],
+        levels: int,
+        kept: Sequence[int],
+        points: int | None,
+    ) -> Kernel | None:
+        """Machine code for it; None where XLA compiles it (see `primitive.ByPoints`)."""
+        task, request = self._task, self._request
+        plain = task.method == "elimination" and not (task.remark or task.holomorphic)
+        if not plain or not request.is_default:
+            return None
+        stored = self._stored_for(task.of(points))
+        if stored is not None and stored.entry.cost == "runtime" and not stored.is_native:
+            return None
+        try:
+            found = self._kernel_of(arguments, mapped, levels, kept)
+        except Exception:  # XLA computes the same
+            _log.warning("Jacobian of %s: no native code", task.name, exc_info=True)
+            return None
+        _log.info("Jacobian of %s: native: %s", task.name, found)
+        return found if isinstance(found, Kernel) else None
+
+    def _kernel_of(
+        self, arguments: Sequence[Any], mapped: Sequence[bool], levels: int, kept: Sequence[int]
+    ) -> Kernel | str:
+        task = self._task
+        program, first = task.traced.program, task.traced.program.num_inputs
+        return kernel_of(
+            program,
+            task.traced.num_values,
+            task.differentiated,
+            [task.known.get(name) for name in range(first, program.first_computed)],
+            arguments,
+            kept,
+            value=self._wanted.value,
+            mapped=mapped,
+            levels=levels,
+        )
+
     def stored(
         self, task: Task, arguments: Sequence[Any], name: Hashable = None
     ) -> choosing.Stored | None:
@@ -169,7 +214,11 @@ class _Programs:
             return None
         stored = choosing.look_up(task, name)
         if self._request.tuned and not tuning.is_tuned(stored, task):
-            tuning.tune(task, self._request, self._of, arguments)
+            request = dataclasses.replace(self._request, tuned=False)
+            natively = _Programs(self._task, request, self._avals, self._wanted)
+            as_default = functools.partial(natively.as_one_equation, staged=False)
+            holds = not self._wanted.format.sparse and primitive.can_hold(task.traced.program)
+            tuning.tune(task, request, self._of, as_default if holds else None, arguments)
             stored = choosing.look_up(task, name)
         return stored
 

@@ -21,6 +21,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import LazyJaxpr
+from jax_cce.native.kernels import Kernel
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 
@@ -35,6 +36,24 @@ class ByPoints(Protocol):
 
     def __call__(self, points: int) -> Callable[[Sequence[Any]], Any]:
         """The program for each of so many points, as a function of its arguments."""
+
+    def kernel(
+        self,
+        arguments: Sequence[Any],
+        mapped: Sequence[bool],
+        levels: int,
+        kept: Sequence[int],
+        points: int | None,
+    ) -> Kernel | None:
+        """Machine code for it; None where XLA compiles it.
+
+        Args:
+            arguments: the arguments, None for each that is an operand.
+            mapped: for each operand whether it has leading axes of points.
+            levels: how many these are.
+            kept: which results are wanted.
+            points: how many points there are; None where there are no axes of them.
+        """
 
 
 class _Origin:
@@ -69,6 +88,17 @@ class _Origin:
             axes = tuple(0 if levels[level] else None for levels in mapped)
             run = jax.vmap(run, axes, axis_size=sizes[level])
         return run
+
+    def kernel(
+        self, sizes: Sequence[int], mapped: Sequence[Sequence[bool]], kept: Sequence[int]
+    ) -> Kernel | None:
+        """Machine code for some results of the program, where there is any."""
+        whole = all(all(levels) or not any(levels) for levels in mapped)
+        if not whole or not mapped or not all(isinstance(size, int) for size in sizes):
+            return None
+        over = [bool(sizes) and levels[0] for levels in mapped]
+        points = math.prod(sizes) if sizes else None
+        return self._by_points.kernel(self._arguments, over, len(sizes), kept, points)
 
 
 class _Body(LazyJaxpr):
@@ -113,6 +143,12 @@ class _Body(LazyJaxpr):
         run = self._origin.program(self._sizes, self._mapped)
         closed = jax.make_jaxpr(run)(*map(jax_internals.abstract, self._operands))
         return jax_internals.pruned(closed, [k in self._kept for k in range(len(self._results))])
+
+    def kernel(self) -> Kernel | None:
+        """Machine code for it, where there is any."""
+        if 0 in self._sizes:
+            return None
+        return self._origin.kernel(self._sizes, self._mapped, self._kept)
 
     def without(self, used: Sequence[bool]) -> "_Body":
         """The same of fewer results."""
@@ -218,6 +254,13 @@ def _without(equation: Any, used: Sequence[bool]) -> Any:
     return equation.replace(outvars=outputs, params={"body": equation.params["body"].without(used)})
 
 
+def _lowered_on_cpu(ctx: Any, *operands: Any, body: _Body) -> Any:
+    kernel = body.kernel() if jax_internals.is_for_one_device(ctx) else None
+    if kernel is None:
+        return jax_internals.lowered_as_call(ctx, *operands, body=body)
+    return jax.ffi.ffi_lowering(kernel.name)(ctx, *operands)
+
+
 PLANNED_JACOBIAN.def_impl(_run)
 # JAX 0.12 lowers what has a primitive of its new kind inside to plain ones before all else.
 PLANNED_JACOBIAN.to_lojax = _run  # type: ignore[method-assign]
@@ -225,5 +268,6 @@ PLANNED_JACOBIAN.def_abstract_eval(_types)
 batching.primitive_batchers[PLANNED_JACOBIAN] = _batched
 ad.primitive_jvps[PLANNED_JACOBIAN] = _pushed
 mlir.register_lowering(PLANNED_JACOBIAN, jax_internals.lowered_as_call)
+mlir.register_lowering(PLANNED_JACOBIAN, _lowered_on_cpu, platform="cpu")
 jax_internals.prune_dead_code(PLANNED_JACOBIAN, _without)
 jax_internals.check_errors_inside(PLANNED_JACOBIAN)

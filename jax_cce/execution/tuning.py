@@ -1,9 +1,9 @@
 """Which way to compute a Jacobian is the fastest here, found by timing the candidates, once.
 
 How long a program takes is not predicted well enough by any count to choose between good ones, so
-with `order="tuned"` the default's plan, the classical orders, the greedy ones on either graph and
-JAX's own two modes are compiled and timed against each other on the present device, for the number
-of points that `jax.vmap` stacks. The fastest is stored in the registry, where every later look-up
+with `order="tuned"` native code, the classical orders, the greedy ones on either graph and JAX's
+own two modes are compiled and timed against each other on the present device, for the number of
+points that `jax.vmap` stacks. The fastest is stored in the registry, where every later look-up
 finds it, in this process and in others.
 """
 
@@ -25,11 +25,12 @@ from jax_cce.planning.task import Task
 from jax_cce.program import tracing
 from jax_cce.registry import StoredOrder
 
-__all__ = ["JAX_MODES", "is_tuned", "leave_out_deviating", "tune"]
+__all__ = ["JAX_MODES", "NATIVE", "is_tuned", "leave_out_deviating", "tune"]
 
 _log = logging.getLogger("jax_cce")
 
 JAX_MODES = ("jacfwd", "jacrev")
+NATIVE = "native"
 _ORDERS = ("forward", "reverse", "markowitz", "auto")
 # Candidates that need so many times the operations of the cheapest are not compiled.
 _HOPELESS = 8
@@ -47,13 +48,20 @@ def is_tuned(stored: choosing.Stored | None, task: Task) -> bool:
     )
 
 
-def tune(task: Task, request: OrderRequest, programs: Programs, arguments: Sequence[Any]) -> None:
+def tune(
+    task: Task,
+    request: OrderRequest,
+    programs: Programs,
+    native: Callable[[Sequence[Any]], Any] | None,
+    arguments: Sequence[Any],
+) -> None:
     """Times the candidates and stores the fastest, where there is a choice that can be timed.
 
     Args:
         task: the task.
         request: what is asked of the order.
         programs: what each plan computes.
+        native: what is computed natively where it can be; None where it never is.
         arguments: the function's constants and inputs; in place of tracers and types numbers are
             made up.
     """
@@ -61,10 +69,13 @@ def tune(task: Task, request: OrderRequest, programs: Programs, arguments: Seque
     if values is None:
         return
     candidates, default = _candidates(task, request)
+    functions = {name: programs(plan) for name, plan in candidates.items()}
+    if native is not None:
+        functions[NATIVE] = native
     # Everything here is computed at once, also where a program is under construction around us.
     with jax.ensure_compile_time_eval(), task.context():
         calls, failures = measuring.compiled(
-            {name: _of_arrays(programs(plan)) for name, plan in candidates.items()},
+            {name: _of_arrays(function) for name, function in functions.items()},
             values,
             _mapped(task, arguments),
         )
@@ -77,7 +88,7 @@ def tune(task: Task, request: OrderRequest, programs: Programs, arguments: Seque
     winner = min(times, key=times.__getitem__)
     if times.get(default, np.inf) <= _BY_CHANCE * times[winner]:
         winner = default
-    _store(task, candidates[winner], winner, times)
+    _store(task, candidates.get(winner), winner, times)
     _log.info("Jacobian of %s: tuned to %s of %s", task.name, winner, times)
 
 
@@ -175,10 +186,11 @@ def _agree(one: Any, other: Any) -> bool:
     return np.allclose(one, other, precision, precision * scale, equal_nan=True)
 
 
-def _store(task: Task, plan: Plan, name: str, times: Mapping[str, float]) -> None:
-    if plan.method != "elimination":
+def _store(task: Task, plan: Plan | None, name: str, times: Mapping[str, float]) -> None:
+    method = NATIVE if plan is None else plan.method
+    if plan is None or method != "elimination":
         # Whatever elimination it was planned beside: an order of the graph's vertices.
-        plan = plans.make(task.graphs[False], "reverse").of(method=plan.method)
+        plan = plans.make(task.graphs[False], "reverse").of(method=method)
     registry.put(
         StoredOrder(
             task.key,

@@ -44,6 +44,7 @@ from jax_cce.rules.layout_rule import results_of
 
 __all__ = [
     "MOST_ENTRIES",
+    "counts_of",
     "expand",
 ]
 
@@ -245,32 +246,50 @@ class _Expansion:
     def _sums(self, equation: Equation, operands: Sequence[Any]) -> list[Any] | None:
         """What selects or adds up entries, read off the local Jacobian."""
         active = tuple(entries is not None for entries in operands)
-        if not all(
-            wanted or is_literal(atom) or position in equation.known
-            for position, (atom, wanted) in enumerate(zip(equation.inputs, active, strict=True))
-        ):
+        counts = counts_of(equation, active)
+        if counts is None:
             return None
-        (aval,) = equation.out_avals
-        # For each entry of the result how often it contains each entry of the operands.
-        counts: list[dict[tuple[int, int], Any]] = [{} for _ in range(jax_internals.size(aval))]
-        for (operand, _), terms in local_jacobian(equation, active).edges.items():
-            if not isinstance(terms, tuple):
-                return None
-            for local in terms:
-                if local.value is not None or local.tables:
-                    return None
-                term = local.term
-                outs = _positions(term, term.out_map, aval.shape)
-                ins = _positions(term, term.in_map, equation.in_avals[operand].shape)
-                for out, inn in zip(outs, ins, strict=True):
-                    entry = operand, inn
-                    counts[out][entry] = counts[out].get(entry, 0) + local.scale
-        if any(set(count.values()) - {0} != {1} for count in counts):
-            return None  # as where a gather fills in NaN for an index out of bounds
+        dtype = equation.out_avals[0].dtype
         return [
-            self._new.sum([operands[k].flat[at] for (k, at), n in count.items() if n], aval.dtype)
+            self._new.sum([operands[k].flat[at] for (k, at), n in count.items() if n], dtype)
             for count in counts
         ]
+
+
+def counts_of(
+    equation: Equation, active: tuple[bool, ...]
+) -> list[dict[tuple[int, int], Any]] | None:
+    """How often each entry of a result contains each (operand, entry), by the local Jacobian.
+
+    Args:
+        equation: an equation that selects or adds up entries.
+        active: the operands whose entries are counted; the others are known.
+
+    Returns:
+        None where it does something else, too.
+    """
+    if not all(
+        wanted or is_literal(atom) or position in equation.known
+        for position, (atom, wanted) in enumerate(zip(equation.inputs, active, strict=True))
+    ):
+        return None
+    (aval,) = equation.out_avals
+    counts: list[dict[tuple[int, int], Any]] = [{} for _ in range(jax_internals.size(aval))]
+    for (operand, _), terms in local_jacobian(equation, active).edges.items():
+        if not isinstance(terms, tuple):
+            return None
+        for local in terms:
+            if local.value is not None or local.tables:
+                return None
+            term = local.term
+            outs = _positions(term, term.out_map, aval.shape)
+            ins = _positions(term, term.in_map, equation.in_avals[operand].shape)
+            for out, inn in zip(outs, ins, strict=True):
+                entry = operand, inn
+                counts[out][entry] = counts[out].get(entry, 0) + local.scale
+    if any(set(count.values()) - {0} != {1} for count in counts):
+        return None  # as where a gather fills in NaN for an index out of bounds
+    return counts
 
 
 def _is_eligible(equation: Equation) -> bool:

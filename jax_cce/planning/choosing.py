@@ -36,6 +36,11 @@ class Stored(NamedTuple):
     entry: StoredOrder
     layer: str
 
+    @property
+    def is_native(self) -> bool:
+        """Whether it says that native code was the fastest."""
+        return self.entry.method == "native"
+
 
 _answers: Cache[Stored | None] = Cache(1024)
 
@@ -93,6 +98,9 @@ def plan(
         _asked(request),
         _IF_TOO_LONG,
     )
+    if stored is not None and stored.is_native:
+        # Where XLA computes it after all, nothing is known of the order.
+        stored = None
     mode = None
     if stored is None and request.is_default:
         mode = modes.mode_of_loops(task, again=request.again)

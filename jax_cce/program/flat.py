@@ -4,6 +4,7 @@ A `Program` is what is left of a jaxpr when calls are inlined and variables are 
 first, then constants, then the results of the equations.
 """
 
+import dataclasses
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
@@ -63,6 +64,10 @@ class Equation:
     def name(self) -> str:
         """The primitive's name."""
         return self.primitive.name
+
+    def with_known(self, known: Mapping[int, np.ndarray]) -> "Equation":
+        """The same, of which other operands are known."""
+        return dataclasses.replace(self, known=known)
 
     @property
     def variables(self) -> list[int]:

@@ -30,7 +30,7 @@ __all__ = [
 
 SCHEMA = 1
 
-_METHODS = ("elimination", "jacfwd", "jacrev")
+_METHODS = ("elimination", "jacfwd", "jacrev", "native")
 _KEY = re.compile("[0-9a-f]{64}")
 _COST = re.compile("[A-Za-z0-9_-]{1,64}")
 

@@ -112,6 +112,7 @@ def _wild_power(equation: Equation) -> Wild:
 
 
 _TWO_OVER_ROOT_PI = 1.1283791670955126
+_LOG_TWO = 0.6931471805599453
 
 elementwise("add", 1, 1)
 elementwise("add_any", 1, 1)
@@ -159,10 +160,15 @@ elementwise(
     "erf",
     lambda x: lax.mul(_like(x, _TWO_OVER_ROOT_PI), lax.exp(lax.neg(lax.mul(x, x)))),
 )
+elementwise(
+    "erfc",
+    lambda x: lax.mul(_like(x, -_TWO_OVER_ROOT_PI), lax.exp(lax.neg(lax.mul(x, x)))),
+    wild=Wild.LARGE,
+)
+elementwise("exp2", lambda out: lax.mul(_like(out, _LOG_TWO), out), wild=Wild.LARGE)
 elementwise("ceil floor round sign stop_gradient", None)
 elementwise("copy copy_p", 1)
 elementwise("acosh atanh cbrt erf_inv log2 rem", wild=Wild.SINGULAR)
-elementwise("erfc exp2", wild=Wild.LARGE)
 
 # Arrays that carry a name stay whole.
 full("name", elementwise_rule(1), linear=Linear())

@@ -170,7 +170,7 @@ class Job:
         limit = None if request.budget is None else request.budget / 2
         times = measuring.race(calls, seconds=limit)
         winner = min(times, key=times.__getitem__)
-        if winner in racing.JAX_MODES:
+        if winner in (*racing.JAX_MODES, racing.NATIVE):
             plan = plans.make(whole, "reverse").of(method=winner)
         else:
             plan = candidates[winner]

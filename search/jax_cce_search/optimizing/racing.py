@@ -19,6 +19,7 @@ from jax_cce_search.optimizing.request import Request
 
 __all__ = [
     "JAX_MODES",
+    "NATIVE",
     "TimedCall",
     "candidates",
     "contenders",
@@ -26,6 +27,8 @@ __all__ = [
 
 # JAX's own transformations, which take part too.
 JAX_MODES = ("jacfwd", "jacrev")
+# What runs by default, which is native code where there can be any.
+NATIVE = "native"
 _MOST_CANDIDATES = 6
 
 
@@ -65,6 +68,7 @@ def contenders(
     if request.format == "dense" and not _is_complex(graph):
         for mode in JAX_MODES:
             requests[mode] = OrderRequest("reverse", scalarised=False, method=mode)
+        requests[NATIVE] = OrderRequest()
     return requests
 
 

@@ -1,0 +1,142 @@
+"""Machine code for the text of a kernel, and its registration as a foreign function of XLA.
+
+LLVM comes with llvmlite, vectors of transcendental functions with the GNU C library on x86. Where
+something is missing, `machine` says so and XLA does the work. A handler lives as long as the
+process: XLA has no way to give one back, and compiled programs refer to it by its name, which is a
+digest of its text, the same in every process.
+"""
+
+import ctypes
+import functools
+import hashlib
+import os
+import pathlib
+import platform
+import re
+import threading
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import numpy as np
+
+__all__ = ["Machine", "machine", "minor_version", "registered"]
+
+VARIABLE = "JAX_CCE_NATIVE"
+# The letters of vector instructions in the names of the vector library, by bytes of a register.
+_LIBRARIES = {64: "e", 32: "d"}
+_HEADER = "xla/ffi/api/c_api.h"
+
+
+@dataclass(frozen=True)
+class Machine:
+    """What kernels are compiled for.
+
+    Attributes:
+        bytes: of a vector register; 0 where there are no vectors for many points.
+        obstacle: why there is no native code at all; "" where there is.
+    """
+
+    bytes: int = 0
+    obstacle: str = ""
+
+    def lanes(self, dtype: Any) -> int:
+        """The numbers of a type in a vector register."""
+        return self.bytes // np.dtype(dtype).itemsize
+
+    @property
+    def library(self) -> str:
+        """The letter of the vector instructions in the names of the vector library."""
+        return _LIBRARIES.get(self.bytes, "")
+
+
+def machine() -> Machine:
+    """The machine of this process, unless the environment switches native code off."""
+    if os.environ.get(VARIABLE, "").lower() in ("0", "off", "false"):
+        return Machine(obstacle=f"{VARIABLE} switches it off")
+    return _machine()
+
+
+@functools.cache
+def _machine() -> Machine:
+    if platform.system() != "Linux" or platform.machine() not in ("x86_64", "AMD64"):
+        return Machine(obstacle=f"{platform.system()} on {platform.machine()} is not supported")
+    try:
+        import llvmlite.binding as llvm
+
+        minor_version()
+        with _lock:
+            llvm.initialize_native_target()
+            llvm.initialize_native_asmprinter()
+            for library in ("libm.so.6", "libc.so.6"):
+                llvm.load_library_permanently(library)
+            features = llvm.get_host_cpu_features()
+    except (ImportError, OSError, RuntimeError, ValueError) as error:
+        return Machine(obstacle=f"LLVM is not to be had: {error}")
+    try:
+        with _lock:
+            llvm.load_library_permanently("libmvec.so.1")
+    except RuntimeError:
+        return Machine()
+    sizes = ((64, "avx512f"), (32, "avx2"))
+    return Machine(next((size for size, feature in sizes if features.get(feature)), 0))
+
+
+@functools.cache
+def minor_version() -> int:
+    """The minor version of XLA's foreign function interface, from its own header.
+
+    Raises:
+        ValueError: where the header does not say.
+    """
+    header = pathlib.Path(jax.ffi.include_dir(), _HEADER).read_text(encoding="utf-8")
+    major, minor = (
+        re.search(rf"#define XLA_FFI_API_{part} (\d+)", header) for part in ("MAJOR", "MINOR")
+    )
+    if major is None or minor is None or int(major[1]) != 0:
+        raise ValueError(f"{_HEADER} names no version that is known here")
+    return int(minor[1])
+
+
+def has_function(name: str) -> bool:
+    """Whether the mathematical library or its vectors have a function."""
+    import llvmlite.binding as llvm
+
+    return llvm.address_of_symbol(name) is not None
+
+
+# What is called may not be freed, and LLVM's contexts are not for several threads at once.
+_lock = threading.RLock()
+_engines: dict[str, Any] = {}
+
+
+def registered(text: str, *, quickly: bool) -> str:
+    """The name under which XLA finds the handler of a module, compiled when it is new.
+
+    Args:
+        text: the module, in LLVM's intermediate representation.
+        quickly: whether time to compile counts for more than time to run.
+    """
+    digest = hashlib.blake2b(f"{quickly} {text}".encode(), digest_size=16)
+    name = f"jax_cce_{digest.hexdigest()}"
+    with _lock:
+        if name not in _engines:
+            engine = _compiled(text, 0 if quickly else 2)
+            address = ctypes.c_void_p(engine.get_function_address("handler"))
+            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
+            _engines[name] = engine
+    return name
+
+
+def _compiled(text: str, level: int) -> Any:
+    import llvmlite.binding as llvm
+
+    module = llvm.parse_assembly(text)
+    module.verify()
+    # The graph is simplified already: passes over the module would find nothing.
+    target = llvm.Target.from_default_triple().create_target_machine(
+        opt=level, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
+    )
+    engine = llvm.create_mcjit_compiler(module, target)
+    engine.finalize_object()
+    return engine

@@ -1,0 +1,161 @@
+"""Vertex elimination on scalar graphs, where the operations that are executed are counted.
+
+An edge holds the node of a partial derivative, and eliminating a vertex makes nodes for the
+products and sums, folded and shared with all others as they are made. So what an order costs is
+known exactly.
+"""
+
+import heapq
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+from jax_cce.native.lifting import partials
+from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
+
+__all__ = ["cost", "jacobian"]
+
+# Estimated times of operations, in those of an addition (AMD EPYC, 8 lanes: 0.024 ns an
+# instruction, 0.09 a division or root, 0.45 a transcendental function).
+_DEAR = {"clamp": 2, "div": 4, "sqrt": 4, "rsqrt": 8, "logistic": 24, "integer_pow": 3}
+_TRANSCENDENTAL = 20
+# Greedy orders look at all pairs of edges at each vertex.
+_MOST_GREEDY = 1500
+
+
+def cost(graph: Scalars, nodes: Sequence[int]) -> int:
+    """What it takes to compute some nodes, in additions."""
+    return sum(
+        1 if graph.ops[k] in SIMPLE else _DEAR.get(graph.ops[k], _TRANSCENDENTAL)
+        for k in graph.needed(nodes)
+        if not graph.is_given(k)
+    )
+
+
+def jacobian(
+    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int], orders: Sequence[str]
+) -> tuple[list[list[int]], str]:
+    """The derivative of each output with respect to each input, in the cheapest of some orders.
+
+    Args:
+        graph: the graph.
+        inputs: its inputs that are differentiated.
+        outputs: the outputs.
+        orders: the orders, of "forward", "reverse" and "greedy".
+
+    Returns:
+        The nodes by output and input, and the order.
+
+    Raises:
+        Unsupported: where an operation on the way has no formula for its derivative.
+        TooLarge: where every order makes more nodes than the graph may have.
+    """
+    edges = _edges(graph, inputs, outputs)
+    if len(edges) > _MOST_GREEDY:
+        orders = [order for order in orders if order != "greedy"]
+    most, found = graph.most, []
+    for order in orders:
+        # Each may make as many nodes.
+        graph.most = len(graph.ops) + most
+        try:
+            rows = _eliminated(graph, edges, inputs, outputs, order)
+        except TooLarge as error:
+            failure = error
+            continue
+        price = cost(graph, [*outputs, *(node for row in rows for node in row)])
+        found.append((price, order, rows))
+    if not found:
+        raise failure
+    _, order, rows = min(found)
+    return rows, order
+
+
+def _edges(
+    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]
+) -> dict[int, dict[int, int]]:
+    """For each node that depends on inputs the nodes that it is made of, with the partials."""
+    edges: dict[int, dict[int, int]] = {node: {} for node in inputs}
+    for node in graph.needed(outputs):
+        if node in edges or graph.is_given(node):
+            continue
+        if not any(arg in edges for arg in graph.args[node]):
+            continue
+        found: dict[int, int] = {}
+        for arg, partial in partials(graph, node):
+            if arg in edges and partial != graph.zero:
+                found[arg] = graph.make("add", found[arg], partial) if arg in found else partial
+        if found:
+            edges[node] = found
+    return edges
+
+
+def _eliminated(
+    graph: Scalars,
+    edges: dict[int, dict[int, int]],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    order: str,
+) -> list[list[int]]:
+    before = {node: dict(found) for node, found in edges.items()}
+    after: dict[int, dict[int, int]] = {node: {} for node in edges}
+    for node, found in before.items():
+        for arg, partial in found.items():
+            after[arg][node] = partial
+    # Outputs are vertices of their own, below all nodes.
+    for k, node in enumerate(outputs):
+        if node in edges:
+            before[-1 - k] = {node: graph.one}
+            after[node][-1 - k] = graph.one
+
+    def eliminate(node: int) -> list[int]:
+        above, below = before.pop(node), after.pop(node)
+        for arg in above:
+            del after[arg][node]
+        for user, outer in below.items():
+            into = before[user]
+            del into[node]
+            for arg, inner in above.items():
+                product = graph.make("mul", outer, inner)
+                known = into.get(arg)
+                if known is not None:
+                    product = graph.make("add", known, product)
+                if product == graph.zero:
+                    into.pop(arg, None)
+                    after[arg].pop(user, None)
+                else:
+                    into[arg] = after[arg][user] = product
+        return [*above, *below]
+
+    given = set(inputs)
+    vertices = [node for node in edges if node not in given]
+    if order == "greedy":
+        _greedily(vertices, before, after, eliminate)
+    else:
+        for node in vertices if order == "forward" else reversed(vertices):
+            eliminate(node)
+    rows = (before.get(-1 - k, {}) for k in range(len(outputs)))
+    return [[row.get(node, graph.zero) for node in inputs] for row in rows]
+
+
+def _greedily(
+    vertices: Sequence[int],
+    before: Mapping[int, Mapping[int, int]],
+    after: Mapping[int, Mapping[int, int]],
+    eliminate: Callable[[int], Iterable[int]],
+) -> None:
+    """Always next the vertex of the least Markowitz degree, the last one at a tie."""
+
+    def degree(node: int) -> int:
+        return len(before[node]) * len(after[node])
+
+    place = {node: k for k, node in enumerate(vertices)}
+    current = {node: degree(node) for node in vertices}
+    heap = [(value, -place[node], node) for node, value in current.items()]
+    heapq.heapify(heap)
+    while current:
+        value, _, node = heapq.heappop(heap)
+        if current.get(node) != value:
+            continue
+        del current[node]
+        for other in eliminate(node):
+            if other in current and (new := degree(other)) != current[other]:
+                current[other] = new
+                heapq.heappush(heap, (new, -place[other], other))

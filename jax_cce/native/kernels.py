@@ -1,0 +1,254 @@
+"""The kernel of a Jacobian: from a traced function to the name of a foreign function of XLA."""
+
+import logging
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from jax_cce import jax_internals
+from jax_cce.native import compiling, emission
+from jax_cce.native.compiling import has_function, machine
+from jax_cce.native.eliminating import cost, jacobian
+from jax_cce.native.emission import Operand
+from jax_cce.native.expanding import expanded
+from jax_cce.native.lifting import MOST_NODES, Nodes, Unsupported, check, lift
+from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
+from jax_cce.program import tracing
+from jax_cce.program.flat import Program
+from jax_cce.rules.masks import finite_modes
+
+__all__ = ["Kernel", "kernel_of"]
+
+_log = logging.getLogger("jax_cce")
+
+# The numbers that a point may write, by itself and among others.
+_MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
+# Seconds that XLA takes to compile a program, times a power of the number of its equations; how
+# many times as long a kernel may take, what it may take in any case, and at most.
+_BY_XLA, _POWER = 0.012, 0.74
+_MUCH_LONGER, _IN_ANY_CASE, _AT_MOST = 1.5, 0.1, 0.4
+# Seconds that a node takes to make, and a line of code to compile: of a single point, where it is
+# over before it matters how well its code is arranged, of vectors quickly, and of vectors well.
+_NODE, _SINGLE, _QUICKLY, _WELL = 20e-6, 6e-6, 20e-6, 75e-6
+_TYPES = (np.dtype(np.float32), np.dtype(np.float64))
+_INSTRUCTIONS = SIMPLE | {"div", "sqrt"}
+
+
+@dataclass(frozen=True)
+class Kernel:
+    """A foreign function that computes a Jacobian.
+
+    Attributes:
+        name: the name that XLA knows it by.
+        order: the order of elimination.
+        cost: what a point takes, in additions.
+    """
+
+    name: str
+    order: str
+    cost: int
+
+
+def kernel_of(
+    program: Program,
+    num_values: int,
+    inputs: Sequence[int],
+    constants: Sequence[Any],
+    arguments: Sequence[Any],
+    kept: Sequence[int],
+    *,
+    value: bool,
+    mapped: Sequence[bool],
+    levels: int,
+) -> Kernel | str:
+    """The kernel of a function's Jacobian, or why there is none.
+
+    Args:
+        program: the function.
+        num_values: how many outputs, from the first on, are differentiated.
+        inputs: the inputs that are differentiated, by position.
+        constants: what is known of the program's constants: arrays, in which NaN is not known.
+        arguments: the values of constants and inputs that are no operands, else None.
+        kept: which results are wanted, of the outputs (without values: the auxiliary ones only)
+            and then the blocks by output and input.
+        value: whether the values are among the outputs.
+        mapped: for each operand whether it has leading axes of points.
+        levels: how many these are.
+    """
+    try:
+        host = machine()
+        if host.obstacle:
+            return host.obstacle
+        dtype = _check(program, num_values, inputs)
+        lanes = host.lanes(dtype) if levels else 1
+        if not lanes:
+            return "the machine has no vectors of functions"
+        if levels and _size_of_results(program, num_values, inputs) > _MOST_OF_MANY:
+            return "it has too many results for many points"
+        seconds = _seconds(program)
+        graph = Scalars(dtype, int(seconds / _NODE))
+        check(program, graph.most)
+        orders = _orders(program, inputs)
+        values, operands = _operands(graph, program, constants, arguments, mapped, levels)
+        outputs = lift(graph, program, values, program.outputs)
+        results, order = _results(graph, values, outputs, num_values, inputs, orders, value=value)
+        wanted = [results[k] for k in kept]
+        return _compiled(graph, operands, wanted, lanes, host, order, seconds)
+    except (Unsupported, TooLarge) as reason:
+        return str(reason)
+
+
+def _check(program: Program, num_values: int, inputs: Sequence[int]) -> np.dtype:
+    """The type of all numbers.
+
+    Raises:
+        Unsupported: where there are several, or where a mask might hide what is not finite.
+    """
+    dtypes = {program.avals[k].dtype for k in inputs}
+    dtypes |= {program.aval(atom).dtype for atom in program.outputs}
+    if len(dtypes) != 1 or not dtypes.issubset(_TYPES):
+        raise Unsupported(f"its numbers are of type {', '.join(sorted(map(str, dtypes)))}")
+    if len(inputs) != program.num_inputs:
+        raise Unsupported("it has inputs without derivatives")
+    if _size_of_results(program, num_values, inputs) > _MOST_RESULTS:
+        raise Unsupported("it has too many results")
+    largest = max(map(jax_internals.size, program.avals), default=0)
+    if largest > MOST_NODES:
+        raise Unsupported("it computes too many numbers")
+    if "while" in tracing.primitive_names(program.equations):
+        raise Unsupported("it has loops of unknown length")
+    if any(equation.regions for equation in program.equations):
+        raise Unsupported("it has checkpoint regions")
+    return dtypes.pop()
+
+
+def _size_of_results(program: Program, num_values: int, inputs: Sequence[int]) -> int:
+    sizes = [jax_internals.size(program.aval(atom)) for atom in program.outputs]
+    columns = sum(jax_internals.size(program.avals[k]) for k in inputs)
+    return sum(sizes) + sum(sizes[:num_values]) * columns
+
+
+_ORDERS = {"jacfwd": "forward", "jacrev": "reverse"}
+
+
+def _orders(program: Program, inputs: Sequence[int]) -> list[str]:
+    """The orders in which masks hide what is not finite, as they do in JAX's own modes.
+
+    Raises:
+        Unsupported: where there is none.
+    """
+    orders = [_ORDERS[mode] for mode in sorted(finite_modes(program, inputs))]
+    if not orders:
+        raise Unsupported("its masks may hide what is not finite")
+    return [*orders, "greedy"] if len(orders) == len(_ORDERS) else orders
+
+
+def _operands(
+    graph: Scalars,
+    program: Program,
+    constants: Sequence[Any],
+    arguments: Sequence[Any],
+    mapped: Sequence[bool],
+    levels: int,
+) -> tuple[list[Any], list[Operand]]:
+    """For each input and constant its nodes or its value; and the arrays that are read."""
+    first = program.num_inputs
+    # The arguments of a Jacobian's program are its constants, and then its inputs.
+    places = [*range(first, program.first_computed), *range(first)]
+    values: list[Any] = [None] * program.first_computed
+    operands: list[Operand] = []
+    for place, argument, known in zip(
+        places, arguments, [*constants, *[None] * first], strict=True
+    ):
+        aval = program.avals[place]
+        if argument is not None:
+            values[place] = np.asarray(argument, aval.dtype)
+            continue
+        size, number = jax_internals.size(aval), len(operands)
+        operands.append(Operand(size, levels if mapped[number] else 0))
+        if aval.dtype != graph.dtype:
+            raise Unsupported(f"it reads numbers of type {aval.dtype}")
+        nodes = [graph.input((number, k)) for k in range(size)]
+        if known is not None:
+            pairs = zip(nodes, np.ravel(known), strict=True)
+            nodes = [node if np.isnan(x) else graph.number(x) for node, x in pairs]
+        values[place] = Nodes(np.array(nodes, np.int64).reshape(aval.shape))
+    return values, operands
+
+
+def _results(
+    graph: Scalars,
+    values: Sequence[Any],
+    outputs: Sequence[Any],
+    num_values: int,
+    inputs: Sequence[int],
+    orders: Sequence[str],
+    *,
+    value: bool,
+) -> tuple[list[list[int]], str]:
+    """The nodes of all outputs that may be wanted, and of all blocks; and the order."""
+    flat = [
+        list(map(int, x.nodes.flat))
+        if isinstance(x, Nodes)
+        else list(map(graph.number, np.ravel(x)))
+        for x in outputs
+    ]
+    wanted = [node for row in flat[:num_values] for node in row]
+    columns = []
+    for k in inputs:
+        nodes = values[k]
+        if not isinstance(nodes, Nodes):
+            raise Unsupported("an input is no operand")
+        columns.append(list(map(int, nodes.nodes.flat)))
+    varied = [node for column in columns for node in column]
+    rows, order = jacobian(graph, varied, wanted, orders)
+    blocks: list[list[int]] = []
+    first = 0
+    for output in flat[:num_values]:
+        own = rows[first : first + len(output)]
+        first += len(output)
+        begin = 0
+        for column in columns:
+            blocks.append([node for row in own for node in row[begin : begin + len(column)]])
+            begin += len(column)
+    return [*(flat if value else flat[num_values:]), *blocks], order
+
+
+def _seconds(program: Program) -> float:
+    """How long a kernel may take to make."""
+    count = len(program.equations)
+    count += sum(len(tracing.inner_equations(equation)) for equation in program.equations)
+    by_xla = _BY_XLA * count**_POWER
+    return min(_AT_MOST, max(_IN_ANY_CASE, _MUCH_LONGER * by_xla))
+
+
+def _compiled(
+    graph: Scalars,
+    operands: Sequence[Operand],
+    results: Sequence[Sequence[int]],
+    lanes: int,
+    host: Any,
+    order: str,
+    seconds: float,
+) -> Kernel | str:
+    simple, nodes = expanded(graph, [node for row in results for node in row])
+    for node in simple.needed(nodes):
+        op = simple.ops[node]
+        if op not in _INSTRUCTIONS and not simple.is_given(node):
+            name = op + "f" * (simple.dtype.itemsize == 4)
+            if lanes > 1:
+                name = f"_ZGV{host.library}N{lanes}{'v' * len(simple.args[node])}_{name}"
+            if not has_function(name):
+                return f"the library has no {name}"
+    rest = iter(nodes)
+    rows = [[next(rest) for _ in row] for row in results]
+    text = emission.kernel_text(
+        simple, operands, rows, lanes, host.library, compiling.minor_version()
+    )
+    lines = text.count("\n")
+    quickly = lanes == 1 or lines * _WELL > seconds
+    if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
+        return f"{lines} lines of code take too long to compile"
+    return Kernel(compiling.registered(text, quickly=quickly), order, cost(simple, nodes))
