@@ -73,6 +73,7 @@ __all__ = [
     "is_for_one_device",
     "is_jaxpr",
     "is_leak",
+    "is_mapped",
     "is_number",
     "is_plain",
     "is_reference",
@@ -236,8 +237,18 @@ def is_tracer(x: Any) -> bool:
 
 
 def is_staged(x: Any) -> bool:
-    """Whether a value only stands for one in a program under construction, as under jit."""
+    """Whether a value only stands for one in a program under construction, as under jit.
+
+    So do those that `jax.vmap` maps over inside of one.
+    """
+    while isinstance(x, BatchTracer):
+        x = x.val
     return isinstance(x, DynamicJaxprTracer)
+
+
+def is_mapped(x: Any) -> bool:
+    """Whether a value is that of one point of `jax.vmap`."""
+    return isinstance(x, BatchTracer)
 
 
 def check_within_its_trace(x: Any) -> None:

@@ -10,6 +10,7 @@ from typing import Any
 
 from jax_cce import caches, jax_internals
 from jax_cce.caches import Cache, CacheInfo
+from jax_cce.native.compiling import machine
 from jax_cce.planning.task import Task
 from jax_cce.program import known_values
 from jax_cce.rules import derivatives
@@ -24,7 +25,8 @@ def key_of(task: Task) -> Hashable:
     traced = task.traced
     program = derivatives.key(traced.program)
     known = known_values.key(task.known)
-    facts = task.holomorphic, task.sparse, task.apart, jax_internals.has_mesh()
+    natively = not machine().obstacle
+    facts = task.holomorphic, task.sparse, task.apart, jax_internals.has_mesh(), natively
     return program, known, traced.num_values, facts
 
 

@@ -158,7 +158,7 @@ class _Body(LazyJaxpr):
 
     def bound(self, operands: Sequence[Any]) -> list[Any]:
         """The results of the equation on some operands."""
-        if self._at_once and all(map(jax_internals.is_staged, operands)):
+        if self._at_once and not any(map(jax_internals.is_mapped, operands)):
             constants = jax_internals.opened(self.made)[1]
             # A custom rule may close over tracers.
             if any(map(jax_internals.is_tracer, constants)):

@@ -32,6 +32,8 @@ _MUCH_LONGER, _IN_ANY_CASE, _AT_MOST = 1.5, 0.1, 0.4
 # Seconds that a node takes to make, and a line of code to compile: of a single point, where it is
 # over before it matters how well its code is arranged, of vectors quickly, and of vectors well.
 _NODE, _SINGLE, _QUICKLY, _WELL = 20e-6, 6e-6, 20e-6, 75e-6
+# Steps of a loop, which are written one by one. Of a single point XLA's loop is as fast.
+_LONGEST, _LONGEST_OF_MANY = 64, 1_000
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INSTRUCTIONS = SIMPLE | {"div", "sqrt"}
 
@@ -89,7 +91,7 @@ def kernel_of(
             return "it has too many results for many points"
         seconds = _seconds(program)
         graph = Scalars(dtype, int(seconds / _NODE))
-        check(program, graph.most)
+        check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
         orders = _orders(program, inputs)
         values, operands = _operands(graph, program, constants, arguments, mapped, levels)
         outputs = lift(graph, program, values, program.outputs)

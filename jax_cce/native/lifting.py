@@ -58,12 +58,13 @@ _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 MOST_NODES = 6000
 
 
-def check(program: Program, most: int) -> None:
+def check(program: Program, most: int, longest: int) -> None:
     """Refuses a program that is seen to have no scalar graph of so many nodes.
 
     Args:
         program: the program.
         most: how many nodes the graph may have.
+        longest: how many steps a loop may have.
 
     Raises:
         Unsupported: it names the primitive.
@@ -75,7 +76,9 @@ def check(program: Program, most: int) -> None:
         if equation.name == "scan":
             body = tracing.flatten_closed(equation.params["jaxpr"])[0]
             often = equation.params["length"]
-            check(body, most // max(1, often))
+            if often > longest:
+                raise Unsupported("it has long loops")
+            check(body, most // max(1, often), longest)
         elif not (
             equation.name in _SPECIAL
             or equation.name in _SAME
@@ -154,7 +157,10 @@ def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     results = in_numpy.evaluated(equation, operands)
     if results is not None:
         return list(results)
-    if tracing.inner_equations(equation) or jax_internals.uses_references(equation.origin):
+    is_update = equation.name.startswith("scatter")
+    if jax_internals.uses_references(equation.origin) or (
+        tracing.inner_equations(equation) and not is_update
+    ):
         raise Unsupported(f"{equation.name} of constants")
     with jax.core.eval_context():
         return [np.asarray(x) for x in jax_internals.bind(equation, list(operands))]
@@ -324,6 +330,63 @@ def _stacked(graph: Scalars, results: Sequence[Any]) -> Any:
     return Nodes(np.stack([lifted(graph, x) for x in results]))
 
 
+def _multiplied(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """scatter-mul at places that are known, each of which is multiplied once."""
+    array, places, factors = operands
+    if isinstance(places, Nodes) or not equation.params["unique_indices"]:
+        raise Unsupported("scatter-mul at places that are not known, or not to be unique")
+    # Where each factor goes is what a scatter of their numbers says.
+    size = jax_internals.size(equation.in_avals[2])
+    numbers = np.arange(1, size + 1).reshape(equation.in_avals[2].shape)
+    facts = {name: equation.params[name] for name in ("dimension_numbers", "mode")}
+    with jax.core.eval_context():
+        zeros = np.zeros(equation.in_avals[0].shape, np.int64)
+        written = [
+            np.asarray(scatter(zeros, np.asarray(places), numbers, **facts))
+            for scatter in (lax.scatter, lax.scatter_add)
+        ]
+    if not np.array_equal(written[0], written[1]):
+        raise Unsupported("scatter-mul of several factors")
+    own, others = lifted(graph, array), lifted(graph, factors).ravel()
+    nodes = [
+        graph.make("mul", int(node), int(others[number - 1])) if number else int(node)
+        for node, number in zip(own.flat, written[0].flat, strict=True)
+    ]
+    return [Nodes(np.array(nodes, np.int64).reshape(own.shape))]
+
+
+# Larger factorisations are the library's, which takes less than scalar code of single points.
+_MOST_ROWS = 12
+
+
+def _cholesky(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """The factor of a small matrix that is seen to be symmetric; NaN where there is none."""
+    matrix = operands[0].nodes
+    size = matrix.shape[-1]
+    if matrix.ndim != 2 or size > _MOST_ROWS or not np.array_equal(matrix, matrix.T):
+        raise Unsupported("cholesky of a matrix that is large, or not seen to be symmetric")
+    factor = np.full(matrix.shape, graph.zero, np.int64)
+    fails = graph.truth(False)
+    for column in range(size):
+        for row in range(column, size):
+            rest = int(matrix[row, column])
+            for k in range(column):
+                product = graph.make("mul", int(factor[row, k]), int(factor[column, k]))
+                rest = graph.make("sub", rest, product)
+            if row > column:
+                factor[row, column] = graph.make("div", rest, int(factor[column, column]))
+                continue
+            # A pivot that is NaN is not positive either.
+            positive = graph.make("gt", rest, graph.zero)
+            fails = graph.make("or", fails, graph.make("not", positive))
+            factor[row, column] = graph.make("sqrt", rest)
+    # As LAPACK has it, all or nothing.
+    nothing = graph.make("select_n", fails, graph.one, graph.number(np.nan))
+    below = np.tril_indices(size)
+    factor[below] = [graph.make("mul", int(node), nothing) for node in factor[below]]
+    return [Nodes(factor)]
+
+
 def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     """reduce_max or reduce_min: of several that are equal each gets the same share."""
     axes, shape = equation.params["axes"], equation.out_avals[0].shape
@@ -337,6 +400,7 @@ def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "add_any": lambda graph, e, xs: [_elementwise(graph, "add", xs, e)],
+    "cholesky": _cholesky,
     "clamp": lambda graph, e, xs: [_elementwise(graph, "clamp", xs, e)],
     "convert_element_type": _convert,
     "cumprod": _cumulative,
@@ -350,6 +414,7 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "reduce_prod": _reduced,
     "reduce_sum": _reduced,
     "scan": _scanned,
+    "scatter-mul": _multiplied,
     "select_n": _select,
     "square": _square,
 }

@@ -47,7 +47,7 @@ class StoredOrder:
         cost: name of the cost that the order minimises, such as "flops"; letters, digits, "_", "-".
         order: the vertices in the order of their elimination.
         value: the cost of the order; seconds where it was measured.
-        method: what runs: "elimination", "jacfwd" or "jacrev".
+        method: what runs: "elimination", "jacfwd", "jacrev", or "native" code.
         entries: whether small arrays are taken apart entry by entry.
         bound: a proven lower bound of the cost.
         strategy: how the order was found.

@@ -12,6 +12,8 @@ from hypothesis import HealthCheck, Phase, assume, given, settings
 from hypothesis import strategies as st
 
 import jax_cce
+from cases.differences import differences as differences_of
+from cases.differences import perturbed
 from cases.programs import Program, programs
 
 
@@ -46,43 +48,6 @@ def _compile(program: Program, orders: dict[str, Any]) -> Callable[..., Any]:
     return jax.jit(evaluate, compiler_options={"xla_backend_optimization_level": 0})
 
 
-def _differences(ours: Any, theirs: Any, rtol: float, *, types: bool = True) -> list[str]:
-    """What differs between two pytrees, one line a leaf; without `types` in their values only."""
-    if jax.tree.structure(ours) != jax.tree.structure(theirs):
-        return [f"{jax.tree.structure(ours)} is not {jax.tree.structure(theirs)}"]
-    found = []
-    for (path, their), our in zip(
-        jax.tree.leaves_with_path(theirs), jax.tree.leaves(ours), strict=True
-    ):
-        where = jax.tree_util.keystr(path) or "the result"
-        if types and our.aval != their.aval:
-            found.append(f"{where}: {our.aval} is not {their.aval}")
-            continue
-        ours64, theirs64 = np.asarray(our, np.float64), np.asarray(their, np.float64)
-        # The bounds on a program's values make its local Jacobians of order one, and so the
-        # rounding errors left where the entries of a Jacobian cancel.
-        scale = max(np.abs(theirs64).max(initial=0), 0.1)
-        error = np.abs(ours64 - theirs64)
-        if not (error <= rtol * scale).all():
-            found.append(f"{where}: off by {error.max() / scale:.1e}\n{ours64}\nis not\n{theirs64}")
-    return found
-
-
-def _perturbed(program: Program) -> tuple[Any, ...]:
-    """The arguments, changed by a hundred thousandth of the tolerance."""
-    rng = np.random.default_rng(0)
-
-    def perturb(leaf):
-        if isinstance(leaf, float):
-            return leaf * (1 + 1e-5 * program.rtol)
-        if leaf.dtype.kind != "f":
-            return leaf
-        step = max(1e-5 * program.rtol, 2 * np.finfo(leaf.dtype).eps)
-        return leaf * (1 + step * rng.choice((-1, 1), leaf.shape)).astype(leaf.dtype)
-
-    return jax.tree.map(perturb, program.args)
-
-
 @settings(
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
     phases=[Phase.explicit, Phase.reuse, Phase.generate, Phase.shrink],
@@ -92,13 +57,13 @@ def test_every_order_gives_the_jacobian_of_jacrev(program: Program, seed: int):
     orders = _orders(program, seed)
     compiled = _compile(program, orders)
     (reference, expected), (ours, value) = compiled(*program.args)
-    differences = {name: _differences(ours[name], reference, program.rtol) for name in ours}
-    differences["value"] = _differences(value, expected, program.rtol)
+    differences = {name: differences_of(ours[name], reference, program.rtol) for name in ours}
+    differences["value"] = differences_of(value, expected, program.rtol)
     differences = {name: lines for name, lines in differences.items() if lines}
     if differences:
         # A Jacobian that jumps or swings within rounding (a kink, a near tie) is no reference.
-        (nearby, _), _ = compiled(*_perturbed(program))
-        assume(not _differences(nearby, reference, program.rtol))
+        (nearby, _), _ = compiled(*perturbed(program))
+        assume(not differences_of(nearby, reference, program.rtol))
     report = "\n".join(
         f"{name}: {orders.get(name)}\n" + "\n".join(lines) for name, lines in differences.items()
     )
@@ -123,11 +88,11 @@ def test_many_points_of_vmap_have_the_jacobian_of_one(program: Program):
     differences = [
         line
         for each in (first, last)
-        for line in _differences(each, theirs, program.rtol, types=False)
+        for line in differences_of(each, theirs, program.rtol, types=False)
     ]
     if differences:
-        _, nearby = compiled(*_perturbed(program))
-        assume(not _differences(nearby, theirs, program.rtol))
+        _, nearby = compiled(*perturbed(program))
+        assume(not differences_of(nearby, theirs, program.rtol))
     assert not differences, "\n".join(differences)
 
 

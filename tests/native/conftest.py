@@ -1,0 +1,27 @@
+"""Native code is switched on, and that it cannot be made is an error."""
+
+import logging
+
+import pytest
+
+import jax_cce
+from jax_cce.native import compiling
+
+
+@pytest.fixture(autouse=True)
+def natively(monkeypatch, caplog):
+    """Switches native code on, where there is any."""
+    monkeypatch.setenv(compiling.VARIABLE, "on")
+    if compiling.machine().obstacle:
+        pytest.skip(compiling.machine().obstacle)
+    jax_cce.cache_clear()
+    with caplog.at_level(logging.WARNING, "jax_cce"):
+        yield
+    jax_cce.cache_clear()
+
+
+@pytest.fixture
+def quiet(caplog):
+    """Asserts that no code was given up for an error."""
+    yield
+    assert "no native code" not in caplog.text

@@ -1,0 +1,181 @@
+"""Where native code cannot be had XLA computes the same, and says nothing."""
+
+import logging
+import subprocess
+import sys
+
+import jax
+import jax.numpy as jnp
+import pytest
+from jax import export, lax
+from jax.sharding import AxisType, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+import jax_cce
+from cases.agreement import assert_agree
+from jax_cce import registry
+from jax_cce.execution import calling
+from jax_cce.native import compiling
+from jax_cce.native.compiling import Machine
+
+X = jnp.array([0.3, 0.9, 0.6, 0.45])
+POINTS = X + jnp.arange(16.0)[:, None] / 99
+
+
+def fun(x):
+    return jnp.sin(x) * x[::-1] + jnp.exp(-x[0])
+
+
+def is_native(fun, *args):
+    return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
+
+
+@jax.custom_jvp
+def own_rule(x):
+    return x * x
+
+
+@own_rule.defjvp
+def _(primals, tangents):
+    return own_rule(*primals), 3 * primals[0] * tangents[0]
+
+
+UNSUPPORTED = {
+    "a solve": lambda x: jnp.linalg.solve(jnp.outer(x, x) + jnp.eye(4), x),
+    "a custom rule": lambda x: own_rule(jnp.sin(x)),
+    "a while loop": lambda x: lax.while_loop(lambda y: y[0] < 3, lambda y: y * (1 + x), x),
+    "a long loop": lambda x: lax.scan(lambda c, _: (jnp.sin(c) * x, None), x, None, 2000)[0],
+    "integers that vary": lambda x: x[jnp.argmax(x)] * x,
+    "a sort": lambda x: jnp.sort(x) * x,
+    "complex numbers": lambda x: jnp.real(jnp.fft.fft(x)),
+    "two types": lambda x: jnp.sin(x.astype(jnp.float32)) * 2,
+    "masks on both sides": lambda x: jnp.where(
+        x > 0.4, jnp.sqrt(jnp.where(x > 0.5, x - 0.5, 0.0)), 0.0
+    ),
+    "a checkpoint": jax.checkpoint(lambda x: jnp.sin(jnp.sin(x)), prevent_cse=True),
+    "many operations": lambda x: jnp.sum(jnp.sin(jnp.outer(jnp.arange(3000.0), x)), 0),
+}
+
+
+@pytest.mark.parametrize("name", UNSUPPORTED)
+def test_what_is_not_scalar(name, caplog):
+    f = UNSUPPORTED[name]
+    mode = jax.jacfwd if name == "a while loop" else jax.jacrev
+    assert not is_native(jax_cce.jacobian(f), X)
+    assert_agree(jax.jit(jax_cce.jacobian(f))(X), mode(f)(X))
+    assert_agree(jax.jit(jax.vmap(jax_cce.jacobian(f)))(POINTS), jax.vmap(mode(f))(POINTS))
+    assert not caplog.text
+
+
+def test_the_environment_switches_it_off(monkeypatch):
+    assert is_native(jax_cce.jacobian(fun), X)
+    for value in ("off", "0", "False"):
+        monkeypatch.setenv(compiling.VARIABLE, value)
+        assert not is_native(jax_cce.jacobian(fun), X)
+        assert_agree(jax_cce.jacobian(fun)(X), jax.jacrev(fun)(X))
+
+
+@pytest.mark.parametrize("order", ["forward", "reverse", "markowitz"])
+def test_an_order_that_is_asked_for_is_planned(order):
+    assert not is_native(jax_cce.jacobian(fun, order=order), X)
+
+
+def test_a_machine_without_the_compiler(monkeypatch):
+    monkeypatch.setattr(compiling, "_machine", lambda: Machine(obstacle="none"))
+    assert not is_native(jax_cce.jacobian(fun), X)
+    assert_agree(jax.vmap(jax_cce.jacobian(fun))(POINTS), jax.vmap(jax.jacrev(fun))(POINTS))
+
+
+def test_a_machine_without_vectors_of_functions(monkeypatch):
+    monkeypatch.setattr(compiling, "_machine", Machine)
+    assert is_native(jax_cce.jacobian(fun), X)
+    assert not is_native(jax.vmap(jax_cce.jacobian(fun)), POINTS)
+    assert_agree(jax.vmap(jax_cce.jacobian(fun))(POINTS), jax.vmap(jax.jacrev(fun))(POINTS))
+
+
+def test_a_library_without_a_function(monkeypatch):
+    monkeypatch.setattr("jax_cce.native.kernels.has_function", lambda name: "exp" not in name)
+    assert not is_native(jax_cce.jacobian(fun), X)
+    assert is_native(jax_cce.jacobian(jnp.sin), X)
+
+
+def test_sharded_batches_are_left_to_the_compiler():
+    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,))
+    points = jax.device_put(POINTS, NamedSharding(mesh, P("data")))
+    mapped = jax.jit(jax.vmap(jax_cce.jacobian(fun)))
+    assert not is_native(jax.vmap(jax_cce.jacobian(fun)), points)
+    result = mapped(points)
+    assert_agree(jax.device_put(result, jax.devices()[0]), jax.vmap(jax.jacrev(fun))(POINTS))
+
+
+def test_exported_programs_have_plain_operations():
+    exported = export.export(jax.jit(jax.vmap(jax_cce.jacobian(fun))))(POINTS)
+    assert "jax_cce_" not in exported.mlir_module()
+    again = export.deserialize(exported.serialize())
+    assert_agree(again.call(POINTS), jax.vmap(jax.jacrev(fun))(POINTS))
+
+
+def test_other_platforms_have_plain_operations():
+    traced = jax.jit(jax_cce.jacobian(fun)).trace(X)
+    assert "jax_cce_" in traced.lower(lowering_platforms=("cpu",)).as_text()
+    assert "jax_cce_" not in traced.lower(lowering_platforms=("cuda",)).as_text()
+
+
+def test_a_fault_of_ours_is_reported_and_makes_no_difference(monkeypatch, caplog):
+    def broken(*args, **kwargs):
+        raise AssertionError("of ours")
+
+    monkeypatch.setattr(calling, "kernel_of", broken)
+    assert_agree(jax_cce.jacobian(fun)(X), jax.jacrev(fun)(X))
+    assert "no native code" in caplog.text
+
+
+def test_a_measured_order_decides(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path))
+    found = jax_cce.optimize(fun, cost="runtime", budget=1.0, strategy="reverse")(X)
+    assert "native" in found.times
+    assert is_native(jax_cce.jacobian(fun), X) == (found.entry.method == "native")
+    assert_agree(jax_cce.jacobian(fun)(X), jax.jacrev(fun)(X))
+
+
+@pytest.mark.parametrize("winner", ["native", "reverse"])
+def test_tuning_times_it_too(monkeypatch, tmp_path, winner):
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path))
+
+    def race(calls):
+        return {name: 1.0 if name == winner else 2.0 for name in calls}
+
+    monkeypatch.setattr("jax_cce.execution.measuring.race", race)
+    tuned = jax_cce.jacobian(fun, order="tuned")
+    for jacobian, x in ((tuned, X), (jax.vmap(tuned), POINTS)):
+        theirs = jax.jacrev(fun) if x is X else jax.vmap(jax.jacrev(fun))
+        assert_agree(jacobian(x), theirs(x))
+        assert is_native(jacobian, x) == (winner == "native")
+    methods = {entry.method for entry in registry.entries(cost="runtime")}
+    assert methods == {"native" if winner == "native" else "elimination"}
+
+
+def test_what_is_chosen_is_logged(caplog):
+    with caplog.at_level(logging.INFO, "jax_cce"):
+        jax_cce.jacobian(fun)(X)
+        jax_cce.jacobian(jnp.sort)(X)
+    assert "native: Kernel(name='jax_cce_" in caplog.text
+    assert "native: sort is no scalar operation" in caplog.text
+
+
+_NAME = """
+import re, jax, jax.numpy as jnp, jax_cce
+fun = lambda x: jnp.sin(x) * x[::-1]
+text = jax.jit(jax_cce.jacobian(fun)).lower(jnp.ones(3)).as_text()
+print(re.search("jax_cce_[0-9a-f]+", text)[0])
+"""
+
+
+def test_names_are_the_same_in_every_process():
+    names = {
+        subprocess.run(
+            [sys.executable, "-c", _NAME], check=True, capture_output=True, text=True
+        ).stdout
+        for _ in range(2)
+    }
+    assert len(names) == 1

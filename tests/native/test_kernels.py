@@ -1,0 +1,285 @@
+"""Kernels compute what JAX does, at points and in batches of any size."""
+
+import threading
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, assume, given, settings
+from hypothesis import strategies as st
+from jax import lax
+
+import jax_cce
+from cases.agreement import assert_agree
+from cases.differences import differences, perturbed
+from cases.programs import Program, programs
+from cases.uses import FUNCTIONS as USED
+from cases.uses import USES
+from cases.uses import X as POINT
+
+pytestmark = pytest.mark.usefixtures("quiet")
+
+A = np.linspace(-1.0, 2.0, 12).reshape(4, 3)
+
+
+def is_native(fun, *args):
+    """Whether a function, compiled for the arguments, calls native code."""
+    return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
+
+
+def rotation(angle):
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    return jnp.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+FUNCTIONS = {
+    "sums and products": lambda x: jnp.array([x[0] * x[1] - x[2], x[3] / (1 + x[0] ** 2)]),
+    "transcendental": lambda x: jnp.sin(x) * jnp.exp(-x) + jnp.log1p(x**2) * jnp.tanh(x[::-1]),
+    "powers": lambda x: x**3 - x**-2 + (x + 1) ** 2.5 + jnp.sqrt(x + 2) * lax.rsqrt(x + 3),
+    "rotations": lambda x: rotation(x[0]) @ rotation(x[1]).T @ x[1:],
+    "matrix": lambda x: jnp.tanh(A.astype(x.dtype) @ x[:3]) * x[3],
+    "outer": lambda x: jnp.outer(x, jnp.cos(x)),
+    "einsum": lambda x: jnp.einsum("i,jk,k->ij", x, A.astype(x.dtype), x[:3]),
+    "gather": lambda x: x[jnp.array([3, 0, 0, 2])] * x,
+    "update": lambda x: x.at[1].set(x[2] * x[0]).at[3].add(x[1]) ** 2,
+    "pad and roll": lambda x: jnp.roll(x, 1) * jnp.pad(x[:2], (1, 1), constant_values=0.5),
+    "cumulative": lambda x: jnp.cumsum(x) * jnp.cumprod(x[::-1]),
+    "reductions": lambda x: jnp.stack([jnp.sum(x**2), jnp.prod(x), jnp.mean(x), jnp.max(x)]),
+    "choices": lambda x: jnp.maximum(x, 0.5) * jnp.minimum(x[::-1], 0.7) + jnp.clip(x, 0.2, 0.8),
+    "where": lambda x: jnp.where(x > 0.5, x**2, jnp.sin(x)) * jnp.abs(x - 0.4),
+    "logic": lambda x: jnp.where((x > 0.2) & ~(x[::-1] > 0.9) | (x == 0), x, -2 * x),
+    "signs": lambda x: jnp.sign(x - 0.5) * x + jnp.floor(3 * x) * x[0] + lax.stop_gradient(x) * x,
+    "scan": lambda x: lax.scan(lambda c, a: (jnp.sin(c * x[0]) + a, c * a), x[1], x)[1],
+    "reverse scan": lambda x: lax.scan(lambda c, a: (c * a, c + a), x[0], x, reverse=True),
+    "fori": lambda x: lax.fori_loop(0, 4, lambda k, c: c * x + k, x),
+    "logistic": lambda x: jax.nn.sigmoid(x) * lax.erf(x) - lax.erfc(x) * jnp.exp2(x),
+    "softmax": lambda x: jax.nn.softmax(x * 2),
+    "angles": lambda x: (
+        jnp.arctan2(x, x[::-1]) + jnp.arcsin(x / 2) + jnp.arccos(x / 2) + jnp.tan(x)
+    ),
+    "hyperbolic": lambda x: jnp.sinh(x) * jnp.cosh(x) + jnp.arcsinh(x) - jnp.arctan(x),
+    "tree": lambda x: {"a": x[:2] ** 2, "b": [jnp.sum(x), x.reshape(2, 2) @ x.reshape(2, 2)]},
+    "constant": lambda x: jnp.stack([x[0], 1.0 + 0 * x[1], 3.0]),
+    "identity": lambda x: x,
+    "multiplied in place": lambda x: x.at[jnp.array([2, 0])].multiply(x[:2], unique_indices=True),
+    "update of constants": lambda x: x * jnp.zeros(4, x.dtype).at[jnp.array([1, 1, 3])].add(2.0),
+    "cholesky": lambda x: jnp.linalg.cholesky(jnp.outer(x, x) + jnp.diag(1 + x**2)),
+}
+X = np.array([0.3, 0.9, 0.6, 0.45])
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+def test_at_a_point(name, dtype):
+    fun, x = FUNCTIONS[name], jnp.asarray(X, dtype)
+    assert is_native(jax_cce.jacobian(fun), x)
+    assert_agree(jax.jit(jax_cce.jacobian(fun))(x), jax.jacrev(fun)(x))
+    ours = jax_cce.value_and_jacobian(fun)(x)
+    assert_agree(ours, (fun(x), jax.jacrev(fun)(x)))
+
+
+@pytest.mark.parametrize("name", FUNCTIONS)
+def test_in_batches(name):
+    fun = FUNCTIONS[name]
+    for dtype, sizes in {"float32": (3, 100), "float64": (1, 8, 13)}.items():
+        for size in sizes:
+            points = jnp.asarray(X + np.linspace(-0.1, 0.1, size)[:, None], dtype)
+            mapped = jax.vmap(jax_cce.jacobian(fun))
+            assert is_native(mapped, points)
+            assert_agree(mapped(points), jax.vmap(jax.jacrev(fun))(points))
+
+
+@pytest.mark.parametrize("use", USES)
+@pytest.mark.parametrize("f", USED, ids=lambda f: f.__name__)
+@pytest.mark.filterwarnings("ignore:Some donated buffers")
+def test_under(use, f):
+    ours = USES[use](jax.jit(jax_cce.jacobian(f)), POINT)
+    assert_agree(ours, USES[use](jax.jit(jax.jacfwd(f)), POINT), tolerance=1e-9)
+
+
+def test_points_of_a_batch_do_not_depend_on_its_size():
+    fun = FUNCTIONS["transcendental"]
+    points = jnp.asarray(X + np.linspace(-0.2, 0.2, 29)[:, None])
+    jacobian = jax.jit(jax.vmap(jax_cce.jacobian(fun)))
+    whole = jacobian(points)
+    for size in (1, 5, 8, 16, 21):
+        np.testing.assert_array_equal(jacobian(points[:size]), whole[:size])
+
+
+def test_arguments_that_are_the_same_for_all_points():
+    def fun(x, scale, offset):
+        return jnp.sin(x * scale) + offset["a"] * x[0]
+
+    arguments = jnp.asarray(X + np.zeros((20, 1))), jnp.asarray(X * 2), {"a": jnp.float64(0.3)}
+    axes = (0, None, None)
+
+    def both(jacobian):
+        return jax.jit(jax.vmap(jacobian(fun, argnums=(0, 1, 2)), axes))
+
+    assert is_native(both(jax_cce.jacobian), *arguments)
+    assert_agree(both(jax_cce.jacobian)(*arguments), both(jax.jacrev)(*arguments))
+    nested = jax.vmap(jax.vmap(jax_cce.jacobian(fun), axes), (None, 0, None))
+    scales = arguments[1] + jnp.arange(3.0)[:, None]
+    expected = jax.vmap(jax.vmap(jax.jacrev(fun), axes), (None, 0, None))
+    assert_agree(
+        jax.jit(nested)(arguments[0], scales, arguments[2]),
+        jax.jit(expected)(arguments[0], scales, arguments[2]),
+    )
+
+
+def test_auxiliary_data_and_hessians():
+    def fun(x):
+        y = jnp.sin(x) * x[0]
+        return jnp.sum(y**2), {"y": y}
+
+    jac, aux = jax.jit(jax_cce.jacobian(fun, has_aux=True))(jnp.asarray(X))
+    assert_agree((jac, aux), jax.jacrev(fun, has_aux=True)(jnp.asarray(X)))
+    hessian = jax_cce.hessian(lambda x: fun(x)[0])
+    assert is_native(hessian, jnp.asarray(X))
+    assert_agree(hessian(jnp.asarray(X)), jax.hessian(lambda x: fun(x)[0])(jnp.asarray(X)))
+
+
+def test_a_factorisation_fails_as_a_whole():
+    def factor(x):
+        return jnp.linalg.cholesky(jnp.outer(x, x) + jnp.diag(jnp.array([x[0], 1.0])))
+
+    points = jnp.array([[0.3, 0.4], [-1.2, 0.5], [-0.5, 0.5]])
+    mapped = jax.jit(jax.vmap(jax_cce.value_and_jacobian(factor)))
+    assert is_native(mapped, points)
+    (value, jac), expected = mapped(points), jax.vmap(factor)(points)
+    assert_agree(value, expected)
+    assert jnp.isnan(value[2, 0, 0])
+    theirs = jax.vmap(jax.jacfwd(factor))(points)
+    assert_agree(jac[:1], theirs[:1])
+    # What does not depend on an input stays zero.
+    assert jnp.isnan(jac[1:, 1, 1]).all()
+    assert jnp.isnan(jac[1:, 0, 0, 0]).all()
+
+
+def test_zeros_are_cleared_in_large_results():
+    def fun(x):
+        return x[1:] * x[:-1]
+
+    x = jnp.linspace(0.1, 1.0, 60)
+    assert is_native(jax_cce.jacobian(fun), x)
+    assert_agree(jax.jit(jax_cce.jacobian(fun))(x), jax.jacrev(fun)(x))
+    points = x[:20] + jnp.arange(30.0)[:, None]
+    assert is_native(jax.vmap(jax_cce.jacobian(fun)), points)
+    assert_agree(jax.vmap(jax_cce.jacobian(fun))(points), jax.vmap(jax.jacrev(fun))(points))
+
+
+def test_threads_compile_and_run_at_once():
+    points = jnp.asarray(X + np.linspace(0, 0.1, 50)[:, None])
+    results = {}
+
+    def work(k):
+        fun = lambda x: jnp.sin(k * x) * x[k % 4]  # noqa: E731
+        results[k] = jax.jit(jax.vmap(jax_cce.jacobian(fun)))(points), fun
+
+    threads = [threading.Thread(target=work, args=(k,)) for k in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    for found, fun in results.values():
+        assert_agree(found, jax.vmap(jax.jacrev(fun))(points))
+    assert len(results) == 8
+
+
+UNARY = {
+    name: getattr(lax, name)
+    for names in (
+        "abs acos asin asinh atan ceil cos cosh erf erfc exp exp2 expm1 floor log log1p logistic",
+        "neg",
+        "rsqrt sign sin sinh sqrt square tan tanh",
+    )
+    for name in names.split()
+}
+UNARY |= {f"power {n}": lambda x, n=n: lax.integer_pow(x, n) for n in (-3, -1, 0, 1, 2, 3, 5, 8)}
+BINARY = {
+    name: getattr(lax, name) for name in ["add", "atan2", "div", "max", "min", "mul", "pow", "sub"]
+}
+SPECIAL = np.array(
+    [0.0, -0.0, 0.5, -0.5, 1.0, -1.0, 2.0, -3.7, 20.0, 1e-8, 1e5, -1e5, np.inf, -np.inf, np.nan]
+)
+
+
+def _same(ours, theirs, tolerance):
+    for our, their in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
+        np.testing.assert_allclose(our, their, rtol=tolerance, atol=tolerance * 1e-2)
+
+
+@pytest.mark.parametrize("dtype", ["float32", "float64"])
+@pytest.mark.parametrize("name", UNARY)
+def test_special_values_of_one_operand(name, dtype):
+    fun, x = UNARY[name], jnp.asarray(SPECIAL, dtype)
+    ours = jax.jit(jax.vmap(jax_cce.value_and_jacobian(fun)))
+    assert is_native(ours, x)
+    derivative = jax.vmap(lambda x: jax.jvp(fun, (x,), (jnp.ones_like(x),)))
+    _same(ours(x), jax.jit(derivative)(x), 2e-5 if dtype == "float32" else 1e-12)
+    single = jax.jit(jax_cce.value_and_jacobian(fun))
+    for number in x:
+        _same(single(number), derivative(number[None]), 2e-5 if dtype == "float32" else 1e-12)
+
+
+@pytest.mark.parametrize("name", BINARY)
+def test_special_values_of_two_operands(name):
+    fun = BINARY[name]
+    x, y = (jnp.ravel(x) for x in jnp.meshgrid(SPECIAL, SPECIAL))
+    ours = jax.jit(jax.vmap(jax_cce.jacobian(fun, argnums=(0, 1))))
+    assert is_native(ours, x, y)
+    one, zero = jnp.ones_like(x), jnp.zeros_like(x)
+    value, by_x = jax.jvp(fun, (x, y), (one, zero))
+    _, by_y = jax.jvp(fun, (x, y), (zero, one))
+    found = ours(x, y)
+    # Of a product with the tangent zero JAX may make NaN.
+    for our, their in zip(found, (by_x, by_y), strict=True):
+        both = ~np.isnan(their)
+        np.testing.assert_allclose(our[both], their[both], rtol=1e-12, atol=1e-15)
+    values, _ = jax.jit(jax.vmap(jax_cce.value_and_jacobian(fun)))(x, y)
+    np.testing.assert_allclose(values, value, rtol=1e-12)
+
+
+def test_masks_hide_what_is_not_finite_as_in_jax():
+    def after(x):
+        return jnp.where(x > 0, jnp.sqrt(x), 0.0) * jnp.array([1.0, 2.0])
+
+    def before(x):
+        return jnp.sqrt(jnp.where(x > 0, x, 0.0))
+
+    x = jnp.array([0.0, 4.0])
+    for fun, mode in ((after, jax.jacfwd), (before, jax.jacrev)):
+        for points in (x, jnp.stack([x, x[::-1]])):
+            ours = jax_cce.jacobian(fun)
+            expected = mode(fun)
+            if points.ndim > 1:
+                ours, expected = jax.vmap(ours), jax.vmap(expected)
+            assert_agree(jax.jit(ours)(points), expected(points))
+
+
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+)
+@given(program=programs(), seed=st.integers(0, 100))
+def test_random_programs(program: Program, seed: int):
+    """Whatever is native of a random program, at a point and in a batch, agrees with JAX."""
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
+    points = 3 + seed % 9
+
+    def both(*args):
+        ours = jax_cce.jacobian(program.function, **options)(*args)
+        stacked = jax.tree.map(lambda x: jnp.broadcast_to(x, (points, *jnp.shape(x))), args)
+        mapped = jax.vmap(jax_cce.jacobian(program.function, **options))(*stacked)
+        theirs = jax.jacrev(program.function, **options)(*args)
+        return ours, jax.tree.map(lambda x: x[seed % points], mapped), theirs
+
+    compiled = jax.jit(both, compiler_options={"xla_backend_optimization_level": 0})
+    single, of_batch, theirs = compiled(*program.args)
+    found = differences(single, theirs, program.rtol)
+    found += differences(of_batch, theirs, program.rtol, types=False)
+    if found:
+        nearby = compiled(*perturbed(program))[2]
+        assume(not differences(nearby, theirs, program.rtol))
+    assert not found, "\n".join(found)
