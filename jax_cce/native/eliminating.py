@@ -31,26 +31,24 @@ def cost(graph: Scalars, nodes: Sequence[int]) -> int:
 
 
 def jacobian(
-    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int], orders: Sequence[str]
+    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]
 ) -> tuple[list[list[int]], str]:
-    """The derivative of each output with respect to each input, in the cheapest of some orders.
+    """The derivative of each output with respect to each input, in the cheapest of three orders.
 
     Args:
         graph: the graph.
         inputs: its inputs that are differentiated.
         outputs: the outputs.
-        orders: the orders, of "forward", "reverse" and "greedy".
 
     Returns:
-        The nodes by output and input, and the order.
+        The nodes by output and input, and the order: "forward", "reverse" or "greedy".
 
     Raises:
         Unsupported: where an operation on the way has no formula for its derivative.
         TooLarge: where every order makes more nodes than the graph may have.
     """
     edges = _edges(graph, inputs, outputs)
-    if len(edges) > _MOST_GREEDY:
-        orders = [order for order in orders if order != "greedy"]
+    orders = ["forward", "reverse"] + ["greedy"] * (len(edges) <= _MOST_GREEDY)
     most, found = graph.most, []
     for order in orders:
         # Each may make as many nodes.

@@ -17,7 +17,6 @@ from jax_cce.native.lifting import MOST_NODES, Nodes, Unsupported, check, lift
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
-from jax_cce.rules.masks import finite_modes
 
 __all__ = ["Kernel", "kernel_of"]
 
@@ -92,10 +91,9 @@ def kernel_of(
         seconds = _seconds(program)
         graph = Scalars(dtype, int(seconds / _NODE))
         check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
-        orders = _orders(program, inputs)
         values, operands = _operands(graph, program, constants, arguments, mapped, levels)
         outputs = lift(graph, program, values, program.outputs)
-        results, order = _results(graph, values, outputs, num_values, inputs, orders, value=value)
+        results, order = _results(graph, values, outputs, num_values, inputs, value=value)
         wanted = [results[k] for k in kept]
         return _compiled(graph, operands, wanted, lanes, host, order, seconds)
     except (Unsupported, TooLarge) as reason:
@@ -130,21 +128,6 @@ def _size_of_results(program: Program, num_values: int, inputs: Sequence[int]) -
     sizes = [jax_internals.size(program.aval(atom)) for atom in program.outputs]
     columns = sum(jax_internals.size(program.avals[k]) for k in inputs)
     return sum(sizes) + sum(sizes[:num_values]) * columns
-
-
-_ORDERS = {"jacfwd": "forward", "jacrev": "reverse"}
-
-
-def _orders(program: Program, inputs: Sequence[int]) -> list[str]:
-    """The orders in which masks hide what is not finite, as they do in JAX's own modes.
-
-    Raises:
-        Unsupported: where there is none.
-    """
-    orders = [_ORDERS[mode] for mode in sorted(finite_modes(program, inputs))]
-    if not orders:
-        raise Unsupported("its masks may hide what is not finite")
-    return [*orders, "greedy"] if len(orders) == len(_ORDERS) else orders
 
 
 def _operands(
@@ -186,7 +169,6 @@ def _results(
     outputs: Sequence[Any],
     num_values: int,
     inputs: Sequence[int],
-    orders: Sequence[str],
     *,
     value: bool,
 ) -> tuple[list[list[int]], str]:
@@ -205,7 +187,7 @@ def _results(
             raise Unsupported("an input is no operand")
         columns.append(list(map(int, nodes.nodes.flat)))
     varied = [node for column in columns for node in column]
-    rows, order = jacobian(graph, varied, wanted, orders)
+    rows, order = jacobian(graph, varied, wanted)
     blocks: list[list[int]] = []
     first = 0
     for output in flat[:num_values]:

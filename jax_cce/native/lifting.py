@@ -73,6 +73,8 @@ def check(program: Program, most: int, longest: int) -> None:
     work = 0
     for equation in itertools.compress(program.equations, active):
         facts, often = record_of(equation), 1
+        if equation.params.get("accuracy") is not None:
+            raise Unsupported(f"{equation.name} of an accuracy that is asked for")
         if equation.name == "scan":
             body = tracing.flatten_closed(equation.params["jaxpr"])[0]
             often = equation.params["length"]

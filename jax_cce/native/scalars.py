@@ -136,6 +136,11 @@ class Scalars:
             self.params.append(param)
         return node
 
+    def _are_opposite(self, one: int, other: int) -> bool:
+        """Whether one of two truths is the negation of the other."""
+        pairs = (one, other), (other, one)
+        return any(self.ops[x] == "not" and self.args[x][0] == y for x, y in pairs)
+
     def _negated(self, node: int) -> int | None:
         """What a node is the negative of."""
         if self.ops[node] == "neg":
@@ -175,12 +180,22 @@ class Scalars:
                 return args[1]
             case "not", [bool(value)]:
                 return self.truth(not value)
+            case "not", _ if self.ops[args[0]] == "not":
+                return self.args[args[0]][0]
+            case "or" | "and", _ if args[0] == args[1]:
+                return args[0]
+            case "or" | "and", _ if self._are_opposite(*args):
+                return self.truth(op == "or")
         return self._signed(op, args)
 
     def _signed(self, op: str, args: Sequence[int]) -> int | None:
-        """The operation with the signs of its operands moved outwards, and selections, too."""
+        """The operation with the signs of its operands moved outwards, and masks, too."""
         if op == "neg":
-            return self._negated(args[0])
+            (node,) = args
+            mask = self._mask(node)
+            if mask is not None:
+                return self._where(mask[0], self.make("neg", mask[1]))
+            return self._negated(node)
         if op not in ("add", "sub", "mul", "div"):
             return None
         x, y = (self._negated(node) for node in args)
@@ -189,20 +204,44 @@ class Scalars:
                 both = args[0] if x is None else x, args[1] if y is None else y
                 result = self.make(op, *both)
                 return result if x is not None and y is not None else self.make("neg", result)
-            return self._selected(args) if op == "mul" else None
+            return self._masked_product(args) if op == "mul" else None
         if y is not None:
             return self.make("sub" if op == "add" else "add", args[0], y)
         if x is not None and op == "add":
             return self.make("sub", args[1], x)
+        return self._masked_sum(op, args)
+
+    def _mask(self, node: int) -> tuple[int, int] | None:
+        """For a node that is zero but under a condition, the condition and what it is then."""
+        if self.ops[node] != "select_n":
+            return None
+        which, one, other = self.args[node]
+        if one == self.zero:
+            return which, other
+        if other == self.zero:
+            return self.make("not", which), one
         return None
 
-    def _selected(self, args: Sequence[int]) -> int | None:
+    def _where(self, condition: int, node: int) -> int:
+        return self.make("select_n", condition, self.zero, node)
+
+    def _masked_product(self, args: Sequence[int]) -> int | None:
         """A product by a mask, which selects: what it leaves out may be infinite."""
-        for mask, factor in itertools.permutations(args):
-            if self.ops[mask] != "select_n":
-                continue
-            which, *cases = self.args[mask]
-            if self.zero in cases:
-                products = (self.make("mul", case, factor) for case in cases)
-                return self.make("select_n", which, *products)
+        for masked, factor in itertools.permutations(args):
+            mask = self._mask(masked)
+            if mask is not None:
+                return self._where(mask[0], self.make("mul", mask[1], factor))
         return None
+
+    def _masked_sum(self, op: str, args: Sequence[int]) -> int | None:
+        """A sum of what is masked, which is seen to be zero where both masks are."""
+        masks = [self._mask(node) for node in args]
+        if None in masks:
+            return None
+        (one, x), (other, y) = masks  # type: ignore[misc]
+        if one == other:
+            return self._where(one, self.make(op, x, y))
+        either = self.make("or", one, other)
+        ordered = tuple(sorted(args)) if op == "add" else tuple(args)
+        total = self._node((op, None, ordered), op, ordered)
+        return total if self.value(either) else self._where(either, total)

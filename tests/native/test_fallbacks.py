@@ -49,9 +49,7 @@ UNSUPPORTED = {
     "a sort": lambda x: jnp.sort(x) * x,
     "complex numbers": lambda x: jnp.real(jnp.fft.fft(x)),
     "two types": lambda x: jnp.sin(x.astype(jnp.float32)) * 2,
-    "masks on both sides": lambda x: jnp.where(
-        x > 0.4, jnp.sqrt(jnp.where(x > 0.5, x - 0.5, 0.0)), 0.0
-    ),
+    "an accuracy": lambda x: lax.logistic(x, accuracy=lax.AccuracyMode.HIGHEST),
     "a checkpoint": jax.checkpoint(lambda x: jnp.sin(jnp.sin(x)), prevent_cse=True),
     "many operations": lambda x: jnp.sum(jnp.sin(jnp.outer(jnp.arange(3000.0), x)), 0),
 }

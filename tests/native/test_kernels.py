@@ -248,8 +248,21 @@ def test_masks_hide_what_is_not_finite_as_in_jax():
     def before(x):
         return jnp.sqrt(jnp.where(x > 0, x, 0.0))
 
+    def on_both_sides(x):
+        return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 0.0)), 0.0) * x[0]
+
+    def of_sums(x):
+        root = jnp.sqrt(x)
+        return jnp.where(x > 0, root, 0.0) + jnp.where(x > 1, 2 * root, 0.0) - x
+
     x = jnp.array([0.0, 4.0])
-    for fun, mode in ((after, jax.jacfwd), (before, jax.jacrev)):
+    for fun, mode in (
+        (after, jax.jacfwd),
+        (before, jax.jacrev),
+        (lambda x: on_both_sides(jnp.where(x > 0, x, 1.0)), jax.jacrev),
+        (of_sums, jax.jacfwd),
+    ):
+        assert is_native(jax_cce.jacobian(fun), x)
         for points in (x, jnp.stack([x, x[::-1]])):
             ours = jax_cce.jacobian(fun)
             expected = mode(fun)
