@@ -71,6 +71,7 @@ __all__ = [
     "is_differentiable",
     "is_dtype",
     "is_for_one_device",
+    "is_high",
     "is_jaxpr",
     "is_leak",
     "is_mapped",
@@ -524,6 +525,11 @@ def is_for_one_device(ctx: Any) -> bool:
     module = ctx.module_context
     devices = getattr(module.axis_context, "num_devices", None)
     return devices == 1 and not module.lowering_parameters.for_export
+
+
+def is_high(equation: Any) -> bool:
+    """Whether JAX has to lower an equation to plain ones before it lowers a program."""
+    return bool(equation.primitive.is_high(*equation.in_avals, **equation.params))
 
 
 def check_errors_inside(primitive: Any) -> None:

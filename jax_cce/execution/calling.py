@@ -29,9 +29,8 @@ from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.running import Ran
 from jax_cce.planning.task import Task, task_of_run, task_of_trace
-from jax_cce.program import calls, tracing
+from jax_cce.program import calls
 from jax_cce.program.calls import Call
-from jax_cce.rules.book import is_described_elsewhere
 from jax_cce.rules.derivatives import has_custom
 from jax_cce.sparse.formats import STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
@@ -113,14 +112,16 @@ def _execute(
             types = [*traced.program.avals[first:][: len(traced.constants)], *avals]
             arguments = list(map(jax_internals.typed, arguments, types))
         as_one = functools.partial(programs.as_one_equation, staged=staged)
-        program = as_one if holds else programs.as_operations
         if not staged:
             name = compiled.key_of(task)
             stored = programs.stored(task, arguments, name)
             chosen = stored and (stored.entry.order, stored.entry.entries, stored.entry.method)
             program = compiled.PROGRAMS.get(
-                (name, request, wanted, chosen), functools.partial(jax.jit, program)
+                (name, request, wanted, chosen),
+                lambda: jax.jit(as_one if holds else programs.as_operations()),
             )
+        else:
+            program = as_one if holds else programs.as_operations()
         outputs, blocks = program(arguments)
     return outputs, [[wanted.format.outside(block) for block in row] for row in blocks]
 
@@ -140,9 +141,9 @@ class _Programs:
     ) -> None:
         self._task, self._request, self._avals, self._wanted = task, request, avals, wanted
 
-    def as_operations(self, arguments: Sequence[Any]) -> Any:
-        """Runs the program for the task's own number of points."""
-        return self._of(self._plan_of(self._task))(arguments)
+    def as_operations(self) -> _Program:
+        """The program for the task's own number of points."""
+        return self._of(self._plan_of(self._task))
 
     def as_one_equation(self, arguments: Sequence[Any], *, staged: bool) -> Any:
         """The same, by an equation that waits for the number of points.
@@ -233,9 +234,7 @@ class _Programs:
     @property
     def _has_rules(self) -> bool:
         """Whether somebody's own rules are part of it, which may close over anything."""
-        equations = self._task.traced.program.equations
-        described = map(is_described_elsewhere, tracing.primitives(equations))
-        return has_custom(equations) or any(described)
+        return has_custom(self._task.traced.program.equations)
 
     def _plans(self, points: int) -> Plan:
         one = self._task.of(None)

@@ -24,6 +24,7 @@ from jax_cce.jax_internals import LazyJaxpr
 from jax_cce.native.kernels import Kernel
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
+from jax_cce.rules.book import is_described_elsewhere
 
 __all__ = ["PLANNED_JACOBIAN", "can_hold", "staged"]
 
@@ -177,11 +178,15 @@ def can_hold(program: Program) -> bool:
     """Whether the Jacobian of a program may be one equation.
 
     What reads the axes around it, or does more than to return values, stays a part of the program
-    that is under construction; so does everything that is shared out over the devices of a mesh.
+    that is under construction; so does everything that is shared out over the devices of a mesh,
+    and what rules of the user's own describe, which are told while the program is planned.
     """
     if jax_internals.has_mesh() or jax_internals.is_symbolic(program.avals):
         return False
-    if any(equation.origin.effects for equation in program.equations):
+    for equation in program.equations:
+        if equation.origin.effects or jax_internals.is_high(equation):
+            return False
+    if any(map(is_described_elsewhere, tracing.primitives(program.equations))):
         return False
     return jax_internals.NEED_AXES.isdisjoint(tracing.primitive_names(program.equations))
 
