@@ -18,6 +18,7 @@ import numpy as np
 
 from jax_cce import jax_internals, registry
 from jax_cce.execution import measuring
+from jax_cce.native.compiling import machine
 from jax_cce.planning import choosing, plans
 from jax_cce.planning.options import OrderRequest
 from jax_cce.planning.plans import Plan
@@ -70,7 +71,7 @@ def tune(
         return
     candidates, default = _candidates(task, request)
     functions = {name: programs(plan) for name, plan in candidates.items()}
-    if native is not None:
+    if native is not None and not machine().obstacle:
         functions[NATIVE] = native
     # Everything here is computed at once, also where a program is under construction around us.
     with jax.ensure_compile_time_eval(), task.context():

@@ -10,6 +10,7 @@ import numpy as np
 
 from jax_cce.execution.calling import transformed
 from jax_cce.graph.building import Graph
+from jax_cce.native.compiling import machine
 from jax_cce.planning.options import OrderRequest, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.program import known_values
@@ -68,7 +69,8 @@ def contenders(
     if request.format == "dense" and not _is_complex(graph):
         for mode in JAX_MODES:
             requests[mode] = OrderRequest("reverse", scalarised=False, method=mode)
-        requests[NATIVE] = OrderRequest()
+        if not machine().obstacle:
+            requests[NATIVE] = OrderRequest()
     return requests
 
 
