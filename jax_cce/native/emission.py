@@ -20,7 +20,6 @@ __all__ = ["Operand", "kernel_text"]
 
 _COMPARISONS = {"eq": "oeq", "ge": "oge", "gt": "ogt", "le": "ole", "lt": "olt", "ne": "une"}
 _INTRINSICS = {"abs": "fabs", "ceil": "ceil", "floor": "floor", "sqrt": "sqrt"}
-_LONGEST_BLOCK = 400
 _MANY_ZEROS = 16
 _MEMSET = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
 # Byte offsets in the structures of XLA's foreign function interface, version 0.
@@ -65,10 +64,6 @@ class _Block:
     def do(self, text: str) -> None:
         """One more instruction."""
         self.lines.append(f"  {text}")
-        # LLVM takes more than proportionally long for long blocks.
-        if not len(self.lines) % _LONGEST_BLOCK:
-            label = f"part{len(self.lines)}"
-            self.lines += [f"  br label %{label}", f"{label}:"]
 
     def constant(self, value: Any) -> str:
         """A number or truth value in all lanes."""

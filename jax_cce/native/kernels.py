@@ -1,6 +1,5 @@
 """The kernel of a Jacobian: from a traced function to the name of a foreign function of XLA."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -13,14 +12,12 @@ from jax_cce.native.compiling import has_function, machine
 from jax_cce.native.eliminating import cost, jacobian
 from jax_cce.native.emission import Operand
 from jax_cce.native.expanding import expanded
-from jax_cce.native.lifting import MOST_NODES, Nodes, Unsupported, check, lift
+from jax_cce.native.lifting import MOST_NODES, Nodes, Unsupported, check, lift, lifted
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 
 __all__ = ["Kernel", "kernel_of"]
-
-_log = logging.getLogger("jax_cce")
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
@@ -104,7 +101,7 @@ def _check(program: Program, num_values: int, inputs: Sequence[int]) -> np.dtype
     """The type of all numbers.
 
     Raises:
-        Unsupported: where there are several, or where a mask might hide what is not finite.
+        Unsupported: where there are several, or the program is seen to be no kernel's.
     """
     dtypes = {program.avals[k].dtype for k in inputs}
     dtypes |= {program.aval(atom).dtype for atom in program.outputs}
@@ -173,12 +170,7 @@ def _results(
     value: bool,
 ) -> tuple[list[list[int]], str]:
     """The nodes of all outputs that may be wanted, and of all blocks; and the order."""
-    flat = [
-        list(map(int, x.nodes.flat))
-        if isinstance(x, Nodes)
-        else list(map(graph.number, np.ravel(x)))
-        for x in outputs
-    ]
+    flat = [list(map(int, lifted(graph, x).flat)) for x in outputs]
     wanted = [node for row in flat[:num_values] for node in row]
     columns = []
     for k in inputs:

@@ -12,6 +12,8 @@ from typing import Any
 
 import numpy as np
 
+from jax_cce.program import in_numpy
+
 __all__ = ["COMPARISONS", "LOGIC", "SIMPLE", "Scalars", "TooLarge"]
 
 
@@ -29,26 +31,13 @@ SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "
 _SYMMETRIC = frozenset(("add", "and", "eq", "max", "min", "mul", "ne", "or", "xor"))
 
 _FOLDED: dict[str, Callable[..., Any]] = {
-    "abs": np.abs,
-    "add": np.add,
-    "cos": np.cos,
+    **{
+        name: in_numpy.ELEMENTWISE[name]
+        for names in ("abs add cos exp log max min mul neg sin sqrt sub", "eq ge gt le lt ne")
+        for name in names.split()
+    },
     "div": np.divide,
-    "eq": np.equal,
-    "exp": np.exp,
-    "ge": np.greater_equal,
-    "gt": np.greater,
-    "le": np.less_equal,
-    "log": np.log,
-    "lt": np.less,
-    "max": np.maximum,
-    "min": np.minimum,
-    "mul": np.multiply,
-    "ne": np.not_equal,
-    "neg": np.negative,
     "pow": np.power,
-    "sin": np.sin,
-    "sqrt": np.sqrt,
-    "sub": np.subtract,
 }
 
 

@@ -10,9 +10,9 @@ import numpy as np
 
 from jax_cce.program.flat import Equation
 
-__all__ = ["evaluated"]
+__all__ = ["ELEMENTWISE", "evaluated"]
 
-_ELEMENTWISE: dict[str, Callable[..., Any]] = {
+ELEMENTWISE: dict[str, Callable[..., Any]] = {
     "abs": np.abs,
     "add": np.add,
     "add_any": np.add,
@@ -160,7 +160,7 @@ def evaluated(equation: Equation, operands: Sequence[Any]) -> list[np.ndarray] |
         return None
     arrays = [np.asarray(x, a.dtype) for x, a in zip(operands, equation.in_avals, strict=True)]
     with np.errstate(all="ignore"):
-        if (elementwise := _ELEMENTWISE.get(equation.name)) is not None:
+        if (elementwise := ELEMENTWISE.get(equation.name)) is not None:
             result = elementwise(*arrays)
         elif (other := _OTHERS.get(equation.name)) is not None:
             result = other(*arrays, **equation.params)
