@@ -8,8 +8,9 @@ known exactly.
 import heapq
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jax_cce.native.lifting import partials
-from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
+from jax_cce.native.differentiating import partials
+from jax_cce.native.nodes import Unsupported
+from jax_cce.native.scalars import DERIVED, SIMPLE, Scalars, TooLarge
 
 __all__ = ["cost", "jacobian"]
 
@@ -44,7 +45,8 @@ def jacobian(
         The nodes by output and input, and the order: "forward", "reverse" or "greedy".
 
     Raises:
-        Unsupported: where an operation on the way has no formula for its derivative.
+        Unsupported: where an operation on the way has no formula for its derivative, or a rule
+            that is not linear.
         TooLarge: where every order makes more nodes than the graph may have.
     """
     edges = _edges(graph, inputs, outputs)
@@ -63,6 +65,8 @@ def jacobian(
     if not found:
         raise failure
     _, order, rows = min(found)
+    if any(graph.ops[k] == "seed" for k in graph.needed(k for row in rows for k in row)):
+        raise Unsupported("a rule for a derivative is not linear")
     return rows, order
 
 
@@ -71,13 +75,20 @@ def _edges(
 ) -> dict[int, dict[int, int]]:
     """For each node that depends on inputs the nodes that it is made of, with the partials."""
     edges: dict[int, dict[int, int]] = {node: {} for node in inputs}
-    for node in graph.needed(outputs):
+    # Nodes that depend on seeds: in a rule, what they are multiplied by is not differentiated.
+    seeded: set[int] = set()
+    for node in graph.needed(outputs, differentiated=True):
         if node in edges or graph.is_given(node):
             continue
-        if not any(arg in edges for arg in graph.args[node]):
+        if graph.ops[node] == "seed" or not seeded.isdisjoint(graph.args[node]):
+            seeded.add(node)
+        if not any(arg in edges for arg in graph.differentiated(node)):
             continue
+        is_linear = node in seeded and graph.ops[node] not in DERIVED
         found: dict[int, int] = {}
         for arg, partial in partials(graph, node):
+            if is_linear and arg not in seeded:
+                continue
             if arg in edges and partial != graph.zero:
                 found[arg] = graph.make("add", found[arg], partial) if arg in found else partial
         if found:

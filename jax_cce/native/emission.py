@@ -115,7 +115,7 @@ class _Block:
     def node(self, op: str, args: Sequence[str], of_truths: bool) -> str:
         """The value of an operation."""
         vector = self.vector
-        if op in ("add", "sub", "mul", "div"):
+        if op in ("add", "sub", "mul", "div", "rem"):
             return self.add(f"f{op} {vector} {args[0]}, {args[1]}")
         if op == "neg":
             return self.add(f"fneg {vector} {args[0]}")

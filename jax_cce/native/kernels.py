@@ -12,7 +12,8 @@ from jax_cce.native.compiling import has_function, machine
 from jax_cce.native.eliminating import cost, jacobian
 from jax_cce.native.emission import Operand
 from jax_cce.native.expanding import expanded
-from jax_cce.native.lifting import MOST_NODES, Nodes, Unsupported, check, lift, lifted
+from jax_cce.native.lifting import MOST_NODES, check, lift
+from jax_cce.native.nodes import Nodes, Unsupported, lifted
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
@@ -31,7 +32,7 @@ _NODE, _SINGLE, _QUICKLY, _WELL = 20e-6, 6e-6, 20e-6, 75e-6
 # Steps of a loop, which are written one by one. Of a single point XLA's loop is as fast.
 _LONGEST, _LONGEST_OF_MANY = 64, 1_000
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_INSTRUCTIONS = SIMPLE | {"div", "sqrt"}
+_INSTRUCTIONS = SIMPLE | {"div", "rem", "sqrt"}
 
 
 @dataclass(frozen=True)

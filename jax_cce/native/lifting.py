@@ -7,6 +7,7 @@ sums tell by their local Jacobian which entries they are made of.
 
 import functools
 import itertools
+import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -15,41 +16,26 @@ import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
-from jax_cce.caches import Cache
 from jax_cce.graph.scalarising import counts_of
 from jax_cce.jax_internals import Literal
-from jax_cce.native.scalars import LOGIC, Scalars
+from jax_cce.native import factorising
+from jax_cce.native.nodes import LARGEST, Nodes, Unsupported, lifted
+from jax_cce.native.scalars import COMPARISONS, LOGIC, Scalars
 from jax_cce.program import in_numpy, passes, tracing
 from jax_cce.program.flat import Equation, Program
-from jax_cce.rules.book import Entrywise, record, record_of
-from jax_cce.rules.definers import ElementwiseRule, Partial
+from jax_cce.rules.book import Entrywise, record_of
+from jax_cce.rules.derivatives import OnlyWhileRunning, custom_derivative
 from jax_cce.rules.layout_rule import results_of
 
-__all__ = ["MOST_NODES", "Nodes", "Unsupported", "check", "lift", "lifted", "partials"]
-
-
-class Unsupported(Exception):
-    """Why a program has no scalar graph."""
-
-
-class Nodes:
-    """An array whose entries are nodes.
-
-    Args:
-        nodes: the nodes.
-    """
-
-    def __init__(self, nodes: Any) -> None:
-        self.nodes = np.asarray(nodes, np.int64)
-
+__all__ = ["MOST_NODES", "check", "lift"]
 
 # Operations of the graph that are primitives of JAX, on numbers.
 _NUMERIC = frozenset(
     name
     for names in (
-        "abs add ceil div floor max min mul neg pow sign sqrt sub",
+        "abs add ceil div floor max min mul neg pow rem sign sqrt sub",
         "acos acosh asin asinh atan atan2 atanh cbrt cos cosh sin sinh tan tanh",
-        "erf erfc exp exp2 expm1 log log1p logistic rsqrt stop_gradient",
+        "digamma erf erfc exp exp2 expm1 lgamma log log1p logistic rsqrt stop_gradient",
     )
     for name in names.split()
 )
@@ -81,6 +67,9 @@ def check(program: Program, most: int, longest: int) -> None:
             if often > longest:
                 raise Unsupported("it has long loops")
             check(body, most // max(1, often), longest)
+        elif equation.name in _CALLS:
+            for body in _bodies(equation):
+                check(body, most, longest)
         elif not (
             equation.name in _SPECIAL
             or equation.name in _SAME
@@ -97,8 +86,24 @@ def check(program: Program, most: int, longest: int) -> None:
         raise Unsupported(f"it takes {work} operations")
 
 
+def _bodies(equation: Equation) -> list[Program]:
+    """The programs that are entered for the results of a call."""
+    match equation.name:
+        case "cond":
+            bodies = equation.params["branches"]
+        case "custom_linear_solve":
+            bodies = [equation.params["jaxprs"].solve, equation.params["jaxprs"].matvec]
+        case _:
+            bodies = [equation.params["call_jaxpr"]]
+    return [tracing.flatten_closed(body)[0] for body in bodies]
+
+
 def lift(
-    graph: Scalars, program: Program, inputs: Sequence[Any], outputs: Sequence[Any]
+    graph: Scalars,
+    program: Program,
+    inputs: Sequence[Any],
+    outputs: Sequence[Any],
+    varied: Sequence[int] | None = None,
 ) -> list[Any]:
     """Adds a program to a graph.
 
@@ -107,6 +112,7 @@ def lift(
         program: the program.
         inputs: for each input and constant its nodes, or its value.
         outputs: the atoms that are asked for.
+        varied: the inputs that are differentiated; by default all.
 
     Returns:
         For each of these its nodes, or its value where it is known.
@@ -115,7 +121,9 @@ def lift(
         Unsupported: where the program is too large, or has an equation that is not scalar.
     """
     values: list[Any] = list(inputs)
-    for equation in program.equations:
+    varied = range(program.first_computed) if varied is None else varied
+    differentiated, _ = passes.dependent(program.equations, varied)
+    for equation, is_varied in zip(program.equations, differentiated, strict=True):
         operands = [
             np.asarray(atom.val, aval.dtype) if isinstance(atom, Literal) else values[atom]
             for atom, aval in zip(equation.inputs, equation.in_avals, strict=True)
@@ -123,7 +131,12 @@ def lift(
         size = sum(map(jax_internals.size, equation.out_avals))
         if size > MOST_NODES or len(graph.ops) > 2 * MOST_NODES:
             raise Unsupported("it computes too many numbers")
-        values += _results(graph, equation, operands)
+        if equation.name in _RULED and not is_varied:
+            # The rule for a derivative computes values by the function that it is the rule of.
+            body, constants = tracing.flatten_closed(equation.params["call_jaxpr"])
+            values += lift(graph, body, [*operands, *constants], body.outputs, ())
+        else:
+            values += _results(graph, equation, operands)
     return [np.asarray(atom.val) if isinstance(atom, Literal) else values[atom] for atom in outputs]
 
 
@@ -137,6 +150,17 @@ def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
         floats = jax_internals.is_differentiable(aval)
         if jax_internals.is_complex(aval) or (floats and aval.dtype != graph.dtype):
             raise Unsupported(f"{name} has numbers of type {aval.dtype}")
+    results = _entries(graph, equation, operands)
+    for x, aval in zip(results, equation.out_avals, strict=True):
+        if isinstance(x, Nodes) and aval.dtype.kind not in "bf":
+            is_signed = aval.dtype.kind == "i"
+            if not is_signed or x.most is None or x.most > min(LARGEST, np.iinfo(aval.dtype).max):
+                raise Unsupported(f"{name} gives numbers of type {aval.dtype}")
+    return results
+
+
+def _entries(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    name = equation.name
     if (special := _SPECIAL.get(name)) is not None:
         return special(graph, equation, operands)
     facts = record_of(equation)
@@ -144,7 +168,8 @@ def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
         if facts.entrywise is Entrywise.CONTRACTS:
             return _contracted(graph, equation, [lifted(graph, x) for x in operands])
         nodes = [lifted(graph, x) for x in operands]
-        return [Nodes(x) for x in results_of(facts.operation, equation, nodes, np.int64)]
+        most = max(map(_most, operands), default=0)
+        return [Nodes(x, most) for x in results_of(facts.operation, equation, nodes, np.int64)]
     if facts.entrywise in (Entrywise.SELECTS, Entrywise.SUMS):
         return _summed(graph, equation, operands)
     if name in LOGIC or name in _NUMERIC:
@@ -153,6 +178,13 @@ def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
             raise Unsupported(f"{name} of less accuracy")
         return [_elementwise(graph, name, operands, equation)]
     raise Unsupported(f"{name} is no scalar operation")
+
+
+def _most(x: Any) -> int:
+    """How large integers may be; anything for other arrays."""
+    if isinstance(x, Nodes):
+        return x.most or 0
+    return int(np.max(np.abs(x), initial=0)) if np.asarray(x).dtype.kind in "iu" else 0
 
 
 def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -168,32 +200,41 @@ def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
         return [np.asarray(x) for x in jax_internals.bind(equation, list(operands))]
 
 
-def lifted(graph: Scalars, x: Any) -> np.ndarray:
-    """The nodes of an array, of numbers or truth values where they are known."""
-    if isinstance(x, Nodes):
-        return x.nodes
-    x = np.asarray(x)
-    node = graph.truth if x.dtype == bool else graph.number
-    if x.dtype.kind not in "bfiu":
-        raise Unsupported(f"constants of type {x.dtype}")
-    return np.array([node(value) for value in x.flat], np.int64).reshape(x.shape)
+def _each(make: Callable[..., int], *operands: np.ndarray, most: int | None = None) -> Nodes:
+    """An operation on the nodes at each place, of arrays of one shape."""
+    places = zip(*(nodes.flat for nodes in operands), strict=True)
+    made = [make(*map(int, nodes)) for nodes in places]
+    return Nodes(np.array(made, np.int64).reshape(operands[0].shape), most)
+
+
+# Operations that integers have as well, and how large their results may be.
+_OF_INTEGERS: dict[str, Callable[..., int]] = {
+    **dict.fromkeys(("abs", "neg", "stop_gradient"), lambda x: x),
+    **dict.fromkeys(("add", "sub"), lambda x, y: x + y),
+    **dict.fromkeys(("clamp", "max", "min", "select_n"), max),
+    "mul": lambda x, y: x * y,
+    "rem": lambda x, y: x,
+    "sign": lambda x: 1,
+}
 
 
 def _elementwise(
     graph: Scalars, op: str, operands: Sequence[Any], equation: Equation, param: Any = None
 ) -> Nodes:
     """An operation on the entries at each place."""
-    for x, aval in zip(operands, equation.in_avals, strict=True):
-        if isinstance(x, Nodes) and not (
-            aval.dtype == bool or jax_internals.is_differentiable(aval)
-        ):
-            raise Unsupported(f"{op} of numbers of type {aval.dtype}")
+    varied = [
+        aval for x, aval in zip(operands, equation.in_avals, strict=True) if isinstance(x, Nodes)
+    ]
+    most = None
+    if any(aval.dtype.kind not in "bf" for aval in (*varied, *equation.out_avals)):
+        if op in _OF_INTEGERS:
+            most = _OF_INTEGERS[op](*map(_most, operands))
+        elif op not in COMPARISONS:
+            raise Unsupported(f"{op} of integers")
     shape = equation.out_avals[0].shape
-    spread = [np.broadcast_to(lifted(graph, x), shape).flat for x in operands]
+    spread = [np.broadcast_to(lifted(graph, x), shape) for x in operands]
     make = functools.partial(graph.make, op, param=param)
-    return Nodes(
-        np.array([make(*map(int, nodes)) for nodes in zip(*spread, strict=True)]).reshape(shape)
-    )
+    return _each(make, *spread, most=most)
 
 
 def _contracted(graph: Scalars, equation: Equation, operands: Sequence[np.ndarray]) -> list[Nodes]:
@@ -209,6 +250,12 @@ def _contracted(graph: Scalars, equation: Equation, operands: Sequence[np.ndarra
 def _summed(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
     """Results whose entries are sums of entries, which the local Jacobian tells."""
     active = tuple(isinstance(x, Nodes) for x in operands)
+    if equation.name == "gather" and active[1]:
+        return _gathered(graph, equation, operands)
+    if equation.name == "dynamic_slice" and any(active[1:]):
+        return _sliced(graph, equation, operands)
+    if equation.name == "dynamic_update_slice" and any(active[2:]):
+        return _updated(graph, equation, operands)
     for aval, moving in zip(equation.in_avals, active, strict=True):
         if moving and not jax_internals.is_differentiable(aval):
             raise Unsupported(f"{equation.name} at places that are not known")
@@ -231,14 +278,131 @@ def _summed(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
     return [Nodes(np.array(sums, np.int64).reshape(equation.out_avals[0].shape))]
 
 
+# How many entries a place may choose from that is not known.
+_MOST_PLACES = 16
+
+
+def _gathered(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
+    """A gather from places that are computed: all of them are looked at, and one is selected."""
+    array, places = operands
+    numbers, params = equation.params["dimension_numbers"], equation.params
+    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
+        raise Unsupported("gather from places of several axes that are not known")
+    axis = numbers.start_index_map[0]
+    count = equation.in_avals[0].shape[axis] - params["slice_sizes"][axis] + 1
+    if count > _MOST_PLACES:
+        raise Unsupported("gather from many places that are not known")
+    own, shape = lifted(graph, array), equation.out_avals[0].shape
+    mode = lax.GatherScatterMode.from_any(params["mode"])
+    entries = np.arange(own.size).reshape(own.shape)
+    found = []
+    with jax.core.eval_context():
+        for start in range(count):
+            same = np.full(equation.in_avals[1].shape, start, np.int32)
+            read = lax.gather(entries, same, numbers, params["slice_sizes"], mode="clip")
+            found.append(own.ravel()[np.asarray(read)])
+    # The axes of the result that are not those of a slice are those of the places.
+    of_places = [k for k in range(len(shape)) if k not in numbers.offset_dims]
+    spread = [shape[k] if k in of_places else 1 for k in range(len(shape))]
+    index = np.broadcast_to(places.nodes[..., 0].reshape(spread), shape)
+    select = functools.partial(graph.make, "select_n")
+    chosen = found[-1]
+    for start in reversed(range(count - 1)):
+        bound = graph.number(start)
+        chosen = _each(
+            lambda at, one, other, bound=bound: select(graph.make("le", at, bound), one, other),
+            index,
+            chosen,
+            found[start],
+        ).nodes
+    if mode is not lax.GatherScatterMode.FILL_OR_DROP:
+        return [Nodes(chosen, _most(array))]
+    value = params["fill_value"]
+    fill, last = graph.number(np.nan if value is None else value), graph.number(count - 1)
+
+    def filled(at: int, node: int) -> int:
+        below, above = graph.make("lt", at, graph.zero), graph.make("gt", at, last)
+        return select(graph.make("or", below, above), node, fill)
+
+    return [_each(filled, index, chosen)]
+
+
+def _sliced(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
+    """dynamic_slice from a place that is computed."""
+    array, *starts = operands
+    sizes = equation.params["slice_sizes"]
+    own = lifted(graph, array)
+    slices = [
+        (condition, own[tuple(map(_slice, place, sizes))])
+        for condition, place in _places(graph, starts, own.shape, sizes)
+    ]
+    return [Nodes(_chosen(graph, slices), _most(array))]
+
+
+def _updated(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
+    """dynamic_update_slice at a place that is computed."""
+    array, update, *starts = operands
+    own, new = lifted(graph, array), lifted(graph, update)
+    results = []
+    for condition, place in _places(graph, starts, own.shape, new.shape):
+        result = np.array(own)
+        result[tuple(map(_slice, place, new.shape))] = new
+        results.append((condition, result))
+    return [Nodes(_chosen(graph, results), max(_most(array), _most(update)))]
+
+
+def _slice(start: int, size: int) -> slice:
+    return slice(start, start + size)
+
+
+def _places(
+    graph: Scalars, starts: Sequence[Any], shape: Sequence[int], sizes: Sequence[int]
+) -> list[tuple[int, tuple[int, ...]]]:
+    """Where a slice may begin, each with the condition that it does."""
+    of_axes: list[list[tuple[int, int]]] = []
+    for start, length, size in zip(starts, shape, sizes, strict=True):
+        last = length - size
+        if not isinstance(start, Nodes):
+            of_axes.append([(graph.truth(True), int(np.clip(start, 0, last)))])
+            continue
+        node = int(start.nodes)
+        # Beyond the ends it begins there.
+        bounds = ["le", *["eq"] * (last - 1), "ge"] if last else []
+        conditions = [graph.make(op, node, graph.number(k)) for k, op in enumerate(bounds)]
+        of_axes.append(list(zip(conditions or [graph.truth(True)], range(last + 1), strict=True)))
+    if math.prod(map(len, of_axes)) > _MOST_PLACES:
+        raise Unsupported("a slice at one of many places that are not known")
+    found = []
+    for pairs in itertools.product(*of_axes):
+        conditions = [condition for condition, _ in pairs]
+        both = functools.reduce(functools.partial(graph.make, "and"), conditions)
+        found.append((both, tuple(place for _, place in pairs)))
+    return found
+
+
+def _chosen(graph: Scalars, cases: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
+    """The nodes of the first case whose condition holds; the last one's where none does."""
+    (*rest, (_, chosen)) = cases
+    for condition, nodes in reversed(rest):
+        chosen = _each(functools.partial(graph.make, "select_n", condition), chosen, nodes).nodes
+    return chosen
+
+
 def _convert(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     (aval,), (result,) = equation.in_avals, equation.out_avals
     if aval.dtype == result.dtype:
         return list(operands)
-    if aval.dtype != bool or result.dtype != graph.dtype:
-        raise Unsupported(f"a conversion from {aval.dtype} to {result.dtype}")
-    chosen = [graph.make("select_n", int(k), graph.zero, graph.one) for k in operands[0].nodes.flat]
-    return [Nodes(np.array(chosen, np.int64).reshape(result.shape))]
+    if aval.dtype == bool and result.dtype.kind in "fi":
+        return [
+            _each(
+                lambda k: graph.make("select_n", k, graph.zero, graph.one),
+                operands[0].nodes,
+                most=1,
+            )
+        ]
+    if aval.dtype.kind == "i" and result.dtype.kind in "fi":
+        return [Nodes(operands[0].nodes, operands[0].most)]
+    raise Unsupported(f"a conversion from {aval.dtype} to {result.dtype}")
 
 
 def _select(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -247,20 +411,100 @@ def _select(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
     return [_elementwise(graph, "select_n", operands, equation)]
 
 
+def _remainder(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    divisor = operands[1]
+    is_float = jax_internals.is_differentiable(equation.out_avals[0])
+    if not is_float and (isinstance(divisor, Nodes) or not np.all(divisor)):
+        raise Unsupported("rem of integers by what may be zero")
+    return [_elementwise(graph, "rem", operands, equation)]
+
+
+def _branches(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """A cond: all branches are computed, and one is selected."""
+    index, *rest = operands
+    results = []
+    for branch in equation.params["branches"]:
+        body, constants = tracing.flatten_closed(branch)
+        results.append(lift(graph, body, [*rest, *constants], body.outputs))
+    if not isinstance(index, Nodes):
+        return results[int(np.clip(index, 0, len(results) - 1))]
+    which = int(index.nodes)
+    if equation.in_avals[0].dtype == bool:
+        which = graph.make("select_n", which, graph.zero, graph.one)
+    chosen = results[-1]
+    for k in reversed(range(len(results) - 1)):
+        select = functools.partial(graph.make, "select_n", graph.make("le", which, graph.number(k)))
+        chosen = [
+            _each(select, lifted(graph, x), lifted(graph, y), most=max(_most(x), _most(y)))
+            for x, y in zip(chosen, results[k], strict=True)
+        ]
+    return chosen
+
+
+def _with_rule(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """A function whose derivative is a rule of its own, which is lifted, too."""
+    active = tuple(
+        isinstance(x, Nodes) and jax_internals.is_differentiable(aval)
+        for x, aval in zip(operands, equation.in_avals, strict=True)
+    )
+    try:
+        rule = custom_derivative(equation, active)
+    except (OnlyWhileRunning, RecursionError) as reason:
+        raise Unsupported(str(reason)) from reason
+    if rule is None:
+        body, constants = tracing.flatten_closed(equation.params["call_jaxpr"])
+        return lift(graph, body, [*operands, *constants], body.outputs)
+    if rule.reverse or any(map(jax_internals.is_tracer, rule.constants)):
+        raise Unsupported(f"the rule of a {equation.name}")
+    varied = [x for x, wanted in zip(operands, active, strict=True) if wanted]
+    entering = [*operands, *(_seeds(graph, x) for x in varied), *rule.constants]
+    seeds = range(len(operands), rule.program.num_inputs)
+    found = lift(graph, rule.program, entering, rule.program.outputs, seeds)
+    results = found[: len(equation.out_avals)]
+    for k, tangent in zip(rule.differentiable, found[len(results) :], strict=True):
+        results[k] = _ruled(graph, results[k], tangent)
+    return results
+
+
+def _seeds(graph: Scalars, x: Nodes) -> Nodes:
+    return _each(graph.seed, x.nodes)
+
+
+def _ruled(graph: Scalars, x: Any, tangent: Any) -> Nodes:
+    return _each(graph.ruled, lifted(graph, x), lifted(graph, tangent))
+
+
+def _solved(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """custom_linear_solve, whose derivative solves for what the residual changes by."""
+    lengths, jaxprs = equation.params["const_lengths"], equation.params["jaxprs"]
+    rest = iter(operands)
+    of_matvec, _, of_solve, _ = ([next(rest) for _ in range(length)] for length in lengths)
+    right = list(rest)
+
+    def applied(jaxpr: Any, *values: Any) -> list[Any]:
+        body, constants = tracing.flatten_closed(jaxpr)
+        return lift(graph, body, [*values, *constants], body.outputs)
+
+    solution = applied(jaxprs.solve, *of_solve, *right)
+    held = [_each(lambda k: graph.make("stop_gradient", k), lifted(graph, x)) for x in solution]
+    residuals = [
+        _each(functools.partial(graph.make, "sub"), lifted(graph, x), lifted(graph, y))
+        for x, y in zip(right, applied(jaxprs.matvec, *of_matvec, *held), strict=True)
+    ]
+    seeds = [_seeds(graph, x) for x in residuals]
+    tangents = applied(jaxprs.solve, *of_solve, *seeds)
+    return [_ruled(graph, *pair) for pair in zip(solution, tangents, strict=True)]
+
+
 def _power(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     param = equation.params["y"]
     if param in (1, 2):
-        op, often = ("mul", 2) if param == 2 else ("add", 1)
-        nodes = [
-            graph.make(op, *[int(k)] * 2) if often == 2 else int(k) for k in operands[0].nodes.flat
-        ]
-        return [Nodes(np.array(nodes, np.int64).reshape(equation.out_avals[0].shape))]
+        return _square(graph, equation, operands) if param == 2 else list(operands)
     return [_elementwise(graph, "integer_pow", operands, equation, param)]
 
 
 def _square(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    nodes = [graph.make("mul", int(k), int(k)) for k in operands[0].nodes.flat]
-    return [Nodes(np.array(nodes, np.int64).reshape(equation.out_avals[0].shape))]
+    return [_each(lambda k: graph.make("mul", k, k), operands[0].nodes)]
 
 
 def _cumulative(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -286,7 +530,10 @@ def _reduced(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
         raise Unsupported(f"{equation.name} of nothing")
     make = functools.partial(graph.make, op[equation.name])
     made = [functools.reduce(make, map(int, column)) for column in rows.T]
-    return [Nodes(np.array(made, np.int64).reshape(shape))]
+    most = operands[0].most
+    if most is not None:
+        most = most * len(rows) if equation.name == "reduce_sum" else None
+    return [Nodes(np.array(made, np.int64).reshape(shape), most)]
 
 
 def _padded(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -357,38 +604,6 @@ def _multiplied(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> 
     return [Nodes(np.array(nodes, np.int64).reshape(own.shape))]
 
 
-# Larger factorisations are the library's, which takes less than scalar code of single points.
-_MOST_ROWS = 12
-
-
-def _cholesky(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    """The factor of a small matrix that is seen to be symmetric; NaN where there is none."""
-    matrix = operands[0].nodes
-    size = matrix.shape[-1]
-    if matrix.ndim != 2 or size > _MOST_ROWS or not np.array_equal(matrix, matrix.T):
-        raise Unsupported("cholesky of a matrix that is large, or not seen to be symmetric")
-    factor = np.full(matrix.shape, graph.zero, np.int64)
-    fails = graph.truth(False)
-    for column in range(size):
-        for row in range(column, size):
-            rest = int(matrix[row, column])
-            for k in range(column):
-                product = graph.make("mul", int(factor[row, k]), int(factor[column, k]))
-                rest = graph.make("sub", rest, product)
-            if row > column:
-                factor[row, column] = graph.make("div", rest, int(factor[column, column]))
-                continue
-            # A pivot that is NaN is not positive either.
-            positive = graph.make("gt", rest, graph.zero)
-            fails = graph.make("or", fails, graph.make("not", positive))
-            factor[row, column] = graph.make("sqrt", rest)
-    # As LAPACK has it, all or nothing.
-    nothing = graph.make("select_n", fails, graph.one, graph.number(np.nan))
-    below = np.tril_indices(size)
-    factor[below] = [graph.make("mul", int(node), nothing) for node in factor[below]]
-    return [Nodes(factor)]
-
-
 def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     """reduce_max or reduce_min: of several that are equal each gets the same share."""
     axes, shape = equation.params["axes"], equation.out_avals[0].shape
@@ -397,17 +612,22 @@ def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     nodes = np.moveaxis(operands[0].nodes, axes, range(len(axes)))
     rows = nodes.reshape(-1, int(np.prod(shape, dtype=int)))
     made = [graph.make(equation.name, *map(int, column)) for column in rows.T]
-    return [Nodes(np.array(made, np.int64).reshape(shape))]
+    return [Nodes(np.array(made, np.int64).reshape(shape), operands[0].most)]
 
 
 _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "add_any": lambda graph, e, xs: [_elementwise(graph, "add", xs, e)],
-    "cholesky": _cholesky,
+    "cholesky": factorising.cholesky,
     "clamp": lambda graph, e, xs: [_elementwise(graph, "clamp", xs, e)],
+    "cond": _branches,
     "convert_element_type": _convert,
+    "custom_jvp_call": _with_rule,
+    "custom_linear_solve": _solved,
+    "custom_vjp_call": _with_rule,
     "cumprod": _cumulative,
     "cumsum": _cumulative,
     "integer_pow": _power,
+    "lu": factorising.lu,
     "pad": _padded,
     "reduce_and": _reduced,
     "reduce_max": _largest,
@@ -415,93 +635,13 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "reduce_or": _reduced,
     "reduce_prod": _reduced,
     "reduce_sum": _reduced,
+    "rem": _remainder,
     "scan": _scanned,
     "scatter-mul": _multiplied,
     "select_n": _select,
+    "sort": factorising.sort,
     "square": _square,
+    "triangular_solve": factorising.triangular_solve,
 }
-
-
-def partials(graph: Scalars, node: int) -> list[tuple[int, int]]:
-    """The operands of a node that are differentiated, each with the node of its partial.
-
-    They are those of the rule book, so that native code follows the same conventions.
-
-    Raises:
-        Unsupported: where the book has no formula.
-    """
-    op, args = graph.ops[node], graph.args[node]
-    if op in LOGIC or graph.is_given(node):
-        return []
-    if op == "select_n":
-        which, *cases = args
-        shares = (graph.one, graph.zero), (graph.zero, graph.one)
-        return [
-            (case, graph.make("select_n", which, *share))
-            for case, share in zip(cases, shares, strict=True)
-        ]
-    if op == "clamp":
-        return _partials_of_clamp(graph, args)
-    if op in ("reduce_max", "reduce_min"):
-        equal = [graph.make("eq", arg, node) for arg in args]
-        chosen = [graph.make("select_n", k, graph.zero, graph.one) for k in equal]
-        count = graph.sum(chosen)
-        return [(arg, graph.make("div", k, count)) for arg, k in zip(args, chosen, strict=True)]
-    rule = record(_primitive(op)).rule
-    if not isinstance(rule, ElementwiseRule):
-        raise Unsupported(f"the derivative of {op} has no formula")
-    found = []
-    for k, partial in enumerate(rule.partials):
-        if isinstance(partial, Partial):
-            found.append((args[k], _evaluated(graph, node, partial)))
-        elif partial is not None:
-            found.append((args[k], graph.number(partial)))
-    return found
-
-
-def _partials_of_clamp(graph: Scalars, args: Sequence[int]) -> list[tuple[int, int]]:
-    low, x, high = args
-
-    def where(one: int, other: int) -> int:
-        return graph.make("select_n", graph.make("and", one, other), graph.zero, graph.one)
-
-    above, below = graph.make("gt", x, low), graph.make("lt", x, high)
-    is_low = where(graph.make("gt", low, x), graph.make("lt", low, high))
-    is_high = graph.make("select_n", graph.make("lt", high, x), graph.zero, graph.one)
-    return [(low, is_low), (x, where(above, below)), (high, is_high)]
-
-
-@functools.cache
-def _primitive(name: str) -> Any:
-    return getattr(lax, f"{name}_p")
-
-
-_PLACES = {"x": 0, "y": 1, "z": 2}
-_formulas: Cache[tuple[Program, list[Any]]] = Cache(4096)
-
-
-def _evaluated(graph: Scalars, node: int, partial: Partial) -> int:
-    """A partial derivative as a node."""
-    args, param = graph.args[node], graph.params[node]
-    reads = [name for name in partial.reads if name != "params"]
-    key = partial.function, graph.dtype, param
-    program, constants = _formulas.get(key, lambda: _formula(partial, graph.dtype, param))
-    nodes = [Nodes(node if name == "out" else args[_PLACES[name]]) for name in reads]
-    (result,) = lift(graph, program, [*nodes, *constants], program.outputs)
-    return int(lifted(graph, result))
-
-
-def _formula(partial: Partial, dtype: Any, param: Any) -> tuple[Program, list[Any]]:
-    """A partial derivative as a program of numbers, and its constants."""
-    count = sum(name != "params" for name in partial.reads)
-    params = {"y": param, "accuracy": None}
-
-    def formula(*values: Any) -> list[Any]:
-        rest = iter(values)
-        read = (params if name == "params" else next(rest) for name in partial.reads)
-        return [partial.function(*read)]
-
-    scalars = [jax.ShapeDtypeStruct((), dtype)] * count
-    with jax_internals.allowing(dtype):
-        program, constants = tracing.trace(formula, scalars)
-    return program, list(map(np.asarray, constants))
+_RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
+_CALLS = _RULED | {"cond", "custom_linear_solve"}

@@ -14,7 +14,7 @@ import numpy as np
 
 from jax_cce.program import in_numpy
 
-__all__ = ["COMPARISONS", "LOGIC", "SIMPLE", "Scalars", "TooLarge"]
+__all__ = ["COMPARISONS", "DERIVED", "LOGIC", "SIMPLE", "Scalars", "TooLarge"]
 
 
 class TooLarge(Exception):
@@ -28,6 +28,8 @@ SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "
     *LOGIC,
     *("sign", "stop_gradient", "sub"),
 }
+# What is differentiated otherwise than it is computed.
+DERIVED = frozenset(("ruled", "seed"))
 _SYMMETRIC = frozenset(("add", "and", "eq", "max", "min", "mul", "ne", "or", "xor"))
 
 _FOLDED: dict[str, Callable[..., Any]] = {
@@ -38,6 +40,7 @@ _FOLDED: dict[str, Callable[..., Any]] = {
     },
     "div": np.divide,
     "pow": np.power,
+    "rem": np.fmod,
 }
 
 
@@ -79,6 +82,21 @@ class Scalars:
         """The node of a number that is given."""
         return self._node(("input", place), "input", (place,))
 
+    def ruled(self, value: int, tangent: int) -> int:
+        """A node that equals another one, and is differentiated like a third, its tangent.
+
+        The tangent is linear in seeds, which are differentiated like the nodes they stand for.
+        """
+        return self._node(("ruled", value, tangent), "ruled", (value,), tangent)
+
+    def seed(self, node: int) -> int:
+        """The tangent of a node, in a rule for what is made of it: a new one at each call."""
+        return self._node(("seed", len(self.ops)), "seed", (node,))
+
+    def differentiated(self, node: int) -> tuple[int, ...]:
+        """The operands that a node has when it is differentiated."""
+        return (self.params[node],) if self.ops[node] == "ruled" else self.args[node]
+
     def is_given(self, node: int) -> bool:
         """Whether a node is not computed."""
         return self.ops[node] in ("input", "number", "truth")
@@ -103,15 +121,21 @@ class Scalars:
             total = self.make("add", total, node)
         return total
 
-    def needed(self, nodes: Iterable[int]) -> list[int]:
-        """The nodes that some nodes need, themselves included, in the order of computation."""
+    def needed(self, nodes: Iterable[int], *, differentiated: bool = False) -> list[int]:
+        """The nodes that some nodes need, themselves included, in the order of computation.
+
+        Args:
+            nodes: the nodes.
+            differentiated: whether they are to be differentiated, not computed.
+        """
+        operands = self.differentiated if differentiated else self.args.__getitem__
         pending, seen = list(nodes), set()
         while pending:
             node = pending.pop()
             if node not in seen:
                 seen.add(node)
                 if not self.is_given(node):
-                    pending.extend(self.args[node])
+                    pending.extend(operands(node))
         return sorted(seen)
 
     def _node(self, key: Any, op: str, args: tuple[Any, ...], param: Any = None) -> int:

@@ -102,6 +102,15 @@ def _one_plus_square(x: Any) -> Any:
     return lax.add(_like(x, 1), lax.mul(x, x))
 
 
+def _less_one(x: Any) -> Any:
+    return lax.sub(x, _like(x, 1))
+
+
+def _rem_of_divisor(x: Any, y: Any) -> Any:
+    quotient = lax.div(x, y)
+    return lax.neg(lax.mul(lax.sign(quotient), lax.floor(lax.abs(quotient))))
+
+
 def _wild_quotient(equation: Equation) -> Wild:
     divisor = equation.inputs[1]
     return Wild.TAME if isinstance(divisor, Literal) and divisor.val else Wild.SINGULAR
@@ -168,7 +177,13 @@ elementwise(
 elementwise("exp2", lambda out: lax.mul(_like(out, _LOG_TWO), out), wild=Wild.LARGE)
 elementwise("ceil floor round sign stop_gradient", None)
 elementwise("copy copy_p", 1)
-elementwise("acosh atanh cbrt erf_inv log2 rem", wild=Wild.SINGULAR)
+elementwise("acosh", lambda x: lax.rsqrt(_less_one(lax.square(x))), wild=Wild.SINGULAR)
+elementwise("atanh", lambda x: lax.div(_like(x, 1), _one_minus_square(x)), wild=Wild.SINGULAR)
+elementwise("cbrt", lambda out: lax.div(_like(out, 1 / 3), lax.square(out)), wild=Wild.SINGULAR)
+elementwise("lgamma", lambda x: lax.digamma(x), wild=Wild.SINGULAR)
+elementwise("digamma", lambda x: lax.polygamma(_like(x, 1), x), wild=Wild.SINGULAR)
+elementwise("rem", lambda x: lax.full_like(x, 1), _rem_of_divisor, wild=Wild.SINGULAR)
+elementwise("erf_inv log2", wild=Wild.SINGULAR)
 
 # Arrays that carry a name stay whole.
 full("name", elementwise_rule(1), linear=Linear())

@@ -1,0 +1,43 @@
+"""Arrays whose entries are nodes of a scalar graph."""
+
+from typing import Any
+
+import numpy as np
+
+from jax_cce.native.scalars import Scalars
+
+__all__ = ["LARGEST", "Nodes", "Unsupported", "lifted"]
+
+# Integers up to here, and what is computed of two of them, are exact in float32.
+LARGEST = 1 << 20
+
+
+class Unsupported(Exception):
+    """Why a program has no scalar graph."""
+
+
+class Nodes:
+    """An array whose entries are nodes.
+
+    Integers are whole numbers of the graph's type. They stay exact, and never wrap around, because
+    it is known how large they may be.
+
+    Args:
+        nodes: the nodes.
+        most: of integers, the largest magnitude that they may have.
+    """
+
+    def __init__(self, nodes: Any, most: int | None = None) -> None:
+        self.nodes = np.asarray(nodes, np.int64)
+        self.most = most
+
+
+def lifted(graph: Scalars, x: Any) -> np.ndarray:
+    """The nodes of an array, of numbers or truth values where they are known."""
+    if isinstance(x, Nodes):
+        return x.nodes
+    x = np.asarray(x)
+    node = graph.truth if x.dtype == bool else graph.number
+    if x.dtype.kind not in "bfiu":
+        raise Unsupported(f"constants of type {x.dtype}")
+    return np.array([node(value) for value in x.flat], np.int64).reshape(x.shape)
