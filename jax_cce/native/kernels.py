@@ -22,13 +22,19 @@ __all__ = ["Kernel", "kernel_of"]
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
-# Seconds that XLA takes to compile a program, times a power of the number of its equations; how
-# many times as long a kernel may take, what it may take in any case, and at most.
-_BY_XLA, _POWER = 0.012, 0.74
-_MUCH_LONGER, _IN_ANY_CASE, _AT_MOST = 1.5, 0.1, 0.4
-# Seconds that a node takes to make, and a line of code to compile: of a single point, where it is
-# over before it matters how well its code is arranged, of vectors quickly, and of vectors well.
-_NODE, _SINGLE, _QUICKLY, _WELL = 20e-6, 6e-6, 20e-6, 75e-6
+# Seconds that XLA takes to compile a program, times a power of the number of its equations (fitted
+# to the programs of `python -m benchmarks run`); how many times as long a kernel may take to make
+# for a single point, and for many, which gain more; what it may take in any case, and at most.
+_BY_XLA, _POWER = 0.033, 0.52
+_LONGER, _LONGER_FOR_MANY, _IN_ANY_CASE, _AT_MOST = 1.5, 2.2, 0.15, 0.6
+# Seconds that a node takes to make, and a line of code to write and compile: of a single point,
+# where it is over before it matters how well its code is arranged, of vectors quickly, and well.
+_NODE, _SINGLE, _QUICKLY, _WELL = 7e-6, 10e-6, 17e-6, 44e-6
+# The share of these seconds that one order of elimination may take.
+_OF_AN_ORDER = 0.3
+# Of programs that consist to so large a part of products by matrices that are the same for all
+# points, longer code is slower than the library, which makes one product of many.
+_MOSTLY_PRODUCTS, _LONG = 0.5, 5_000
 # Steps of a loop, which are written one by one. Of a single point XLA's loop is as fast.
 _LONGEST, _LONGEST_OF_MANY = 64, 1_000
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -86,14 +92,17 @@ def kernel_of(
             return "the machine has no vectors of functions"
         if levels and _size_of_results(program, num_values, inputs) > _MOST_OF_MANY:
             return "it has too many results for many points"
-        seconds = _seconds(program)
-        graph = Scalars(dtype, int(seconds / _NODE))
-        check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
+        seconds = _seconds(program, _LONGER_FOR_MANY if levels else _LONGER)
+        graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
+        products = check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
+        if products > _MOSTLY_PRODUCTS:
+            graph.most = min(graph.most, 2 * _LONG)
         values, operands = _operands(graph, program, constants, arguments, mapped, levels)
         outputs = lift(graph, program, values, program.outputs)
         results, order = _results(graph, values, outputs, num_values, inputs, value=value)
         wanted = [results[k] for k in kept]
-        return _compiled(graph, operands, wanted, lanes, host, order, seconds)
+        most = _LONG if products > _MOSTLY_PRODUCTS else None
+        return _compiled(graph, operands, wanted, lanes, host, order, seconds, most)
     except (Unsupported, TooLarge) as reason:
         return str(reason)
 
@@ -193,12 +202,12 @@ def _results(
     return [*(flat if value else flat[num_values:]), *blocks], order
 
 
-def _seconds(program: Program) -> float:
+def _seconds(program: Program, longer: float) -> float:
     """How long a kernel may take to make."""
     count = len(program.equations)
     count += sum(len(tracing.inner_equations(equation)) for equation in program.equations)
     by_xla = _BY_XLA * count**_POWER
-    return min(_AT_MOST, max(_IN_ANY_CASE, _MUCH_LONGER * by_xla))
+    return min(_AT_MOST, max(_IN_ANY_CASE, longer * by_xla))
 
 
 def _compiled(
@@ -209,6 +218,7 @@ def _compiled(
     host: Any,
     order: str,
     seconds: float,
+    most: int | None,
 ) -> Kernel | str:
     simple, nodes = expanded(graph, [node for row in results for node in row])
     for node in simple.needed(nodes):
@@ -225,6 +235,9 @@ def _compiled(
         simple, operands, rows, lanes, host.library, compiling.minor_version()
     )
     lines = text.count("\n")
+    if most is not None and lines > most:
+        return f"{lines} lines of code are slower than matrix products"
+    seconds -= len(graph.ops) * _NODE
     quickly = lanes == 1 or lines * _WELL > seconds
     if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
         return f"{lines} lines of code take too long to compile"

@@ -44,7 +44,7 @@ _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 MOST_NODES = 6000
 
 
-def check(program: Program, most: int, longest: int) -> None:
+def check(program: Program, most: int, longest: int) -> float:
     """Refuses a program that is seen to have no scalar graph of so many nodes.
 
     Args:
@@ -52,13 +52,23 @@ def check(program: Program, most: int, longest: int) -> None:
         most: how many nodes the graph may have.
         longest: how many steps a loop may have.
 
+    Returns:
+        How much of its operations are those of products by matrices that do not vary, from 0 to 1.
+
     Raises:
         Unsupported: it names the primitive.
     """
+    work, products = _work(program, most, longest)
+    return products / max(work, 1)
+
+
+def _work(program: Program, most: int, longest: int) -> tuple[int, int]:
+    """The operations of a program, and those of its products by matrices that do not vary."""
     active, _ = passes.dependent(program.equations, range(program.first_computed))
-    work = 0
+    _, varied = passes.dependent(program.equations, range(program.num_inputs))
+    work = products = 0
     for equation in itertools.compress(program.equations, active):
-        facts, often = record_of(equation), 1
+        facts, inner, often = record_of(equation), [], 1
         if equation.params.get("accuracy") is not None:
             raise Unsupported(f"{equation.name} of an accuracy that is asked for")
         if equation.name == "scan":
@@ -66,10 +76,9 @@ def check(program: Program, most: int, longest: int) -> None:
             often = equation.params["length"]
             if often > longest:
                 raise Unsupported("it has long loops")
-            check(body, most // max(1, often), longest)
+            inner = [body]
         elif equation.name in _CALLS:
-            for body in _bodies(equation):
-                check(body, most, longest)
+            inner = _bodies(equation)
         elif not (
             equation.name in _SPECIAL
             or equation.name in _SAME
@@ -81,9 +90,16 @@ def check(program: Program, most: int, longest: int) -> None:
         elif facts.entrywise is None or not facts.entrywise.moves:
             count = facts.flops
             size = sum(map(jax_internals.size, equation.out_avals))
-            work += size if count is None else count(equation) // 2
+            own = size if count is None else count(equation) // 2
+            work += own
+            if facts.entrywise is Entrywise.CONTRACTS and not varied.issuperset(equation.variables):
+                products += own
+        for body in inner:
+            pair = _work(body, most // max(1, often), longest)
+            work, products = work + often * pair[0], products + often * pair[1]
     if work > most:
         raise Unsupported(f"it takes {work} operations")
+    return work, products
 
 
 def _bodies(equation: Equation) -> list[Program]:
