@@ -106,12 +106,23 @@ def _bodies(equation: Equation) -> list[Program]:
     """The programs that are entered for the results of a call."""
     match equation.name:
         case "cond":
-            bodies = equation.params["branches"]
+            bodies = _branches(equation)
         case "custom_linear_solve":
             bodies = [equation.params["jaxprs"].solve, equation.params["jaxprs"].matvec]
         case _:
             bodies = [equation.params["call_jaxpr"]]
     return [tracing.flatten_closed(body)[0] for body in bodies]
+
+
+def _branches(equation: Equation) -> Sequence[Any]:
+    """The branches of a cond; of those for several platforms the one for this."""
+    platforms = equation.params.get("branches_platforms")
+    branches = equation.params["branches"]
+    return branches if platforms is None else [branches[_on_this(platforms)]]
+
+
+def _on_this(platforms: Sequence[Any]) -> int:
+    return next(k for k, names in enumerate(platforms) if names is None or "cpu" in names)
 
 
 def lift(
@@ -157,9 +168,9 @@ def lift(
 
 
 def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    if not any(isinstance(x, Nodes) for x in operands):
-        return _known(equation, operands)
     name = equation.name
+    if not any(isinstance(x, Nodes) for x in operands) and name != "cond":
+        return _known(equation, operands)
     if name in _SAME:
         return list(operands)
     for aval in (*equation.in_avals, *equation.out_avals):
@@ -207,6 +218,8 @@ def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     results = in_numpy.evaluated(equation, operands)
     if results is not None:
         return list(results)
+    if equation.name == "platform_index":
+        return [np.int32(_on_this(equation.params["platforms"]))]
     is_update = equation.name.startswith("scatter")
     if jax_internals.uses_references(equation.origin) or (
         tracing.inner_equations(equation) and not is_update
@@ -435,15 +448,18 @@ def _remainder(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> l
     return [_elementwise(graph, "rem", operands, equation)]
 
 
-def _branches(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    """A cond: all branches are computed, and one is selected."""
+def _cond(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """All branches are computed, and one is selected."""
     index, *rest = operands
+    branches = _branches(equation)
+    if not isinstance(index, Nodes):
+        branches = [branches[int(np.clip(index, 0, len(branches) - 1))]]
     results = []
-    for branch in equation.params["branches"]:
+    for branch in branches:
         body, constants = tracing.flatten_closed(branch)
         results.append(lift(graph, body, [*rest, *constants], body.outputs))
-    if not isinstance(index, Nodes):
-        return results[int(np.clip(index, 0, len(results) - 1))]
+    if len(results) == 1:
+        return results[0]
     which = int(index.nodes)
     if equation.in_avals[0].dtype == bool:
         which = graph.make("select_n", which, graph.zero, graph.one)
@@ -553,18 +569,31 @@ def _reduced(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 
 def _padded(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    result = equation.out_avals[0].shape
     config = equation.params["padding_config"]
-    if any(low < 0 or high < 0 for low, high, _ in config):
-        raise Unsupported("pad by less than nothing")
     x, value = (lifted(graph, operand) for operand in operands)
-    nodes = np.full(result, value)
-    places = tuple(
-        slice(low, low + max(0, (size - 1) * (between + 1) + 1), between + 1)
-        for size, (low, _, between) in zip(x.shape, config, strict=True)
+    between = [
+        (size - 1) * (step + 1) + 1 if size else 0
+        for size, (*_, step) in zip(x.shape, config, strict=True)
+    ]
+    nodes = np.full(
+        [
+            size + max(0, low) + max(0, high)
+            for size, (low, high, _) in zip(between, config, strict=True)
+        ],
+        value,
     )
-    nodes[places] = x
-    return [Nodes(nodes)]
+    nodes[
+        tuple(
+            slice(max(0, low), max(0, low) + size, step + 1)
+            for size, (low, _, step) in zip(between, config, strict=True)
+        )
+    ] = x
+    # By less than nothing, entries are left out.
+    kept = (
+        slice(max(0, -low), size - max(0, -high))
+        for size, (low, high, _) in zip(nodes.shape, config, strict=True)
+    )
+    return [Nodes(nodes[tuple(kept)])]
 
 
 def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -635,7 +664,7 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "add_any": lambda graph, e, xs: [_elementwise(graph, "add", xs, e)],
     "cholesky": factorising.cholesky,
     "clamp": lambda graph, e, xs: [_elementwise(graph, "clamp", xs, e)],
-    "cond": _branches,
+    "cond": _cond,
     "convert_element_type": _convert,
     "custom_jvp_call": _with_rule,
     "custom_linear_solve": _solved,

@@ -86,8 +86,10 @@ class _Walk:
         bodies = () if is_rule else _bodies(equation, operands)
         found = [self._through_body(*body) for body in bodies]
         together = _union([together, *found])
-        # Under `jax.vmap` a cond is a selection, too, and so may be what a rule multiplies by.
-        if equation.name in ("select_n", "cond") or (is_rule and not is_smooth):
+        # Under `jax.vmap` a cond is a selection, too, unless it chooses by the platform, and so may
+        # be what a rule multiplies by.
+        chooses = equation.name == "cond" and equation.params.get("branches_platforms") is None
+        if equation.name == "select_n" or chooses or (is_rule and not is_smooth):
             if _Passed.A_SINGULARITY in together:
                 self.modes.discard("jacrev")
             together |= _Passed.A_MASK

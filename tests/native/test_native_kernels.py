@@ -99,6 +99,11 @@ FUNCTIONS = {
     "its gradient": jax.grad(lambda x: jnp.sum(own_rule(x) * x[0])),
     "cond": lambda x: lax.cond(x[0] > x[1], lambda x: x**2, lambda x: jnp.sin(x) * x[0], x),
     "switch": lambda x: lax.switch(jnp.sum(x > 0.4), [jnp.sin, jnp.cos, jnp.exp], x),
+    "a branch for each platform": lambda x: (
+        jnp.diagonal(jnp.outer(jnp.sin(x), x))
+        + lax.platform_dependent(x, cpu=jnp.sin, default=lambda x: x)
+    ),
+    "pads by less than nothing": lambda x: lax.pad(jnp.outer(x, x), x[0], ((-1, 3, 1), (1, -2, 0))),
     "counts": lambda x: jnp.sum(x > 0.5) * x + jnp.where(jnp.sum(x > 0.1) == 4, x, 2 * x),
     "computed places": lambda x: jnp.sin(x)[jnp.array([0, 1]) + (x[0] < 0.5)] * x[2],
     "a computed slice": lambda x: lax.dynamic_slice(
