@@ -24,6 +24,7 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.book import is_described_elsewhere, record_of
 from jax_cce.rules.derivatives import is_derivative_linear
 from jax_cce.rules.linearised import REVERSE_ONLY
+from jax_cce.rules.linearity import Dependence, dependence
 from jax_cce.rules.masks import LOOPS, finite_modes
 
 __all__ = ["has_loops", "mode_instead", "mode_of_loops"]
@@ -34,7 +35,8 @@ _PULLBACKS = {"custom_vjp_call", "call_hi_primitive", REVERSE_ONLY}
 _STEPS = 16
 # What a step takes beside its arithmetic, in operations: forwards, and backwards, where it reads
 # what a step forwards has stored. (Measured on the CPU, at 0.1 ns an operation: 0.25 and 3.3 us for
-# a Runge-Kutta step of two unknowns.)
+# a Runge-Kutta step of two unknowns.) A loop that is linear stores nothing,
+# and is not run for its values.
 _FORWARD_STEP, _REVERSE_STEP = 2_500, 25_000
 # The latter where it is differentiated again.
 _REVERSE_AGAIN = 10_000
@@ -125,9 +127,11 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     if loops.work + loops.steps * _FORWARD_STEP < _work(between) - loops.work:
         return None
     points = task.batch or 1
+    stores = not all(_is_linear(each, varied) for each in between if each.name in LOOPS)
+    reverse_step = _REVERSE_STEP if stores else _FORWARD_STEP
     costs = {
-        "jacfwd": loops.steps * _FORWARD_STEP + points * columns * loops.work,
-        "jacrev": loops.steps * _REVERSE_STEP + points * rows * loops.work,
+        "jacfwd": loops.steps * _FORWARD_STEP + points * (1 + columns) * loops.work,
+        "jacrev": loops.steps * reverse_step + points * (stores + rows) * loops.work,
     }
     if "while" in tracing.primitive_names(between):
         del costs["jacrev"]
@@ -136,7 +140,8 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
         twice = {"jacfwd": often * costs["jacfwd"]}
         if "jacrev" in costs:
             # What is stored is read once for all tangents.
-            twice["jacrev"] = costs["jacrev"] - loops.steps * (_REVERSE_STEP - _REVERSE_AGAIN)
+            step = min(reverse_step, _REVERSE_AGAIN)
+            twice["jacrev"] = costs["jacrev"] - loops.steps * (reverse_step - step)
         mode = _safe(task, twice)
         if mode is not None:
             return mode
@@ -244,6 +249,19 @@ def _loops(equations: Iterable[Equation]) -> _Loops:
             below = _loops(inner)
             steps, work = steps + below.steps, work + below.work
     return _Loops(steps, work)
+
+
+def _is_linear(equation: Equation, varied: Collection[int]) -> bool:
+    """Whether a scan is linear in what varies, so that reverse mode needs none of its values."""
+    if equation.name != "scan":
+        return False
+    body, constants = tracing.flatten_closed(equation.params["jaxpr"])
+    num_consts, num_carry = jax_internals.scan_counts(equation)
+    carry = range(num_consts, num_consts + num_carry)
+    seeds = {k for k, atom in enumerate(equation.inputs) if k in carry or atom in varied}
+    seeds = {k for k in seeds if jax_internals.is_differentiable(body.avals[k])}
+    outputs = [k for k in body.outputs if jax_internals.is_differentiable(body.aval(k))]
+    return Dependence.OTHER not in dependence(body, constants, seeds, outputs)
 
 
 def _work(equations: Iterable[Equation]) -> int:
