@@ -80,6 +80,10 @@ def tune(
             values,
             _mapped(task, arguments),
         )
+        if default in calls and not _is_finite(calls[default]()):
+            # Of what is not finite it cannot be seen who is right.
+            _log.info("Jacobian of %s is not tuned: it is not finite at %s", task.name, values)
+            return
         leave_out_deviating(calls, failures, default)
         times = measuring.race(calls) if calls else {}
     for name, failure in failures.items():
@@ -111,9 +115,10 @@ def _values(task: Task, arguments: Sequence[Any]) -> list[Any] | None:
         return None
     if not all(map(jax_internals.is_number, itertools.compress(avals, made_up))):
         return None
+    known = [task.known.get(inputs + k) for k in range(constants)] + [None] * inputs
     values = [
-        _made_up(aval) if made else x
-        for x, aval, made in zip(arguments, avals, made_up, strict=True)
+        _made_up(aval, entries) if made else x
+        for x, aval, made, entries in zip(arguments, avals, made_up, known, strict=True)
     ]
     return [
         np.stack([np.asarray(x)] * task.batch) if is_mapped and task.batch else x
@@ -131,11 +136,16 @@ def _is_type(x: Any) -> bool:
     return isinstance(x, jax.ShapeDtypeStruct)
 
 
-def _made_up(aval: Any) -> np.ndarray:
-    """Numbers without meaning: distinct ones below 1, or zeros that are right for any index."""
+def _made_up(aval: Any, known: Any) -> np.ndarray:
+    """Numbers without meaning, but for those that are known and that programs rely on.
+
+    They are distinct ones below 1, of which no three points are on a line, or zeros, which are
+    right for any index.
+    """
     if not jax_internals.is_differentiable(aval):
-        return np.zeros(aval.shape, aval.dtype)
-    return np.linspace(0.45, 0.55, jax_internals.size(aval)).reshape(aval.shape).astype(aval.dtype)
+        return np.zeros(aval.shape, aval.dtype) if known is None else known
+    numbers = np.random.default_rng(0).uniform(0.4, 0.6, aval.shape).astype(aval.dtype)
+    return numbers if known is None else np.where(np.isnan(known), numbers, known)
 
 
 def _candidates(task: Task, request: OrderRequest) -> tuple[dict[str, Plan], str]:
@@ -177,6 +187,13 @@ def leave_out_deviating(
         if not all(map(_agree, *zip(*pairs, strict=True))):
             del calls[name]
             failures[name] = "its result is another one"
+
+
+def _is_finite(results: Any) -> bool:
+    floats = filter(
+        lambda x: jax_internals.is_differentiable(jax.typeof(x)), jax.tree.leaves(results)
+    )
+    return all(bool(np.all(np.isfinite(x))) for x in floats)
 
 
 def _agree(one: Any, other: Any) -> bool:

@@ -26,7 +26,7 @@ _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
 # to the programs of `python -m benchmarks run`); how many times as long a kernel may take to make
 # for a single point, and for many, which gain more; what it may take in any case, and at most.
 _BY_XLA, _POWER = 0.033, 0.52
-_LONGER, _LONGER_FOR_MANY, _IN_ANY_CASE, _AT_MOST = 1.5, 2.2, 0.15, 0.6
+_LONGER, _LONGER_FOR_MANY, _IN_ANY_CASE, _AT_MOST = 2.2, 2.2, 0.2, 0.6
 # Seconds that a node takes to make, and a line of code to write and compile: of a single point,
 # where it is over before it matters how well its code is arranged, of vectors quickly, and well.
 _NODE, _SINGLE, _QUICKLY, _WELL = 7e-6, 10e-6, 17e-6, 44e-6

@@ -236,3 +236,37 @@ def test_a_closed_over_tracer_is_made_up(races):
     assert_agree(jax.jit(total)(X + 1), jnp.sum(jax.jacrev(lambda x: jnp.sin(x * (X + 1)))(X)))
     assert len(races) == 1
     assert np.isfinite(total(X))
+
+
+def test_constants_that_are_known_keep_their_values(races):
+    turn = jnp.array([[0.0, -1.0, 0.0], [1.0, 0.0, 0.0], [0.0, 0.0, 1.0]])
+
+    def turned(x):
+        return turn @ (jnp.sin(x[:3]) * (turn @ x[1:])) + turn[0] * x[0]
+
+    # Lowered, the constants are operands without values.
+    jax.jit(_tuned(turned)).lower(jax.ShapeDtypeStruct((4,), X.dtype))
+    every = {"forward", "reverse", "jacfwd", "jacrev"}
+    assert every | {name + ", small arrays taken apart" for name in ["forward"]} <= set(races[0])
+    assert_agree(_tuned(turned)(X), jax.jacrev(turned)(X))
+
+
+def test_made_up_points_are_not_on_a_line(races):
+    def angle(x):
+        a, b = x[:3] - x[3:6], x[6:] - x[3:6]
+        return jnp.arccos(a @ b / jnp.sqrt((a @ a) * (b @ b)))
+
+    jax.jit(_tuned(angle)).lower(jax.ShapeDtypeStruct((9,), X.dtype))
+    assert {"forward", "reverse", "jacfwd", "jacrev"} <= set(races[0])
+
+
+def test_what_is_not_finite_is_not_tuned(races, caplog):
+    def undefined(x):
+        return jnp.log(x - 3.0) * x[::-1]
+
+    jacobian = _tuned(undefined)
+    with caplog.at_level(logging.INFO, "jax_cce"):
+        jacobian(X)
+    assert "is not tuned: it is not finite" in caplog.text
+    assert not races
+    assert_agree(jacobian(X + 4), jax.jacrev(undefined)(X + 4))

@@ -9,6 +9,8 @@ from jax import lax
 import jax_cce
 from cases.agreement import assert_agree
 from jax_cce import extend
+from jax_cce.planning.modes import mode_of_loops
+from jax_cce.planning.task import task_of
 
 X = jnp.array([0.5, 0.3, 0.2])
 
@@ -217,3 +219,15 @@ def bands(x):
 )
 def test_elimination_where_it_saves(fun, x):
     assert jax_cce.plan(fun)(x).method == "elimination"
+
+
+def test_a_linear_loop_is_pulled_back():
+    def spread(x):
+        return lax.scan(lambda c, _: (c + 0.1 * (c[::-1] - c), None), x, None, 50)[0]
+
+    def reacting(x):
+        return lax.scan(lambda c, _: (c + 0.1 * jnp.sin(c[::-1]), None), x, None, 50)[0]
+
+    x = jnp.linspace(0.0, 1.0, 40)
+    assert mode_of_loops(task_of(spread)(x)) == "jacrev"
+    assert mode_of_loops(task_of(reacting)(x)) == "jacfwd"
