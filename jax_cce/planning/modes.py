@@ -258,8 +258,8 @@ def _is_linear(equation: Equation, varied: Collection[int]) -> bool:
     body, constants = tracing.flatten_closed(equation.params["jaxpr"])
     num_consts, num_carry = jax_internals.scan_counts(equation)
     carry = range(num_consts, num_consts + num_carry)
-    seeds = {k for k, atom in enumerate(equation.inputs) if k in carry or atom in varied}
-    seeds = {k for k in seeds if jax_internals.is_differentiable(body.avals[k])}
+    entering = (k for k, x in enumerate(equation.inputs) if isinstance(x, int) and x in varied)
+    seeds = {k for k in {*carry, *entering} if jax_internals.is_differentiable(body.avals[k])}
     outputs = [k for k in body.outputs if jax_internals.is_differentiable(body.aval(k))]
     return Dependence.OTHER not in dependence(body, constants, seeds, outputs)
 
