@@ -5,6 +5,10 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
+import jax
+import numpy as np
+from jax import lax
+
 from jax_cce.native.scalars import Scalars
 
 __all__ = ["expanded"]
@@ -107,8 +111,16 @@ def _digamma(graph: Scalars, x: int) -> int:
     cotangent = make("div", make("cos", angle), make("sin", angle))
     mirrored = make("sub", result, make("mul", number(math.pi), cotangent))
     result = make("select_n", terms.reflected, result, mirrored)
-    is_pole = make("and", make("le", x, graph.zero), make("eq", x, make("floor", x)))
-    return make("select_n", is_pole, result, number(math.nan))
+    is_pole = make("and", make("lt", x, graph.zero), make("eq", x, make("floor", x)))
+    result = make("select_n", is_pole, result, number(math.nan))
+    return make("select_n", make("eq", x, graph.zero), result, number(_digamma_of_zero()))
+
+
+@functools.cache
+def _digamma_of_zero() -> float:
+    """NaN or negative infinity, by the version of JAX."""
+    with jax.core.eval_context():
+        return float(lax.digamma(np.float32(0)))
 
 
 def _reduced(op: str) -> Callable[..., int]:

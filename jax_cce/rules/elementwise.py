@@ -102,8 +102,10 @@ def _one_plus_square(x: Any) -> Any:
     return lax.add(_like(x, 1), lax.mul(x, x))
 
 
-def _less_one(x: Any) -> Any:
-    return lax.sub(x, _like(x, 1))
+def _derivative_of_acosh(x: Any) -> Any:
+    # Two roots, so that it is NaN wherever the function is.
+    one = _like(x, 1)
+    return lax.mul(lax.rsqrt(lax.sub(x, one)), lax.rsqrt(lax.add(x, one)))
 
 
 def _rem_of_divisor(x: Any, y: Any) -> Any:
@@ -177,7 +179,7 @@ elementwise(
 elementwise("exp2", lambda out: lax.mul(_like(out, _LOG_TWO), out), wild=Wild.LARGE)
 elementwise("ceil floor round sign stop_gradient", None)
 elementwise("copy copy_p", 1)
-elementwise("acosh", lambda x: lax.rsqrt(_less_one(lax.square(x))), wild=Wild.SINGULAR)
+elementwise("acosh", _derivative_of_acosh, wild=Wild.SINGULAR)
 elementwise("atanh", lambda x: lax.div(_like(x, 1), _one_minus_square(x)), wild=Wild.SINGULAR)
 elementwise("cbrt", lambda out: lax.div(_like(out, 1 / 3), lax.square(out)), wild=Wild.SINGULAR)
 elementwise("lgamma", lambda x: lax.digamma(x), wild=Wild.SINGULAR)

@@ -309,9 +309,14 @@ SPECIAL = np.array(
 
 def _same(ours, theirs, tolerance, name):
     # Near its zeros log-gamma is a difference.
-    absolute = tolerance * (1 if name == "lgamma" else 1e-2)
-    for our, their in zip(jax.tree.leaves(ours), jax.tree.leaves(theirs), strict=True):
-        np.testing.assert_allclose(our, their, rtol=tolerance, atol=absolute)
+    limits = {"rtol": tolerance, "atol": tolerance * (1 if name == "lgamma" else 1e-2)}
+    (value, derivative), (their_value, their_derivative) = ours, theirs
+    np.testing.assert_allclose(value, their_value, **limits)
+    # Where acosh is not defined, its derivative is by one version of JAX, and not by another.
+    there = ~np.isnan(value)
+    np.testing.assert_allclose(
+        np.asarray(derivative)[there], np.asarray(their_derivative)[there], **limits
+    )
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
@@ -325,7 +330,8 @@ def test_special_values_of_one_operand(name, dtype):
     _same(ours(x), jax.jit(derivative)(x), tolerance, name)
     single = jax.jit(jax_cce.value_and_jacobian(fun))
     for number in x:
-        _same(single(number), derivative(number[None]), tolerance, name)
+        theirs = [x[0] for x in derivative(number[None])]
+        _same(single(number), theirs, tolerance, name)
 
 
 @pytest.mark.parametrize("name", BINARY)
