@@ -10,11 +10,11 @@ from jax_cce import jax_internals
 from jax_cce.native import compiling, emission
 from jax_cce.native.compiling import has_function, machine
 from jax_cce.native.eliminating import cost, jacobian
-from jax_cce.native.emission import Operand
 from jax_cce.native.expanding import expanded
 from jax_cce.native.lifting import MOST_NODES, check, lift
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
+from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 

@@ -6,6 +6,7 @@ it and notes at each equation which of its operands are known.
 """
 
 import dataclasses
+import itertools
 from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
@@ -16,14 +17,15 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.caches import Companions, digest
 from jax_cce.jax_internals import Literal
-from jax_cce.program import in_numpy, tracing
-from jax_cce.program.flat import Program
+from jax_cce.program import in_numpy, passes, tracing
+from jax_cce.program.flat import Equation, Program
 
 __all__ = [
     "SMALL",
     "fold",
     "key",
     "known_constants",
+    "value_of",
 ]
 
 # Arrays of at most so many entries may be taken apart (see `entries`).
@@ -133,6 +135,25 @@ def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> 
             results = _evaluate(equation)
             values.update(zip(equation.outputs, results, strict=True))
     return dataclasses.replace(program, equations=equations)
+
+
+def value_of(equations: Sequence[Equation], atom: Any) -> np.ndarray | None:
+    """What an atom is by some equations alone, as far as NumPy knows them; else None."""
+    live, _ = passes.needed(equations, [atom])
+    values: dict[int, np.ndarray] = {}
+
+    def value(x: Any) -> Any:
+        return x.val if isinstance(x, Literal) else values.get(x)
+
+    for equation in itertools.compress(equations, live):
+        operands = [value(x) for x in equation.inputs]
+        if any(x is None for x in operands):
+            return None
+        results = in_numpy.evaluated(equation, operands)
+        if results is None:
+            return None
+        values.update(zip(equation.outputs, results, strict=True))
+    return value(atom)
 
 
 def _is_foldable(equation: Any, limit: int) -> bool:

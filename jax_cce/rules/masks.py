@@ -4,7 +4,8 @@ A selection (`jnp.where`) multiplies by one or zero. Forward mode drops what is 
 where the selection comes after it, and makes NaN of it where the selection comes before: the
 tangent is zero there, and is then multiplied by the derivative of a root or a quotient. In reverse
 mode it is the other way round. Of a loop each step is looked at by itself, as elimination does,
-and past a factorisation or a solve nothing is hidden.
+and past a factorisation or a solve nothing is hidden. Nor is it by what leaves out the zeros of a
+triangular factor (`jnp.tril`).
 """
 
 import enum
@@ -12,9 +13,11 @@ import functools
 import operator
 from collections.abc import Iterable, Iterator, Sequence
 
+import numpy as np
+
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
-from jax_cce.program import tracing
+from jax_cce.program import known_values, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Wild
 from jax_cce.rules.wildness import own_wildness
@@ -29,6 +32,8 @@ class _Passed(enum.IntFlag):
     VARIES = 1
     A_MASK = 2
     A_SINGULARITY = 4
+    # Not on the way, but there: zeros above the diagonal.
+    TRIANGULAR = 8
 
 
 # Their derivative is zero.
@@ -75,10 +80,15 @@ class _Walk:
                 _Passed.NOTHING if isinstance(atom, Literal) else passed[atom]
                 for atom in equation.inputs
             ]
-            passed += self._results(equation, operands)
+            if _keeps_triangle(equations, equation, operands):
+                passed.append(operands[-1])
+            else:
+                passed += self._results(equations, equation, operands)
 
-    def _results(self, equation: Equation, operands: Sequence[_Passed]) -> list[_Passed]:
-        together = _union(operands)
+    def _results(
+        self, equations: Sequence[Equation], equation: Equation, operands: Sequence[_Passed]
+    ) -> list[_Passed]:
+        together = _union(operands) & ~_Passed.TRIANGULAR
         if not together or equation.name in _CONSTANT:
             return [_Passed.NOTHING] * len(equation.out_avals)
         is_rule = equation.name == "custom_jvp_call"
@@ -95,15 +105,14 @@ class _Walk:
             together |= _Passed.A_MASK
             if is_rule and own_wildness(equation) > Wild.GIVEN:
                 self.modes.clear()
-        elif (
-            not (found or is_smooth or equation.name in _WHOLE)
-            and own_wildness(equation) > Wild.GIVEN
-        ):
+        elif not (found or is_smooth) and _is_singular(equations, equation, operands):
             if _Passed.A_MASK in together:
                 self.modes.discard("jacfwd")
             together |= _Passed.A_SINGULARITY
         if equation.name in LOOPS or equation.name in _WHOLE:
             together = _Passed.VARIES
+        if equation.name == "cholesky":
+            together |= _Passed.TRIANGULAR
         return [
             together if jax_internals.is_differentiable(aval) else _Passed.NOTHING
             for aval in equation.out_avals
@@ -114,6 +123,31 @@ class _Walk:
         passed = [*entering, *[_Passed.NOTHING] * (body.first_computed - len(entering))]
         self.through(body.equations, passed)
         return _union(passed[atom] for atom in body.outputs if not isinstance(atom, Literal))
+
+
+def _is_singular(
+    equations: Sequence[Equation], equation: Equation, operands: Sequence[_Passed]
+) -> bool:
+    """Whether a derivative may be infinite or NaN for an entry by itself."""
+    if equation.name in _WHOLE or own_wildness(equation) <= Wild.GIVEN:
+        return False
+    if equation.name != "div" or operands[1]:
+        return True
+    divisor = known_values.value_of(equations, equation.inputs[1])
+    return divisor is None or not np.all(divisor)
+
+
+def _keeps_triangle(
+    equations: Sequence[Equation], equation: Equation, operands: Sequence[_Passed]
+) -> bool:
+    """Whether an equation replaces nothing but zeros above a triangular factor's diagonal."""
+    if equation.name != "select_n" or _Passed.TRIANGULAR not in operands[-1]:
+        return False
+    # Of two cases and a predicate, by which the latter one is taken.
+    if len(operands) > 3 or operands[1] or equation.in_avals[0].dtype != bool:
+        return False
+    kept = known_values.value_of(equations, equation.inputs[0])
+    return kept is not None and bool(np.all(kept | ~np.tri(*kept.shape[-2:], dtype=bool)))
 
 
 def _union(flags: Iterable[_Passed]) -> _Passed:

@@ -1,0 +1,164 @@
+"""Instructions of LLVM on vectors of points, one for each lane."""
+
+import copy
+import struct
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+__all__ = ["Block"]
+
+_COMPARISONS = {"eq": "oeq", "ge": "oge", "gt": "ogt", "le": "ole", "lt": "olt", "ne": "une"}
+_INTRINSICS = {"abs": "fabs", "ceil": "ceil", "floor": "floor", "sqrt": "sqrt"}
+
+
+class Block:
+    """Straight-line code on vectors of some lanes."""
+
+    def __init__(self, dtype: np.dtype, lanes: int, library: str) -> None:
+        self.lanes, self.library = lanes, library
+        self.type = {"f4": "float", "f8": "double"}[dtype.str[1:]]
+        self.bytes = dtype.itemsize
+        self.vector = f"<{lanes} x {self.type}>" if lanes > 1 else self.type
+        self.mask = f"<{lanes} x i1>" if lanes > 1 else "i1"
+        self.lines: list[str] = []
+        self.declared: dict[str, str] = {}
+        self._count = 0
+
+    def another(self) -> "Block":
+        """Code of another function on such vectors."""
+        result = copy.copy(self)
+        result.lines, result._count = [], 0
+        return result
+
+    def clear(self, base: str, size: int) -> None:
+        """So many bytes of zeros."""
+        self.declared["memset"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
+        self.do(f"call void @llvm.memset.p0.i64(ptr {base}, i8 0, i64 {size}, i1 false)")
+
+    def add(self, text: str) -> str:
+        """The name of a new value."""
+        self._count += 1
+        name = f"%t{self._count}"
+        self.do(f"{name} = {text}")
+        return name
+
+    def do(self, text: str) -> None:
+        """One more instruction."""
+        self.lines.append(f"  {text}")
+
+    def constant(self, value: Any) -> str:
+        """A number or truth value in all lanes."""
+        kind = "i1" if isinstance(value, bool) else self.type
+        text = str(value).lower() if isinstance(value, bool) else self._hexadecimal(value)
+        return text if self.lanes == 1 else f"<{', '.join([f'{kind} {text}'] * self.lanes)}>"
+
+    def _hexadecimal(self, value: float) -> str:
+        if self.bytes == 4:
+            value = float(np.float32(value))
+        return f"0x{struct.unpack('<Q', struct.pack('<d', value))[0]:016X}"
+
+    def intrinsic(self, name: str, *args: str) -> str:
+        """An operation that LLVM knows."""
+        kind = f"f{8 * self.bytes}"
+        suffix = kind if self.lanes == 1 else f"v{self.lanes}{kind}"
+        return self._called(f"llvm.{name}.{suffix}", args, "")
+
+    def function(self, name: str, *args: str) -> str:
+        """A call of the mathematical library."""
+        name += "f" * (self.bytes == 4)
+        if self.lanes > 1:
+            name = f"_ZGV{self.library}N{self.lanes}{'v' * len(args)}_{name}"
+        return self._called(name, args, " #0")
+
+    def _called(self, name: str, args: Sequence[str], attributes: str) -> str:
+        kinds = ", ".join([self.vector] * len(args))
+        self.declared[name] = f"declare {self.vector} @{name}({kinds}){attributes}"
+        return self.add(
+            f"call {self.vector} @{name}({', '.join(f'{self.vector} {x}' for x in args)})"
+        )
+
+    def pointer(self, base: str, offset: Any) -> str:
+        """Where a number of an array lies."""
+        return self.add(f"getelementptr {self.type}, ptr {base}, i64 {offset}")
+
+    def load(self, base: str, offset: Any, kind: str) -> str:
+        """What lies there, a number or several."""
+        return self.add(f"load {kind}, ptr {self.pointer(base, offset)}, align {self.bytes}")
+
+    def store(self, value: str, base: str, offset: Any, kind: str) -> None:
+        """Writes a number or several there."""
+        self.do(f"store {kind} {value}, ptr {self.pointer(base, offset)}, align {self.bytes}")
+
+    def splat(self, scalar: str) -> str:
+        """A number in all lanes."""
+        if self.lanes == 1:
+            return scalar
+        first = self.add(f"insertelement {self.vector} poison, {self.type} {scalar}, i32 0")
+        zeros = f"<{self.lanes} x i32> zeroinitializer"
+        return self.add(f"shufflevector {self.vector} {first}, {self.vector} poison, {zeros}")
+
+    def node(self, op: str, args: Sequence[str], of_truths: bool) -> str:
+        """The value of an operation."""
+        vector = self.vector
+        if op in ("add", "sub", "mul", "div", "rem"):
+            return self.add(f"f{op} {vector} {args[0]}, {args[1]}")
+        if op == "neg":
+            return self.add(f"fneg {vector} {args[0]}")
+        if op in _INTRINSICS:
+            return self.intrinsic(_INTRINSICS[op], *args)
+        if op in _COMPARISONS and of_truths:
+            return self.add(f"icmp {op} {self.mask} {args[0]}, {args[1]}")
+        if op in _COMPARISONS:
+            return self._compared(_COMPARISONS[op], *args)
+        if op in ("and", "or", "xor"):
+            return self.add(f"{op} {self.mask} {args[0]}, {args[1]}")
+        if op == "not":
+            return self.add(f"xor {self.mask} {args[0]}, {self.constant(True)}")
+        if op == "select_n":
+            which, one, other = args
+            return self._chosen(which, other, one, self.mask if of_truths else vector)
+        if op in ("max", "min"):
+            # NaN where either is.
+            better = self._compared("ogt" if op == "max" else "olt", *args)
+            nan = self._compared("uno", args[0], args[0])
+            either = self.add(f"or {self.mask} {better}, {nan}")
+            return self._chosen(either, args[0], args[1], vector)
+        if op == "sign":
+            zero = self.constant(0.0)
+            negative = self._compared("olt", args[0], zero)
+            lower = self._chosen(negative, self.constant(-1.0), args[0], vector)
+            positive = self._compared("ogt", args[0], zero)
+            return self._chosen(positive, self.constant(1.0), lower, vector)
+        if op == "is_finite":
+            size = self.intrinsic("fabs", args[0])
+            return self._compared("olt", size, self.constant(float("inf")))
+        return self.function(op, *args)
+
+    def _compared(self, how: str, x: str, y: str) -> str:
+        return self.add(f"fcmp {how} {self.vector} {x}, {y}")
+
+    def _chosen(self, which: str, one: str, other: str, kind: str) -> str:
+        return self.add(f"select {self.mask} {which}, {kind} {one}, {kind} {other}")
+
+    def transposed(self, rows: Sequence[str]) -> list[str]:
+        """As many vectors as there are lanes, each of one lane of all rows."""
+        rows, lanes, step = list(rows), self.lanes, 1
+        while step < lanes:
+            for low in range(lanes):
+                if low & step:
+                    continue
+                high = low | step
+                pairs = [
+                    [k if not k & step else lanes + k - step for k in range(lanes)],
+                    [k + step if not k & step else lanes + k for k in range(lanes)],
+                ]
+                rows[low], rows[high] = (self._shuffled(rows[low], rows[high], p) for p in pairs)
+            step *= 2
+        return rows
+
+    def _shuffled(self, one: str, other: str, places: Sequence[int]) -> str:
+        mask = ", ".join(f"i32 {k}" for k in places)
+        kinds = f"{self.vector} {one}, {self.vector} {other}"
+        return self.add(f"shufflevector {kinds}, <{self.lanes} x i32> <{mask}>")
