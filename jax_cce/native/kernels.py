@@ -23,13 +23,13 @@ __all__ = ["Kernel", "kernel_of"]
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
 # Seconds that XLA takes to compile a program, times a power of the number of its equations (fitted
-# to the programs of `python -m benchmarks run`); how many times as long a kernel may take to make
-# for a single point, and for many, which gain more; what it may take in any case, and at most.
+# to the programs of `python -m benchmarks run`, half of which take from 0.8 to 1.7 times as long);
+# how many times as long a kernel may take to make; what it may take in any case, and at most.
 _BY_XLA, _POWER = 0.033, 0.52
-_LONGER, _LONGER_FOR_MANY, _IN_ANY_CASE, _AT_MOST = 2.2, 2.2, 0.2, 0.6
+_LONGER, _IN_ANY_CASE, _AT_MOST = 1.8, 0.15, 1.0
 # Seconds that a node takes to make, and a line of code to write and compile: of a single point,
 # where it is over before it matters how well its code is arranged, of vectors quickly, and well.
-_NODE, _SINGLE, _QUICKLY, _WELL = 7e-6, 10e-6, 17e-6, 44e-6
+_NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
@@ -92,7 +92,7 @@ def kernel_of(
             return "the machine has no vectors of functions"
         if levels and _size_of_results(program, num_values, inputs) > _MOST_OF_MANY:
             return "it has too many results for many points"
-        seconds = _seconds(program, _LONGER_FOR_MANY if levels else _LONGER)
+        seconds = _seconds(program)
         graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
         products = check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
         if products > _MOSTLY_PRODUCTS:
@@ -202,12 +202,12 @@ def _results(
     return [*(flat if value else flat[num_values:]), *blocks], order
 
 
-def _seconds(program: Program, longer: float) -> float:
+def _seconds(program: Program) -> float:
     """How long a kernel may take to make."""
     count = len(program.equations)
     count += sum(len(tracing.inner_equations(equation)) for equation in program.equations)
     by_xla = _BY_XLA * count**_POWER
-    return min(_AT_MOST, max(_IN_ANY_CASE, longer * by_xla))
+    return min(_AT_MOST, max(_IN_ANY_CASE, _LONGER * by_xla))
 
 
 def _compiled(

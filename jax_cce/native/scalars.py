@@ -5,7 +5,6 @@ known (numbers alone, factors 0 and 1, terms 0, signs, which move outwards) and 
 was made before. A structural zero stays zero where JAX would multiply it by an infinity.
 """
 
-import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -57,6 +56,7 @@ class Scalars:
         ops: the operation of each node: a primitive's name, "input", "number" or "truth".
         args: its operands; of an input its place, of a number or a truth value that itself.
         params: its static parameter, such as an exponent; None for most.
+        values: the number or truth value that it is; None where it is not known.
     """
 
     def __init__(self, dtype: Any, most: int = 1 << 20) -> None:
@@ -64,6 +64,7 @@ class Scalars:
         self.ops: list[str] = []
         self.args: list[tuple[Any, ...]] = []
         self.params: list[Any] = []
+        self.values: list[Any] = []
         self._made: dict[Any, int] = {}
         self.zero, self.one = self.number(0.0), self.number(1.0)
 
@@ -101,18 +102,18 @@ class Scalars:
         """Whether a node is not computed."""
         return self.ops[node] in ("input", "number", "truth")
 
-    def value(self, node: int) -> Any:
-        """The number or truth value that a node is; None where it is not known."""
-        return self.args[node][0] if self.ops[node] in ("number", "truth") else None
-
     def make(self, op: str, *args: int, param: Any = None) -> int:
         """The node of an operation on nodes, or one that equals it."""
-        simpler = self._simpler(op, args) if param is None else None
-        if simpler is not None:
-            return simpler
-        if op in _SYMMETRIC:
-            args = tuple(sorted(args))
-        return self._node((op, param, args), op, args, param)
+        if op in _SYMMETRIC and args[0] > args[1]:
+            args = args[1], args[0]
+        key = op, param, args
+        node = self._made.get(key)
+        if node is None:
+            node = self._simpler(op, args) if param is None else None
+            if node is None:
+                node = self._node(key, op, args, param)
+            self._made[key] = node
+        return node
 
     def sum(self, nodes: Iterable[int]) -> int:
         """The sum of nodes, in their order."""
@@ -138,6 +139,10 @@ class Scalars:
                     pending.extend(operands(node))
         return sorted(seen)
 
+    def raw(self, op: str, *args: int) -> int:
+        """The node of an operation that is not made simpler."""
+        return self._node(("raw", op, args), op, args)
+
     def _node(self, key: Any, op: str, args: tuple[Any, ...], param: Any = None) -> int:
         node = self._made.get(key)
         if node is None:
@@ -147,114 +152,175 @@ class Scalars:
             self.ops.append(op)
             self.args.append(args)
             self.params.append(param)
+            self.values.append(args[0] if op in ("number", "truth") else None)
         return node
 
-    def _are_opposite(self, one: int, other: int) -> bool:
-        """Whether one of two truths is the negation of the other."""
-        pairs = (one, other), (other, one)
-        return any(self.ops[x] == "not" and self.args[x][0] == y for x, y in pairs)
-
-    def _negated(self, node: int) -> int | None:
-        """What a node is the negative of."""
-        if self.ops[node] == "neg":
-            return self.args[node][0]
-        return None
-
     def _simpler(self, op: str, args: Sequence[int]) -> int | None:
-        values = [self.value(node) for node in args]
-        if op in _FOLDED and None not in values:
-            with np.errstate(all="ignore"):
-                result = _FOLDED[op](*map(self.dtype.type, values))
-            return self.truth(result) if op in COMPARISONS else self.number(result)
-        match op, values:
-            case "mul", [0.0, _] | [_, 0.0]:
-                return self.zero
-            case ("mul", [1.0, _]) | ("add", [0.0, _]):
-                return args[1]
-            case ("mul" | "div", [_, 1.0]) | ("add" | "sub", [_, 0.0]):
-                return args[0]
-            case ("mul", [-1.0, _]) | ("sub", [0.0, _]):
-                return self.make("neg", args[1])
-            case "mul" | "div", [_, -1.0]:
-                return self.make("neg", args[0])
-            case "div", [0.0, _]:
-                return self.zero
-            case "select_n", [bool(which), *_]:
-                return args[2] if which else args[1]
-            case "select_n", _ if args[1] == args[2]:
-                return args[1]
-            case ("and", [True, _]) | ("or", [False, _]):
-                return args[1]
-            case ("and", [_, True]) | ("or", [_, False]):
-                return args[0]
-            case ("and", [False, _]) | ("or", [True, _]):
-                return args[0]
-            case ("and", [_, False]) | ("or", [_, True]):
-                return args[1]
-            case "not", [bool(value)]:
-                return self.truth(not value)
-            case "not", _ if self.ops[args[0]] == "not":
-                return self.args[args[0]][0]
-            case "or" | "and", _ if args[0] == args[1]:
-                return args[0]
-            case "or" | "and", _ if self._are_opposite(*args):
-                return self.truth(op == "or")
-        return self._signed(op, args)
+        """A node that equals an operation, by what is known of its operands."""
+        if op in _FOLDED:
+            values = [self.values[node] for node in args]
+            if None not in values:
+                with np.errstate(all="ignore"):
+                    result = _FOLDED[op](*map(self.dtype.type, values))
+                return self.truth(result) if op in COMPARISONS else self.number(result)
+        rule = _SIMPLER.get(op)
+        return None if rule is None else rule(self, *args)
 
-    def _signed(self, op: str, args: Sequence[int]) -> int | None:
-        """The operation with the signs of its operands moved outwards, and masks, too."""
-        if op == "neg":
-            (node,) = args
-            mask = self._mask(node)
-            if mask is not None:
-                return self._where(mask[0], self.make("neg", mask[1]))
-            return self._negated(node)
-        if op not in ("add", "sub", "mul", "div"):
-            return None
-        x, y = (self._negated(node) for node in args)
-        if op in ("mul", "div"):
-            if x is not None or y is not None:
-                both = args[0] if x is None else x, args[1] if y is None else y
-                result = self.make(op, *both)
-                return result if x is not None and y is not None else self.make("neg", result)
-            return self._masked_product(args) if op == "mul" else None
-        if y is not None:
-            return self.make("sub" if op == "add" else "add", args[0], y)
-        if x is not None and op == "add":
-            return self.make("sub", args[1], x)
-        return self._masked_sum(op, args)
 
-    def _mask(self, node: int) -> tuple[int, int] | None:
-        """For a node that is zero but under a condition, the condition and what it is then."""
-        if self.ops[node] != "select_n":
-            return None
-        which, one, other = self.args[node]
-        if one == self.zero:
-            return which, other
-        if other == self.zero:
-            return self.make("not", which), one
+# Signs move outwards, and masks, too: nodes that are zero but under a condition.
+
+
+def _negative(graph: Scalars, x: int) -> int | None:
+    if graph.ops[x] == "neg":
+        return graph.args[x][0]
+    mask = _mask(graph, x)
+    return mask and _where(graph, mask[0], graph.make("neg", mask[1]))
+
+
+def _total(graph: Scalars, x: int, y: int) -> int | None:
+    ops, args = graph.ops, graph.args
+    if x == graph.zero or y == graph.zero:
+        return y if x == graph.zero else x
+    if ops[y] == "neg":
+        return graph.make("sub", x, args[y][0])
+    if ops[x] == "neg":
+        return graph.make("sub", y, args[x][0])
+    return _masked_sum(graph, "add", x, y)
+
+
+def _difference(graph: Scalars, x: int, y: int) -> int | None:
+    if y == graph.zero:
+        return x
+    if x == graph.zero:
+        return graph.make("neg", y)
+    if graph.ops[y] == "neg":
+        return graph.make("add", x, graph.args[y][0])
+    return _masked_sum(graph, "sub", x, y)
+
+
+def _product(graph: Scalars, x: int, y: int) -> int | None:
+    for one, other in ((x, y), (y, x)):
+        value = graph.values[one]
+        if value is None:
+            continue
+        if value == 0:
+            return graph.zero
+        if value == 1:
+            return other
+        if value == -1:
+            return graph.make("neg", other)
+    ops = graph.ops
+    if ops[x] == "neg" or ops[y] == "neg":
+        return _of_sizes(graph, "mul", x, y)
+    for masked, factor in ((x, y), (y, x)):
+        # What a mask leaves out may be infinite.
+        if ops[masked] == "select_n" and (mask := _mask(graph, masked)) is not None:
+            return _where(graph, mask[0], graph.make("mul", mask[1], factor))
+    return None
+
+
+def _quotient(graph: Scalars, x: int, y: int) -> int | None:
+    if graph.values[y] == 1:
+        return x
+    if graph.values[y] == -1:
+        return graph.make("neg", x)
+    if x == graph.zero:
+        return graph.zero
+    is_negative = graph.ops[x] == "neg" or graph.ops[y] == "neg"
+    return _of_sizes(graph, "div", x, y) if is_negative else None
+
+
+def _of_sizes(graph: Scalars, op: str, x: int, y: int) -> int:
+    """A product or quotient of which operands are negated."""
+    signs = [graph.ops[node] == "neg" for node in (x, y)]
+    one, other = (
+        graph.args[node][0] if sign else node for node, sign in zip((x, y), signs, strict=True)
+    )
+    result = graph.make(op, one, other)
+    return result if all(signs) else graph.make("neg", result)
+
+
+def _choice(graph: Scalars, which: int, one: int, other: int) -> int | None:
+    value = graph.values[which]
+    if value is not None:
+        return other if value else one
+    if one == other:
+        return one
+    # Of the same condition again.
+    for k, case in ((1, one), (2, other)):
+        if graph.ops[case] == "select_n" and graph.args[case][0] == which:
+            cases = [one, other]
+            cases[k - 1] = graph.args[case][k]
+            return graph.make("select_n", which, *cases)
+    return None
+
+
+def _both(graph: Scalars, x: int, y: int) -> int | None:
+    return _connected(graph, x, y, all_of=True)
+
+
+def _either(graph: Scalars, x: int, y: int) -> int | None:
+    return _connected(graph, x, y, all_of=False)
+
+
+def _connected(graph: Scalars, x: int, y: int, *, all_of: bool) -> int | None:
+    for one, other in ((x, y), (y, x)):
+        value = graph.values[one]
+        if value is not None:
+            return other if value == all_of else one
+        if graph.ops[one] == "not" and graph.args[one][0] == other:
+            return graph.truth(not all_of)
+    return x if x == y else None
+
+
+def _opposite(graph: Scalars, x: int) -> int | None:
+    if graph.values[x] is not None:
+        return graph.truth(not graph.values[x])
+    return graph.args[x][0] if graph.ops[x] == "not" else None
+
+
+def _mask(graph: Scalars, node: int) -> tuple[int, int] | None:
+    """For a node that is zero but under a condition, the condition and what it is then."""
+    if graph.ops[node] != "select_n":
         return None
+    which, one, other = graph.args[node]
+    if one == graph.zero:
+        return which, other
+    if other == graph.zero:
+        return graph.make("not", which), one
+    return None
 
-    def _where(self, condition: int, node: int) -> int:
-        return self.make("select_n", condition, self.zero, node)
 
-    def _masked_product(self, args: Sequence[int]) -> int | None:
-        """A product by a mask, which selects: what it leaves out may be infinite."""
-        for masked, factor in itertools.permutations(args):
-            mask = self._mask(masked)
-            if mask is not None:
-                return self._where(mask[0], self.make("mul", mask[1], factor))
+def _where(graph: Scalars, condition: int, node: int) -> int:
+    return graph.make("select_n", condition, graph.zero, node)
+
+
+def _masked_sum(graph: Scalars, op: str, x: int, y: int) -> int | None:
+    """A sum of what is masked, which is seen to be zero where both masks are."""
+    if graph.ops[x] != "select_n" or graph.ops[y] != "select_n":
         return None
+    masks = _mask(graph, x), _mask(graph, y)
+    if None in masks:
+        return None
+    (one, own), (other, others) = masks  # type: ignore[misc]
+    if one == other:
+        return _where(graph, one, graph.make(op, own, others))
+    either = graph.make("or", one, other)
+    if graph.values[either]:
+        return None
+    # As it is: it may not be made into what is masked again.
+    total = graph.raw(op, x, y)
+    return _where(graph, either, total)
 
-    def _masked_sum(self, op: str, args: Sequence[int]) -> int | None:
-        """A sum of what is masked, which is seen to be zero where both masks are."""
-        masks = [self._mask(node) for node in args]
-        if None in masks:
-            return None
-        (one, x), (other, y) = masks  # type: ignore[misc]
-        if one == other:
-            return self._where(one, self.make(op, x, y))
-        either = self.make("or", one, other)
-        ordered = tuple(sorted(args)) if op == "add" else tuple(args)
-        total = self._node((op, None, ordered), op, ordered)
-        return total if self.value(either) else self._where(either, total)
+
+_SIMPLER: dict[str, Callable[..., int | None]] = {
+    "add": _total,
+    "and": _both,
+    "div": _quotient,
+    "mul": _product,
+    "neg": _negative,
+    "not": _opposite,
+    "or": _either,
+    "select_n": _choice,
+    "sub": _difference,
+}

@@ -11,7 +11,6 @@ import itertools
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
 
 from jax_cce.native.instructions import Block
 from jax_cce.native.scalars import LOGIC, Scalars
@@ -36,7 +35,8 @@ class Operand:
     levels: int
 
 
-class _Columns(NamedTuple):
+@dataclass(frozen=True)
+class _Columns:
     """Entries of an array that are moved together.
 
     Attributes:
@@ -106,8 +106,9 @@ def _reader(
                     total += 1
     if moved:
         block.do(f"%entries = alloca [{total} x {block.vector}], align 64")
-    for (array, start, count), place in moved:
-        source, size = block.pointer(f"%s{array}", start), operands[array].size
+    for each, place in moved:
+        source = block.pointer(f"%s{each.array}", each.start)
+        size, count = operands[each.array].size, each.count
         buffer = block.pointer("%entries", place * lanes)
         turned.add((count, True))
         block.do(f"call void @read{count}(ptr {buffer}, ptr {source}, i64 {size})")
@@ -155,10 +156,10 @@ def _writer(
 
     def leave() -> None:
         nonlocal filled
-        for (array, start, count), first in pending:
-            target, size = block.pointer(f"%r{array}", start), len(results[array])
-            turned.add((count, False))
-            block.do(f"call void @write{count}(ptr {slots[first]}, ptr {target}, i64 {size})")
+        for each, first in pending:
+            target, size = block.pointer(f"%r{each.array}", each.start), len(results[each.array])
+            turned.add((each.count, False))
+            block.do(f"call void @write{each.count}(ptr {slots[first]}, ptr {target}, i64 {size})")
         pending.clear()
         filled = 0
 

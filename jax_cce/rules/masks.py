@@ -147,7 +147,7 @@ def _keeps_triangle(
     if len(operands) > 3 or operands[1] or equation.in_avals[0].dtype != bool:
         return False
     kept = known_values.value_of(equations, equation.inputs[0])
-    return kept is not None and bool(np.all(kept | ~np.tri(*kept.shape[-2:], dtype=bool)))
+    return kept is not None and bool(np.all(kept[..., *np.tril_indices(kept.shape[-2])]))
 
 
 def _union(flags: Iterable[_Passed]) -> _Passed:
