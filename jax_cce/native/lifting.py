@@ -41,7 +41,7 @@ _NUMERIC = frozenset(
 )
 _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 # The largest number of nodes that a program may need.
-MOST_NODES = 6000
+MOST_NODES = 12_000
 
 
 def check(program: Program, most: int, longest: int) -> float:

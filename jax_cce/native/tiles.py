@@ -62,17 +62,15 @@ def tile(
         results: the nodes of each array to write.
     """
     nodes = graph.needed([node for row in results for node in row])
-    names: dict[int, str] = {}
     entries = [graph.args[node][0] for node in nodes if graph.ops[node] == "input"]
-    turned: set[tuple[int, bool]] = set()
-    read = _reader(block, operands, entries, turned)
+    source, target = _Source(block, operands, entries), _Target(block, results, graph.zero)
+    names: dict[int, str] = {}
 
     def name(node: int) -> str:
         if node not in names:
-            names[node] = read(*graph.args[node][0])
+            names[node] = source.loaded(*graph.args[node][0])
         return names[node]
 
-    computed = _writer(block, results, graph.zero, name, turned)
     for node in nodes:
         op, args = graph.ops[node], graph.args[node]
         if op in ("number", "truth"):
@@ -80,113 +78,127 @@ def tile(
         elif op != "input":
             of_truths = any(graph.ops[arg] in LOGIC for arg in args[-1:])
             names[node] = block.node(op, [name(arg) for arg in args], of_truths)
-        computed(node, is_last=node == nodes[-1])
-    called = [line for each in sorted(turned) for line in _turning(block, *each)]
+        target.computed(node, name)
+    target.leave()
+    called = [line for count in sorted(source.counts) for line in _moving(block, count, reads=True)]
+    for count in sorted(target.counts):
+        called += _moving(block, count, reads=False)
     return block.lines, called
 
 
-def _reader(
-    block: Block,
-    operands: Sequence[Operand],
-    entries: Sequence[tuple[int, int]],
-    turned: set[tuple[int, bool]],
-) -> Callable[[int, int], str]:
-    """Brings what is read to where each entry is a vector, and says how one is loaded."""
-    lanes = block.lanes
-    places: dict[tuple[int, int], int] = {}
-    moved: list[tuple[_Columns, int]] = []
-    if lanes > 1:
-        wanted, total = set(entries), 0
+class _Source:
+    """The arrays that are read, brought to where each entry is a vector.
+
+    Args:
+        block: the code.
+        operands: the arrays.
+        entries: what is read of them, each with the number of its array.
+
+    Attributes:
+        counts: how many entries have been moved together.
+    """
+
+    def __init__(
+        self, block: Block, operands: Sequence[Operand], entries: Sequence[tuple[int, int]]
+    ) -> None:
+        self._block, self._places = block, dict[tuple[int, int], int]()
+        self.counts: set[int] = set()
+        if block.lanes == 1:
+            return
+        wanted, moved, total = set(entries), [], 0
         for array, operand in enumerate(operands):
             kept = [operand.levels > 0 and (array, k) in wanted for k in range(operand.size)]
-            for columns in _columns(array, kept, lanes):
+            for columns in _columns(array, kept, block.lanes):
                 moved.append((columns, total))
                 for entry in range(columns.start, columns.start + columns.count):
-                    places[array, entry] = total
+                    self._places[array, entry] = total
                     total += 1
-    if moved:
-        block.do(f"%entries = alloca [{total} x {block.vector}], align 64")
-    for each, place in moved:
-        source = block.pointer(f"%s{each.array}", each.start)
-        size, count = operands[each.array].size, each.count
-        buffer = block.pointer("%entries", place * lanes)
-        turned.add((count, True))
-        block.do(f"call void @read{count}(ptr {buffer}, ptr {source}, i64 {size})")
+        if moved:
+            block.do(f"%entries = alloca [{total} x {block.vector}], align 64")
+        for columns, first in moved:
+            buffer = block.pointer("%entries", first * block.lanes)
+            place = block.pointer(f"%s{columns.array}", columns.start)
+            step = operands[columns.array].size
+            block.do(f"call void @read{columns.count}(ptr {buffer}, ptr {place}, i64 {step})")
+            self.counts.add(columns.count)
 
-    def read(array: int, entry: int) -> str:
-        place = places.get((array, entry))
+    def loaded(self, array: int, entry: int) -> str:
+        """The name of an entry, as a vector."""
+        block = self._block
+        place = self._places.get((array, entry))
         if place is None:
             return block.splat(block.load(f"%s{array}", entry, block.type))
-        return block.load("%entries", place * lanes, block.vector)
-
-    return read
+        return block.load("%entries", place * block.lanes, block.vector)
 
 
-def _writer(
-    block: Block,
-    results: Sequence[Sequence[int]],
-    zero: int,
-    name: Callable[[int], str],
-    turned: set[tuple[int, bool]],
-) -> Callable[..., None]:
-    """Clears what is mostly zero, and says what to do when a node has been computed."""
-    lanes = block.lanes
-    # For each node the blocks that it is in, and for each of these how many nodes are missing.
-    waiting: dict[int, list[_Columns]] = defaultdict(list)
-    missing: dict[_Columns, int] = {}
-    for array, row in enumerate(results):
-        zeros = row.count(zero)
-        clears = zeros > max(_MANY_ZEROS, len(row) // 2)
-        if clears:
-            total = len(row) * lanes * block.bytes
-            block.clear(f"%r{array}", total)
-        kept = [not clears or node != zero for node in row]
-        for columns in _columns(array, kept, lanes):
-            own = set(_nodes(results, columns))
-            missing[columns] = len(own)
-            for node in own:
-                waiting[node].append(columns)
-    most = min(_MOST_WAITING, sum(columns.count for columns in missing))
-    slots: list[str] = []
-    if lanes > 1 and most:
-        block.do(f"%results = alloca [{most} x {block.vector}], align 64")
-        slots += [block.pointer("%results", k * lanes) for k in range(most)]
-    pending: list[tuple[_Columns, int]] = []
-    filled = 0
+class _Target:
+    """The arrays that are written; what is mostly zero is cleared before.
 
-    def leave() -> None:
-        nonlocal filled
-        for each, first in pending:
-            target, size = block.pointer(f"%r{each.array}", each.start), len(results[each.array])
-            turned.add((each.count, False))
-            block.do(f"call void @write{each.count}(ptr {slots[first]}, ptr {target}, i64 {size})")
-        pending.clear()
-        filled = 0
+    Args:
+        block: the code.
+        results: the nodes of each array.
+        zero: the node that is zero.
 
-    def computed(node: int, *, is_last: bool) -> None:
-        nonlocal filled
-        for columns in waiting.get(node, ()):
-            missing[columns] -= 1
-            if missing[columns]:
+    Attributes:
+        counts: how many entries have been moved together.
+    """
+
+    def __init__(self, block: Block, results: Sequence[Sequence[int]], zero: int) -> None:
+        self._block, self._results = block, results
+        self.counts: set[int] = set()
+        # For each node what it is in, and for each of these how many nodes are missing.
+        self._waiting: dict[int, list[_Columns]] = defaultdict(list)
+        self._missing: dict[_Columns, int] = {}
+        for array, row in enumerate(results):
+            clears = row.count(zero) > max(_MANY_ZEROS, len(row) // 2)
+            if clears:
+                block.clear(f"%r{array}", len(row) * block.lanes * block.bytes)
+            kept = [not clears or node != zero for node in row]
+            for columns in _columns(array, kept, block.lanes):
+                nodes = set(self._nodes(columns))
+                self._missing[columns] = len(nodes)
+                for node in nodes:
+                    self._waiting[node].append(columns)
+        self._pending: list[tuple[_Columns, str]] = []
+        self._slots: list[str] = []
+        self._filled = 0
+        most = min(_MOST_WAITING, sum(columns.count for columns in self._missing))
+        if block.lanes > 1 and most:
+            block.do(f"%results = alloca [{most} x {block.vector}], align 64")
+            self._slots += [block.pointer("%results", k * block.lanes) for k in range(most)]
+
+    def computed(self, node: int, name: Callable[[int], str]) -> None:
+        """Writes what a node was the last one of that was missing."""
+        block = self._block
+        for columns in self._waiting.get(node, ()):
+            self._missing[columns] -= 1
+            if self._missing[columns]:
                 continue
-            nodes = _nodes(results, columns)
-            if lanes == 1:
-                block.store(name(nodes[0]), f"%r{columns.array}", columns.start, block.type)
+            names = map(name, self._nodes(columns))
+            if block.lanes == 1:
+                block.store(next(names), f"%r{columns.array}", columns.start, block.type)
                 continue
-            if filled + columns.count > most:
-                leave()
-            for slot, each in zip(slots[filled:], nodes, strict=False):
-                block.do(f"store {block.vector} {name(each)}, ptr {slot}")
-            pending.append((columns, filled))
-            filled += columns.count
-        if is_last:
-            leave()
+            if self._filled + columns.count > len(self._slots):
+                self.leave()
+            slots = self._slots[self._filled :][: columns.count]
+            for slot, each in zip(slots, names, strict=True):
+                block.do(f"store {block.vector} {each}, ptr {slot}")
+            self._pending.append((columns, slots[0]))
+            self._filled += columns.count
 
-    return computed
+    def leave(self) -> None:
+        """Moves to the arrays what has been written to the buffer."""
+        for columns, buffer in self._pending:
+            place = self._block.pointer(f"%r{columns.array}", columns.start)
+            step = len(self._results[columns.array])
+            self._block.do(
+                f"call void @write{columns.count}(ptr {buffer}, ptr {place}, i64 {step})"
+            )
+            self.counts.add(columns.count)
+        self._pending, self._filled = [], 0
 
-
-def _nodes(results: Sequence[Sequence[int]], columns: _Columns) -> Sequence[int]:
-    return results[columns.array][columns.start : columns.start + columns.count]
+    def _nodes(self, columns: _Columns) -> Sequence[int]:
+        return self._results[columns.array][columns.start : columns.start + columns.count]
 
 
 def _columns(array: int, kept: Sequence[bool], lanes: int) -> list[_Columns]:
@@ -204,7 +216,7 @@ def _columns(array: int, kept: Sequence[bool], lanes: int) -> list[_Columns]:
     return found
 
 
-def _turning(like: Block, count: int, reads: bool) -> list[str]:
+def _moving(like: Block, count: int, *, reads: bool) -> list[str]:
     """The function that moves some entries of as many points as there are lanes.
 
     Between a buffer, in which the points of each entry lie together, and an array, in which the
