@@ -5,7 +5,9 @@ products and sums, folded and shared with all others as they are made. So what a
 known exactly.
 """
 
+import functools
 import heapq
+import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 from jax_cce.native.differentiating import partials
@@ -20,6 +22,9 @@ _DEAR = {"clamp": 2, "div": 4, "sqrt": 4, "rsqrt": 8, "logistic": 24, "integer_p
 _TRANSCENDENTAL = 20
 # Greedy orders look at all pairs of edges at each vertex.
 _MOST_GREEDY = 1500
+# Forward or reverse elimination is not tried where it has so many times the products of the
+# other, or as many as nodes may be made.
+_FAR_MORE = 2.5
 
 
 def cost(graph: Scalars, nodes: Sequence[int]) -> int:
@@ -50,16 +55,24 @@ def jacobian(
         TooLarge: where every order makes more nodes than the graph may have.
     """
     edges = _edges(graph, inputs, outputs)
-    orders = ["forward", "reverse"] + ["greedy"] * (len(edges) <= _MOST_GREEDY)
-    most, found = graph.most, []
-    for order in orders:
-        # Each may make as many nodes.
-        graph.most = len(graph.ops) + most
+    products = _products(edges, inputs, outputs)
+    limit = most = graph.most
+    found = []
+    # Each may make as many nodes, or as many as the one before.
+    failure = TooLarge(f"it takes more than {limit} operations")
+    likely = sorted(products, key=lambda order: products[order])
+    for order in [*["greedy"] * (len(edges) <= _MOST_GREEDY), *likely]:
+        if products.get(order, 0) > _FAR_MORE * min(limit, products[likely[0]]):
+            break
+        first = len(graph.ops)
+        graph.most = first + most
         try:
             rows = _eliminated(graph, edges, inputs, outputs, order)
-        except TooLarge as error:
-            failure = error
+        except TooLarge:
+            if order in products:
+                break
             continue
+        most = len(graph.ops) - first
         price = cost(graph, [*outputs, *(node for row in rows for node in row)])
         found.append((price, order, rows))
     if not found:
@@ -68,6 +81,32 @@ def jacobian(
     if any(graph.ops[k] == "seed" for k in graph.needed(k for row in rows for k in row)):
         raise Unsupported("a rule for a derivative is not linear")
     return rows, order
+
+
+def _products(
+    edges: dict[int, dict[int, int]], inputs: Sequence[int], outputs: Sequence[int]
+) -> dict[str, int]:
+    """How many products forward and reverse elimination make, factors of one included."""
+    users = dict.fromkeys(edges, 0)
+    # The inputs that each node depends on, and the outputs that depend on it, as sets of bits.
+    above = {node: 1 << k for k, node in enumerate(inputs)}
+    below = dict.fromkeys(edges, 0)
+    for k, output in enumerate(outputs):
+        if output in edges:
+            users[output] += 1
+            below[output] |= 1 << k
+    for node, args in edges.items():
+        if args:
+            above[node] = functools.reduce(operator.or_, (above[arg] for arg in args))
+        for arg in args:
+            users[arg] += 1
+    for node, args in reversed(edges.items()):
+        for arg in args:
+            below[arg] |= below[node]
+    return {
+        "forward": sum(above[node].bit_count() * users[node] for node in edges if edges[node]),
+        "reverse": sum(below[node].bit_count() * len(edges[node]) for node in edges),
+    }
 
 
 def _edges(

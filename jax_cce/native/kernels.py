@@ -33,8 +33,9 @@ _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
-# points, longer code is slower than the library, which makes one product of many.
-_MOSTLY_PRODUCTS, _LONG = 0.5, 5_000
+# points, longer code is slower than the library, which makes one product of many; and the least
+# lines that the derivative of such an operation takes.
+_MOSTLY_PRODUCTS, _LONG, _LINES = 0.5, 5_000, 5
 # Steps of a loop, which are written one by one. Of a single point XLA's loop is as fast.
 _LONGEST, _LONGEST_OF_MANY = 64, 1_000
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
@@ -94,14 +95,14 @@ def kernel_of(
             return "it has too many results for many points"
         seconds = _seconds(program)
         graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
-        products = check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
-        if products > _MOSTLY_PRODUCTS:
-            graph.most = min(graph.most, 2 * _LONG)
+        work, products = check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
+        most = _LONG if products > _MOSTLY_PRODUCTS * work else None
+        if most is not None and work * _LINES > most:
+            return f"{work} operations are slower than matrix products"
         values, operands = _operands(graph, program, constants, arguments, mapped, levels)
         outputs = lift(graph, program, values, program.outputs)
         results, order = _results(graph, values, outputs, num_values, inputs, value=value)
         wanted = [results[k] for k in kept]
-        most = _LONG if products > _MOSTLY_PRODUCTS else None
         return _compiled(graph, operands, wanted, lanes, host, order, seconds, most)
     except (Unsupported, TooLarge) as reason:
         return str(reason)

@@ -44,7 +44,7 @@ _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 MOST_NODES = 12_000
 
 
-def check(program: Program, most: int, longest: int) -> float:
+def check(program: Program, most: int, longest: int) -> tuple[int, int]:
     """Refuses a program that is seen to have no scalar graph of so many nodes.
 
     Args:
@@ -53,17 +53,11 @@ def check(program: Program, most: int, longest: int) -> float:
         longest: how many steps a loop may have.
 
     Returns:
-        How much of its operations are those of products by matrices that do not vary, from 0 to 1.
+        Its operations, and those of its products by matrices that do not vary.
 
     Raises:
         Unsupported: it names the primitive.
     """
-    work, products = _work(program, most, longest)
-    return products / max(work, 1)
-
-
-def _work(program: Program, most: int, longest: int) -> tuple[int, int]:
-    """The operations of a program, and those of its products by matrices that do not vary."""
     active, _ = passes.dependent(program.equations, range(program.first_computed))
     _, varied = passes.dependent(program.equations, range(program.num_inputs))
     work = products = 0
@@ -95,7 +89,7 @@ def _work(program: Program, most: int, longest: int) -> tuple[int, int]:
             if facts.entrywise is Entrywise.CONTRACTS and not varied.issuperset(equation.variables):
                 products += own
         for body in inner:
-            pair = _work(body, most // max(1, often), longest)
+            pair = check(body, most // max(1, often), longest)
             work, products = work + often * pair[0], products + often * pair[1]
     if work > most:
         raise Unsupported(f"it takes {work} operations")

@@ -155,14 +155,13 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
         task: the task.
         plan: its plan.
         again: whether the Jacobian is differentiated again. What is planned then has the structure
-            of the plan, so that this is left only where the plan costs far more.
+            of the plan, so that this is left only where the plan costs far more, or is one of
+            large products, as those of networks, which have no structure.
     """
     setting = _setting(task)
     if setting is None or not plan.steps:
         return None
     columns, rows, between, _ = setting
-    if again and plan.cost("flops") <= _FAR_MORE * min(columns, rows) * _work(between):
-        return None
     moved = sum(_entries(each.out_avals) for each in between if each.name in _MOVING)
     work, flops = _work(between), plan.cost("flops")
     assembling = sum(step.flops for step in plan.steps if isinstance(step, Densify))
@@ -171,11 +170,16 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
     per_entry = flops / max(rows * columns, 1)
     moves_much = moved > _MOVED * work and per_entry > _PER_ENTRY
     moves_mostly = moved > _MOSTLY_MOVED * work and saved <= _SAVED
-    is_large = per_entry > _LARGE and not plan.operators
+    # A Hessian takes twice what its gradient does.
+    is_large = per_entry > (_LARGE / 2 if again else _LARGE) and not plan.operators
+    is_product = saved <= _UNSAVED and is_large
+    if again and not is_product and flops <= _FAR_MORE * min(columns, rows) * work:
+        return None
     if not (
         moves_much
         or moves_mostly
-        or (saved <= _UNSAVED and (is_large or pushing > _PUSHED * flops))
+        or is_product
+        or (saved <= _UNSAVED and pushing > _PUSHED * flops)
     ):
         return None
     names = tracing.primitive_names(between)
