@@ -19,6 +19,28 @@ _METADATA, _MAJOR, _MINOR = 24, 24, 28
 _DATA, _DIMENSIONS = 24, 40
 
 
+# Of large results XLA gets fresh memory at each call, whose pages the system makes one by one as
+# they are written: huge ones, where it is asked to.
+_PAGE, _LEAST_BYTES, _HUGE_PAGES = 4096, 1 << 20, 14
+_ADVICE = [
+    "declare i32 @madvise(ptr, i64, i32)",
+    "define internal void @advise(ptr %result, i64 %bytes) noinline {",
+    f"  %large = icmp uge i64 %bytes, {_LEAST_BYTES}",
+    "  br i1 %large, label %advise, label %done",
+    "advise:",
+    "  %place = ptrtoint ptr %result to i64",
+    f"  %page = and i64 %place, -{_PAGE}",
+    "  %before = sub i64 %place, %page",
+    "  %length = add i64 %bytes, %before",
+    "  %start = inttoptr i64 %page to ptr",
+    f"  %ignored = call i32 @madvise(ptr %start, i64 %length, i32 {_HUGE_PAGES})",
+    "  br label %done",
+    "done:",
+    "  ret void",
+    "}",
+]
+
+
 def kernel_text(
     graph: Scalars,
     operands: Sequence[Operand],
@@ -53,7 +75,8 @@ def kernel_text(
             "  ret void",
             "}",
         ]
-    handler = _handler(operands, len(results), levels, minor_version)
+    sizes = [len(row) * block.bytes for row in results]
+    handler = _handler(operands, sizes, levels, minor_version)
     attributes = "attributes #0 = { nounwind willreturn memory(none) }"
     return "\n".join([*body, *called, *driver, *handler, *block.declared.values(), attributes, ""])
 
@@ -122,9 +145,17 @@ def _driver(
 
 
 def _handler(
-    operands: Sequence[Operand], num_results: int, levels: int, minor_version: int
+    operands: Sequence[Operand], sizes: Sequence[int], levels: int, minor_version: int
 ) -> list[str]:
-    """What XLA calls: with a request for the version, or with the buffers of a call."""
+    """What XLA calls: with a request for the version, or with the buffers of a call.
+
+    Args:
+        operands: the arrays to read.
+        sizes: the bytes that each result has for one point.
+        levels: the number of axes of points.
+        minor_version: of the interface.
+    """
+    num_results = len(sizes)
     lines = [
         "define ptr @handler(ptr %frame) {",
         "entry:",
@@ -173,4 +204,11 @@ def _handler(
             points = f"%points{level}"
     names = [f"%s{k}" for k in range(len(operands))] + [f"%r{k}" for k in range(num_results)]
     args = ", ".join(f"ptr {name}" for name in names)
-    return [*lines, f"  call void @run({args}, i64 {points})", "  ret ptr null", "}"]
+    if levels:
+        for k, size in enumerate(sizes):
+            lines += [
+                f"  %bytes{k} = mul i64 {points}, {size}",
+                f"  call void @advise(ptr %r{k}, i64 %bytes{k})",
+            ]
+    handler = [*lines, f"  call void @run({args}, i64 {points})", "  ret ptr null", "}"]
+    return [*handler, *_ADVICE] if levels else handler
