@@ -30,8 +30,9 @@ _LONGER, _IN_ANY_CASE, _AT_MOST = 1.8, 0.15, 1.0
 # Seconds that a node takes to make, and a line of code to write and compile: of a single point,
 # where it is over before it matters how well its code is arranged, of vectors quickly, and well.
 _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
-# Code of more lines for a single point comes from memory, and is slower than loops over arrays.
-_MOST_LINES = 25_000
+# Code of more lines for a single point comes from memory, and is slower than loops over arrays,
+# unless a line takes so many additions, most of them in transcendental functions.
+_MOST_LINES, _DEAR = 20_000, 2
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
@@ -240,10 +241,11 @@ def _compiled(
     lines = text.count("\n")
     if most is not None and lines > most:
         return f"{lines} lines of code are slower than matrix products"
-    if lanes == 1 and lines > _MOST_LINES:
+    work = cost(simple, nodes)
+    if lanes == 1 and lines > _MOST_LINES and work < _DEAR * lines:
         return f"{lines} lines of code are slower than loops over arrays"
     seconds -= len(graph.ops) * _NODE
     quickly = lanes == 1 or lines * _WELL > seconds
     if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
         return f"{lines} lines of code take too long to compile"
-    return Kernel(compiling.registered(text, quickly=quickly), order, cost(simple, nodes))
+    return Kernel(compiling.registered(text, quickly=quickly), order, work)
