@@ -8,7 +8,7 @@ import jax
 
 from jax_cce.execution.calling import transformed
 from jax_cce.planning import choosing
-from jax_cce.planning.options import Options, Order, options_of
+from jax_cce.planning.options import Backend, Options, Order, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import traced_task
 from jax_cce.program import calls
@@ -33,6 +33,7 @@ class How(TypedDict, total=False):
     order: Order
     search: str | None
     search_budget: float | None
+    backend: Backend
 
 
 @overload
@@ -90,6 +91,7 @@ def jacobian(
     format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
+    backend: Backend = "auto",
 ) -> Callable[..., Any]:
     """Jacobian of `fun` by vertex elimination; takes the place of `jax.jacrev`.
 
@@ -120,6 +122,11 @@ def jacobian(
             are bounded by the work that is nominally done in that time and not by the clock, so
             that every process finds the same; None stands for well under a second, and 0 leaves
             forward, reverse and minimal Markowitz.
+        backend: what computes a dense Jacobian on the CPU. "auto": native code, where the
+            function has such and it is expected to run faster and to compile as soon, else XLA.
+            "native": native code also where it takes longer to compile, or may run slower. "xla":
+            never native code. Where there is no native code XLA computes the same; `explain` says
+            why.
 
     Returns:
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
@@ -153,6 +160,7 @@ def jacobian(
         format=format,
         search=search,
         search_budget=search_budget,
+        backend=backend,
     )
     return jacobian_by(fun, options)
 
@@ -224,6 +232,7 @@ def value_and_jacobian(
     format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
+    backend: Backend = "auto",
 ) -> Callable[..., Any]:
     """Value and Jacobian of `fun` together, sharing the evaluation of `fun`.
 
@@ -251,6 +260,7 @@ def value_and_jacobian(
         format=format,
         search=search,
         search_budget=search_budget,
+        backend=backend,
     )
     compute = transformed(fun, options, value=True)
 

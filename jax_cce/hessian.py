@@ -10,7 +10,7 @@ import numpy as np
 
 from jax_cce.api import How, OfArrays, jacobian, jacobian_by
 from jax_cce.execution.calling import transformed
-from jax_cce.planning.options import Options, Order, options_of
+from jax_cce.planning.options import Backend, Options, Order, options_of
 from jax_cce.program import calls
 from jax_cce.rules.derivatives import has_custom
 from jax_cce.sparse.formats import DENSE, STRUCTURED, FormatName
@@ -74,6 +74,7 @@ def hessian(
     format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
+    backend: Backend = "auto",
 ) -> Callable[..., Any]:
     """Hessian of `fun`: the Jacobian of its Jacobian; takes the place of `jax.hessian`.
 
@@ -86,6 +87,7 @@ def hessian(
         format: as for `jacobian`.
         search: as for `jacobian`, for the outer one.
         search_budget: as for `jacobian`, for the outer one.
+        backend: as for `jacobian`.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
@@ -101,8 +103,9 @@ def hessian(
         format=format,
         search=search,
         search_budget=search_budget,
+        backend=backend,
     )
-    asked = options_of(argnums, has_aux, holomorphic)
+    asked = options_of(argnums, has_aux, holomorphic, backend=backend)
     again = dataclasses.replace(asked.request, again=True)
     inner = jacobian_by(fun, dataclasses.replace(asked, request=again))
     # `jax.hessian` is jacfwd of jacrev: a block has the dtype of its row.

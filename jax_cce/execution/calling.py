@@ -23,7 +23,7 @@ from jax_cce.execution.results import (
     values_of,
     zero_block,
 )
-from jax_cce.native.kernels import Kernel, kernel_of
+from jax_cce.native.kernels import Function, Kernel, Signature, kernel_of
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
@@ -32,10 +32,10 @@ from jax_cce.planning.task import Task, task_of_run, task_of_trace
 from jax_cce.program import calls
 from jax_cce.program.calls import Call
 from jax_cce.rules.derivatives import has_custom
-from jax_cce.sparse.formats import STRUCTURED
+from jax_cce.sparse.formats import DENSE, STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["transformed"]
+__all__ = ["native", "transformed"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -87,6 +87,25 @@ def transformed(
         return values, as_tree(rows, call, ran.value_tree), ran.aux
 
     return compute
+
+
+def native(task: Task, request: OrderRequest, avals: Sequence[Any]) -> Kernel | str:
+    """Machine code for the dense Jacobian at a single point, or why XLA computes it.
+
+    Args:
+        task: the task.
+        request: what is asked of the order and the backend.
+        avals: the abstract value of each input.
+    """
+    if not primitive.can_hold(task.traced.program):
+        return "it does more than to return values"
+    programs = _Programs(task, request, avals, Wanted(DENSE, value=False))
+    count = len(task.traced.constants) + len(avals)
+    results = len(task.traced.program.outputs) - task.traced.num_values
+    results += task.traced.num_values * len(task.differentiated)
+    return programs.kernel_or_reason(
+        Signature([None] * count, [False] * count, 0, range(results)), None
+    )
 
 
 def _execute(
@@ -160,46 +179,38 @@ class _Programs:
         """The program for each of so many points."""
         return self._of(self._plans(points))
 
-    def kernel(
-        self,
-        arguments: Sequence[Any],
-        mapped: Sequence[bool],
-        levels: int,
-        kept: Sequence[int],
-        points: int | None,
-    ) -> Kernel | None:
+    def kernel(self, signature: Signature, points: int | None) -> Kernel | None:
         """Machine code for it; None where XLA compiles it (see `primitive.ByPoints`)."""
-        task, request = self._task, self._request
-        plain = task.method == "elimination" and not (task.remark or task.holomorphic)
-        if not plain or not request.is_default:
-            return None
-        stored = self._stored_for(task.of(points))
-        if stored is not None and stored.entry.cost == "runtime" and not stored.is_native:
-            return None
         try:
-            found = self._kernel_of(arguments, mapped, levels, kept)
+            found = self.kernel_or_reason(signature, points)
         except Exception:  # XLA computes the same
-            _log.warning("Jacobian of %s: no native code", task.name, exc_info=True)
+            _log.warning("Jacobian of %s: no native code", self._task.name, exc_info=True)
             return None
-        _log.info("Jacobian of %s: native: %s", task.name, found)
+        _log.info("Jacobian of %s: native: %s", self._task.name, found)
         return found if isinstance(found, Kernel) else None
 
-    def _kernel_of(
-        self, arguments: Sequence[Any], mapped: Sequence[bool], levels: int, kept: Sequence[int]
-    ) -> Kernel | str:
-        task = self._task
+    def kernel_or_reason(self, signature: Signature, points: int | None) -> Kernel | str:
+        """Machine code for it, or why there is none."""
+        task, request = self._task, self._request
+        if request.backend == "xla":
+            return "XLA is asked for"
+        if not request.is_default:
+            return "an order is asked for"
+        if task.remark or task.holomorphic or task.method != "elimination":
+            return task.remark or "it is differentiated otherwise"
+        stored = self._stored_for(task.of(points))
+        measured = stored is not None and stored.entry.cost == "runtime" and not stored.is_native
+        if measured and request.backend != "native":
+            return "it was measured to be slower"
         program, first = task.traced.program, task.traced.program.num_inputs
-        return kernel_of(
+        function = Function(
             program,
             task.traced.num_values,
             task.differentiated,
             [task.known.get(name) for name in range(first, program.first_computed)],
-            arguments,
-            kept,
-            value=self._wanted.value,
-            mapped=mapped,
-            levels=levels,
+            self._wanted.value,
         )
+        return kernel_of(function, signature, limited=request.backend == "auto")
 
     def stored(
         self, task: Task, arguments: Sequence[Any], name: Hashable = None

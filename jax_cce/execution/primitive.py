@@ -21,7 +21,7 @@ from jax.interpreters import ad, batching, mlir
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import LazyJaxpr
-from jax_cce.native.kernels import Kernel
+from jax_cce.native.kernels import Kernel, Signature
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 from jax_cce.rules.book import is_described_elsewhere
@@ -38,21 +38,11 @@ class ByPoints(Protocol):
     def __call__(self, points: int) -> Callable[[Sequence[Any]], Any]:
         """The program for each of so many points, as a function of its arguments."""
 
-    def kernel(
-        self,
-        arguments: Sequence[Any],
-        mapped: Sequence[bool],
-        levels: int,
-        kept: Sequence[int],
-        points: int | None,
-    ) -> Kernel | None:
+    def kernel(self, signature: Signature, points: int | None) -> Kernel | None:
         """Machine code for it; None where XLA compiles it.
 
         Args:
-            arguments: the arguments, None for each that is an operand.
-            mapped: for each operand whether it has leading axes of points.
-            levels: how many these are.
-            kept: which results are wanted.
+            signature: how it is called.
             points: how many points there are; None where there are no axes of them.
         """
 
@@ -99,7 +89,8 @@ class _Origin:
             return None
         over = [bool(sizes) and levels[0] for levels in mapped]
         points = math.prod(sizes) if sizes else None
-        return self._by_points.kernel(self._arguments, over, len(sizes), kept, points)
+        signature = Signature(self._arguments, over, len(sizes), kept)
+        return self._by_points.kernel(signature, points)
 
 
 class _Body(LazyJaxpr):

@@ -7,9 +7,10 @@ from typing import Any
 import numpy as np
 
 from jax_cce import jax_internals
-from jax_cce.native import compiling, emission
-from jax_cce.native.compiling import has_function, machine
+from jax_cce.native import compiling
+from jax_cce.native.compiling import Machine, has_function, machine
 from jax_cce.native.eliminating import cost, jacobian
+from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
 from jax_cce.native.lifting import MOST_NODES, check, lift
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
@@ -18,7 +19,7 @@ from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
 from jax_cce.program.flat import Program
 
-__all__ = ["Kernel", "kernel_of"]
+__all__ = ["Function", "Kernel", "Signature", "kernel_of"]
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
@@ -27,6 +28,8 @@ _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
 # how many times as long a kernel may take to make; what it may take in any case, and at most.
 _BY_XLA, _POWER = 0.033, 0.52
 _LONGER, _IN_ANY_CASE, _AT_MOST = 1.8, 0.15, 1.0
+# The same where native code is asked for.
+_ASKED_FOR = 20.0
 # Seconds that a node takes to make, and a line of code to write and compile: of a single point,
 # where it is over before it matters how well its code is arranged, of vectors quickly, and well.
 _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
@@ -60,70 +63,106 @@ class Kernel:
     cost: int
 
 
-def kernel_of(
-    program: Program,
-    num_values: int,
-    inputs: Sequence[int],
-    constants: Sequence[Any],
-    arguments: Sequence[Any],
-    kept: Sequence[int],
-    *,
-    value: bool,
-    mapped: Sequence[bool],
-    levels: int,
-) -> Kernel | str:
-    """The kernel of a function's Jacobian, or why there is none.
+@dataclass(frozen=True)
+class Function:
+    """A function whose Jacobian is wanted.
 
-    Args:
+    Attributes:
         program: the function.
         num_values: how many outputs, from the first on, are differentiated.
         inputs: the inputs that are differentiated, by position.
         constants: what is known of the program's constants: arrays, in which NaN is not known.
+        value: whether the values are among the results.
+    """
+
+    program: Program
+    num_values: int
+    inputs: Sequence[int]
+    constants: Sequence[Any]
+    value: bool
+
+
+@dataclass(frozen=True)
+class Signature:
+    """How a Jacobian is called.
+
+    Attributes:
         arguments: the values of constants and inputs that are no operands, else None.
-        kept: which results are wanted, of the outputs (without values: the auxiliary ones only)
-            and then the blocks by output and input.
-        value: whether the values are among the outputs.
         mapped: for each operand whether it has leading axes of points.
         levels: how many these are.
+        kept: which results are wanted, of the outputs (without values: the auxiliary ones only)
+            and then the blocks by output and input.
     """
+
+    arguments: Sequence[Any]
+    mapped: Sequence[bool]
+    levels: int
+    kept: Sequence[int]
+
+
+def kernel_of(function: Function, signature: Signature, *, limited: bool = True) -> Kernel | str:
+    """The kernel of a function's Jacobian, or why there is none.
+
+    Args:
+        function: the function.
+        signature: how it is called.
+        limited: whether there is none where XLA is expected to do as well, or to compile sooner.
+    """
+    program, levels = function.program, signature.levels
     try:
         host = machine()
         if host.obstacle:
             return host.obstacle
-        dtype = _check(program, num_values, inputs)
+        dtype = _check(function)
         lanes = host.lanes(dtype) if levels else 1
         if not lanes:
             return "the machine has no vectors of functions"
-        if levels and _size_of_results(program, num_values, inputs) > _MOST_OF_MANY:
+        if levels and _size_of_results(function) > _MOST_OF_MANY:
             return "it has too many results for many points"
-        seconds = _seconds(program)
+        seconds = _seconds(program) if limited else _ASKED_FOR
         graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
         work, products = check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
-        most = _LONG if products > _MOSTLY_PRODUCTS * work else None
+        most = _LONG if limited and products > _MOSTLY_PRODUCTS * work else None
         if most is not None and work * _LINES > most:
             return f"{work} operations are slower than matrix products"
-        values, operands = _operands(graph, program, constants, arguments, mapped, levels)
+        values, operands = _operands(graph, function, signature)
         outputs = lift(graph, program, values, program.outputs)
-        results, order = _results(graph, values, outputs, num_values, inputs, value=value)
-        wanted = [results[k] for k in kept]
-        return _compiled(graph, operands, wanted, lanes, host, order, seconds, most)
+        results, order = _results(graph, values, outputs, function)
+        wanted = [results[k] for k in signature.kept]
+        simple, nodes = expanded(graph, [node for row in wanted for node in row])
+        if (missing := _missing(simple, nodes, lanes, host)) is not None:
+            return f"the library has no {missing}"
+        rest = iter(nodes)
+        rows = [[next(rest) for _ in row] for row in wanted]
+        text = kernel_text(simple, operands, rows, lanes, host.library, compiling.minor_version())
+        lines, price = text.count("\n"), cost(simple, nodes)
+        seconds -= len(graph.ops) * _NODE
+        if most is not None and lines > most:
+            return f"{lines} lines of code are slower than matrix products"
+        if limited and lanes == 1 and lines > _MOST_LINES and price < _DEAR * lines:
+            return f"{lines} lines of code are slower than loops over arrays"
+        if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
+            return f"{lines} lines of code take too long to compile"
+        quickly = lanes == 1 or lines * _WELL > seconds
+        return Kernel(compiling.registered(text, quickly=quickly), order, price)
     except (Unsupported, TooLarge) as reason:
         return str(reason)
 
 
-def _check(program: Program, num_values: int, inputs: Sequence[int]) -> np.dtype:
+def _check(function: Function) -> np.dtype:
     """The type of all numbers.
 
     Raises:
         Unsupported: where there are several, or the program is seen to be no kernel's.
     """
+    program, inputs = function.program, function.inputs
     dtypes = {program.avals[k].dtype for k in inputs}
     dtypes |= {program.aval(atom).dtype for atom in program.outputs}
     if len(dtypes) != 1 or not dtypes.issubset(_TYPES):
         raise Unsupported(f"its numbers are of type {', '.join(sorted(map(str, dtypes)))}")
     if len(inputs) != program.num_inputs:
         raise Unsupported("it has inputs without derivatives")
-    if _size_of_results(program, num_values, inputs) > _MOST_RESULTS:
+    if _size_of_results(function) > _MOST_RESULTS:
         raise Unsupported("it has too many results")
     largest = max(map(jax_internals.size, program.avals), default=0)
     if largest > MOST_NODES:
@@ -135,35 +174,32 @@ def _check(program: Program, num_values: int, inputs: Sequence[int]) -> np.dtype
     return dtypes.pop()
 
 
-def _size_of_results(program: Program, num_values: int, inputs: Sequence[int]) -> int:
+def _size_of_results(function: Function) -> int:
+    program = function.program
     sizes = [jax_internals.size(program.aval(atom)) for atom in program.outputs]
-    columns = sum(jax_internals.size(program.avals[k]) for k in inputs)
-    return sum(sizes) + sum(sizes[:num_values]) * columns
+    columns = sum(jax_internals.size(program.avals[k]) for k in function.inputs)
+    return sum(sizes) + sum(sizes[: function.num_values]) * columns
 
 
 def _operands(
-    graph: Scalars,
-    program: Program,
-    constants: Sequence[Any],
-    arguments: Sequence[Any],
-    mapped: Sequence[bool],
-    levels: int,
+    graph: Scalars, function: Function, signature: Signature
 ) -> tuple[list[Any], list[Operand]]:
     """For each input and constant its nodes or its value; and the arrays that are read."""
+    program = function.program
     first = program.num_inputs
     # The arguments of a Jacobian's program are its constants, and then its inputs.
     places = [*range(first, program.first_computed), *range(first)]
     values: list[Any] = [None] * program.first_computed
     operands: list[Operand] = []
     for place, argument, known in zip(
-        places, arguments, [*constants, *[None] * first], strict=True
+        places, signature.arguments, [*function.constants, *[None] * first], strict=True
     ):
         aval = program.avals[place]
         if argument is not None:
             values[place] = np.asarray(argument, aval.dtype)
             continue
         size, number = jax_internals.size(aval), len(operands)
-        operands.append(Operand(size, levels if mapped[number] else 0))
+        operands.append(Operand(size, signature.levels if signature.mapped[number] else 0))
         if aval.dtype != graph.dtype:
             raise Unsupported(f"it reads numbers of type {aval.dtype}")
         nodes = [graph.input((number, k)) for k in range(size)]
@@ -175,19 +211,14 @@ def _operands(
 
 
 def _results(
-    graph: Scalars,
-    values: Sequence[Any],
-    outputs: Sequence[Any],
-    num_values: int,
-    inputs: Sequence[int],
-    *,
-    value: bool,
+    graph: Scalars, values: Sequence[Any], outputs: Sequence[Any], function: Function
 ) -> tuple[list[list[int]], str]:
     """The nodes of all outputs that may be wanted, and of all blocks; and the order."""
+    num_values = function.num_values
     flat = [list(map(int, lifted(graph, x).flat)) for x in outputs]
     wanted = [node for row in flat[:num_values] for node in row]
     columns = []
-    for k in inputs:
+    for k in function.inputs:
         nodes = values[k]
         if not isinstance(nodes, Nodes):
             raise Unsupported("an input is no operand")
@@ -203,7 +234,7 @@ def _results(
         for column in columns:
             blocks.append([node for row in own for node in row[begin : begin + len(column)]])
             begin += len(column)
-    return [*(flat if value else flat[num_values:]), *blocks], order
+    return [*(flat if function.value else flat[num_values:]), *blocks], order
 
 
 def _seconds(program: Program) -> float:
@@ -214,38 +245,14 @@ def _seconds(program: Program) -> float:
     return min(_AT_MOST, max(_IN_ANY_CASE, _LONGER * by_xla))
 
 
-def _compiled(
-    graph: Scalars,
-    operands: Sequence[Operand],
-    results: Sequence[Sequence[int]],
-    lanes: int,
-    host: Any,
-    order: str,
-    seconds: float,
-    most: int | None,
-) -> Kernel | str:
-    simple, nodes = expanded(graph, [node for row in results for node in row])
-    for node in simple.needed(nodes):
-        op = simple.ops[node]
-        if op not in _INSTRUCTIONS and not simple.is_given(node):
-            name = op + "f" * (simple.dtype.itemsize == 4)
+def _missing(graph: Scalars, nodes: Sequence[int], lanes: int, host: Machine) -> str | None:
+    """A function that some nodes need, and the library does not have."""
+    for node in graph.needed(nodes):
+        op = graph.ops[node]
+        if op not in _INSTRUCTIONS and not graph.is_given(node):
+            name = op + "f" * (graph.dtype.itemsize == 4)
             if lanes > 1:
-                name = f"_ZGV{host.library}N{lanes}{'v' * len(simple.args[node])}_{name}"
+                name = f"_ZGV{host.library}N{lanes}{'v' * len(graph.args[node])}_{name}"
             if not has_function(name):
-                return f"the library has no {name}"
-    rest = iter(nodes)
-    rows = [[next(rest) for _ in row] for row in results]
-    text = emission.kernel_text(
-        simple, operands, rows, lanes, host.library, compiling.minor_version()
-    )
-    lines = text.count("\n")
-    if most is not None and lines > most:
-        return f"{lines} lines of code are slower than matrix products"
-    work = cost(simple, nodes)
-    if lanes == 1 and lines > _MOST_LINES and work < _DEAR * lines:
-        return f"{lines} lines of code are slower than loops over arrays"
-    seconds -= len(graph.ops) * _NODE
-    quickly = lanes == 1 or lines * _WELL > seconds
-    if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
-        return f"{lines} lines of code take too long to compile"
-    return Kernel(compiling.registered(text, quickly=quickly), order, work)
+                return name
+    return None

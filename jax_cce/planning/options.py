@@ -1,9 +1,8 @@
 """What a caller asks: of the function, of the order, and of the form of the result."""
 
-import dataclasses
 import os
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
 from jax_cce.orders import named
@@ -12,7 +11,16 @@ from jax_cce.program.calls import Contract
 from jax_cce.sparse import formats
 from jax_cce.sparse.formats import DENSE, Format
 
-__all__ = ["Method", "Options", "Order", "OrderName", "OrderRequest", "options_of", "order_request"]
+__all__ = [
+    "Backend",
+    "Method",
+    "Options",
+    "Order",
+    "OrderName",
+    "OrderRequest",
+    "options_of",
+    "order_request",
+]
 
 OrderName = Literal["auto", "forward", "markowitz", "reverse", "tuned"]
 Order = OrderName | Sequence[int]
@@ -21,6 +29,7 @@ assert (*named.ORDERS, TUNED) == get_args(OrderName)
 # The order that "auto" stands for: "auto" or "tuned".
 _VARIABLE = "JAX_CCE_ORDER"
 Method = Literal["elimination", "jacfwd", "jacrev"]
+Backend = Literal["auto", "native", "xla"]
 
 
 @dataclass(frozen=True)
@@ -35,6 +44,7 @@ class OrderRequest:
         method: "elimination", or JAX's own "jacfwd" or "jacrev".
         again: whether the Jacobian is differentiated again, as that in a Hessian.
         tuned: whether candidates are timed where the registry holds no measured order.
+        backend: "auto", "native" or "xla".
     """
 
     order: str | tuple[int, ...] = "auto"
@@ -44,6 +54,7 @@ class OrderRequest:
     method: str = "elimination"
     again: bool = False
     tuned: bool = False
+    backend: str = "auto"
 
     @property
     def asks_registry(self) -> bool:
@@ -53,16 +64,20 @@ class OrderRequest:
     @property
     def is_default(self) -> bool:
         """Whether nothing is asked of the order."""
-        return dataclasses.replace(self, again=False, tuned=False) == OrderRequest()
+        return replace(self, again=False, tuned=False, backend="auto") == OrderRequest()
 
 
 def order_request(
-    order: Any = "auto", search: str | None = None, search_budget: float | None = None
+    order: Any = "auto",
+    search: str | None = None,
+    search_budget: float | None = None,
+    backend: Any = "auto",
 ) -> OrderRequest:
     """What a caller asks of the order, checked.
 
     Raises:
-        ValueError: for unknown names, in JAX_CCE_ORDER too, and negative budgets.
+        ValueError: for unknown names, in JAX_CCE_ORDER too, negative budgets, and native code
+            in an order that is asked for.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
     is_name = isinstance(order, str)
@@ -76,7 +91,15 @@ def order_request(
         search_package().strategies.named(search)
     if search_budget is not None and not search_budget >= 0:
         raise ValueError(f"search_budget must be at least 0 seconds, but got {search_budget!r}.")
-    return OrderRequest(checked, search, search_budget, tuned=tuned)
+    if backend not in get_args(Backend):
+        raise ValueError(f"backend must be one of {get_args(Backend)}, but got {backend!r}.")
+    request = OrderRequest(checked, search, search_budget, tuned=tuned, backend=backend)
+    if backend == "native" and not request.is_default:
+        raise ValueError(
+            'backend="native" eliminates entries in an order of its own, so that neither order '
+            "nor search may be given."
+        )
+    return request
 
 
 @dataclass(frozen=True)
@@ -104,6 +127,7 @@ def options_of(
     format: Any = "dense",
     search: str | None = None,
     search_budget: float | None = None,
+    backend: Any = "auto",
 ) -> Options:
     """The arguments of the public transformations, checked.
 
@@ -111,6 +135,6 @@ def options_of(
         ValueError: for unknown names and negative budgets.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
-    request = order_request(order, search, search_budget)
+    request = order_request(order, search, search_budget, backend)
     contract = Contract(argnums, has_aux, holomorphic, allow_int)
     return Options(contract, request, formats.named(format))

@@ -112,6 +112,21 @@ class Plan:
         return step.largest, origin if site is None else _described(program.equations[site])
 
     @property
+    def why_mode(self) -> str:
+        """Why JAX's own mode runs, for people; empty where none does."""
+        if self.method == "elimination":
+            return ""
+        if self.remark:
+            return "which is its only meaning"
+        if self.graph.reverse_only:
+            return "as it has a pullback that is not known to be linear"
+        if self.source == SYMBOLIC:
+            return "as its shapes are symbolic"
+        if self.source in ("given", "searched"):
+            return "as elimination is not likely to be faster"
+        return "which was measured to be faster here"
+
+    @property
     def checkpoints(self) -> str:
         """What becomes of `jax.checkpoint` regions, for people; empty where there are none."""
         equations = self.graph.program.equations
@@ -160,17 +175,7 @@ class Plan:
         if self.remark:
             lines.append(f"  {self.remark}")
         if self.method != "elimination":
-            if self.remark:
-                reason = "which is its only meaning"
-            elif self.graph.reverse_only:
-                reason = "as it has a pullback that is not known to be linear"
-            elif self.source == SYMBOLIC:
-                reason = "as its shapes are symbolic"
-            elif self.source in ("given", "searched"):
-                reason = "as elimination is not likely to be faster"
-            else:
-                reason = "which was measured to be faster here"
-            lines.append(f"  runs as jax.{self.method}, {reason}")
+            lines.append(f"  runs as jax.{self.method}, {self.why_mode}")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
         if self.checkpoints:

@@ -178,3 +178,53 @@ def test_names_are_the_same_in_every_process():
         for _ in range(2)
     }
     assert len(names) == 1
+
+
+# What is mostly products by matrices that do not vary is left to XLA, unless it is asked for.
+WEIGHTS = jnp.sin(jnp.arange(400.0)).reshape(20, 20)
+
+
+def network(x):
+    return WEIGHTS @ jnp.tanh(WEIGHTS @ jnp.tanh(WEIGHTS @ jnp.tile(x, 5)))
+
+
+@pytest.mark.parametrize("transform", [jax_cce.jacobian, jax_cce.value_and_jacobian])
+def test_a_backend_that_is_asked_for(transform):
+    found = {}
+    for backend, function, expected in (
+        ("auto", fun, True),
+        ("xla", fun, False),
+        ("native", fun, True),
+        ("auto", network, False),
+        ("native", network, True),
+    ):
+        ours = transform(function, backend=backend)
+        assert is_native(ours, X) == expected, (backend, function)
+        found[function, backend] = jax.jit(ours)(X)
+    for function in (fun, network):
+        assert_agree(found[function, "auto"], found[function, "native"])
+    assert_agree(jax_cce.hessian(lambda x: fun(x)[0], backend="xla")(X), jax.hessian(fun)(X)[0])
+
+
+def test_backends_that_there_are_not():
+    with pytest.raises(ValueError, match="backend must be one of"):
+        jax_cce.jacobian(fun, backend="gpu")
+    with pytest.raises(ValueError, match="order of its own"):
+        jax_cce.hessian(fun, backend="native", order="reverse")
+
+
+def test_what_explain_says_of_the_backend():
+    native = jax_cce.explain(fun)(X)
+    assert native.backend == "native"
+    assert "native code, as much as" in str(native)
+    for reason, function, how in (
+        ("XLA is asked for", fun, {"backend": "xla"}),
+        ("its format is sparse", fun, {"format": "bcoo"}),
+        ("an order is asked for", fun, {"order": "reverse"}),
+        ("slower than matrix products", network, {}),
+        ("fft is no scalar operation", UNSUPPORTED["complex numbers"], {}),
+        ("more than to return values", lambda x: (jax.debug.print("{}", x), fun(x))[1], {}),
+    ):
+        explained = jax_cce.explain(function, **how)(X)
+        assert explained.backend == "xla"
+        assert reason in explained.to_dict()["backend_reason"]

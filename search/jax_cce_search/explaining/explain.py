@@ -5,10 +5,12 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 from jax_cce import jax_internals, registry
+from jax_cce.execution.calling import native
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
+from jax_cce.native.kernels import Kernel
 from jax_cce.planning import choosing, plans
-from jax_cce.planning.options import Order, options_of
+from jax_cce.planning.options import Backend, Order, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import traced_task
 from jax_cce.program import calls, flat
@@ -39,6 +41,7 @@ def explain(
     *,
     order: Order = "auto",
     format: FormatName = "dense",
+    backend: Backend = "auto",
 ) -> Callable[P, Explanation]:
     """Explains how the Jacobian of `fun` is computed, what it costs and why.
 
@@ -50,6 +53,7 @@ def explain(
         allow_int: see there.
         order: see there.
         format: see there.
+        backend: see there.
 
     Returns:
         A function with the arguments of `fun`, any array of which may be a
@@ -68,17 +72,26 @@ def explain(
         (4, 3, 3)
     """
     calls.check_callable(fun)
-    options = options_of(argnums, has_aux, holomorphic, allow_int, order=order, format=format)
+    options = options_of(
+        argnums, has_aux, holomorphic, allow_int, order=order, format=format, backend=backend
+    )
 
     def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
         task = traced_task(fun, options, args, kwargs)
         plan = choosing.planned(task, options.request)
-        return _explained(plan, task.name, task.key, task.batch)
+        if options.format.sparse:
+            kernel: Kernel | str = "its format is sparse"
+        else:
+            inputs = task.traced.program.avals[: task.traced.program.num_inputs]
+            kernel = native(task, options.request, inputs)
+        return _explained(plan, task.name, task.key, task.batch, kernel)
 
     return calls.from_shapes(explained)
 
 
-def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanation:
+def _explained(
+    plan: Plan, name: str, key: str, batch: int | None, kernel: Kernel | str
+) -> Explanation:
     graph = plan.graph
     references = ("reverse",) if graph.reverse_only else _REFERENCES
     by_order = {order: plans.make(graph, order) for order in references} | {IN_USE: plan}
@@ -104,6 +117,8 @@ def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanatio
         structures=dict(collections.Counter(structure for _, structure in edges).most_common()),
         costs=costs,
         bound=_bound(plan, key, min(cost["multiplications"] for cost in costs.values())),
+        backend="xla" if isinstance(kernel, str) else "native",
+        backend_reason=kernel if isinstance(kernel, str) else _described(kernel),
         source=plan.source,
         entry=_entry(plan, key, None, batch) if plan.source in _LAYERS else None,
         dearest=_dearest(plan),
@@ -111,6 +126,10 @@ def _explained(plan: Plan, name: str, key: str, batch: int | None) -> Explanatio
         operators=tuple(edge for edge, structure in edges if structure == "operator"),
         dense=tuple(edge for edge, structure in edges if structure == "dense"),
     )
+
+
+def _described(kernel: Kernel) -> str:
+    return f"as much as {kernel.cost:,} additions for a point, in {kernel.order} order of entries"
 
 
 def _entry(plan: Plan, key: str, cost: str | None, batch: int | None) -> StoredOrder | None:

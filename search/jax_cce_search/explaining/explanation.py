@@ -87,6 +87,8 @@ class Explanation:
             the cost in each measure of `Plan.cost`. A function that is defined in reverse order
             only has no others.
         bound: how many multiplications every order takes at least; None where that is unknown.
+        backend: what computes a dense Jacobian on the CPU: "native" or "xla".
+        backend_reason: why XLA computes it, or what native code takes.
         source: where the order comes from (see `Plan.source`).
         entry: what the registry holds, where the order comes from there.
         dearest: the ten eliminations that execute the most operations, the dearest first.
@@ -104,6 +106,8 @@ class Explanation:
     structures: Mapping[str, int]
     costs: Mapping[str, Mapping[str, int]]
     bound: int | None
+    backend: str
+    backend_reason: str
     source: str
     entry: StoredOrder | None = field(repr=False)
     dearest: tuple[Eliminated, ...] = field(repr=False)
@@ -138,6 +142,8 @@ class Explanation:
             "structures": dict(self.structures),
             "costs": {name: dict(costs) for name, costs in self.costs.items()},
             "bound": self.bound,
+            "backend": self.backend,
+            "backend_reason": self.backend_reason,
             "entry": None if entry is None else dataclasses.asdict(entry),
             "dearest": [each._asdict() | {"shape": list(each.shape)} for each in self.dearest],
             "assembly": self.assembly,
@@ -190,6 +196,7 @@ def _summary(e: Explanation) -> Section:
             f"local Jacobians: {structures or 'none'}",
             *([f"checkpoint regions: {e.plan.checkpoints}"] if e.plan.checkpoints else []),
             *_origin(e),
+            f"on the CPU: {'native code' if e.backend == 'native' else 'XLA'}, {e.backend_reason}",
             f"lower bound: {_bounded(e)}",
             f"key: {e.key}",
         ),
@@ -200,20 +207,8 @@ def _origin(e: Explanation) -> list[str]:
     """Where the order in use comes from."""
     plan, entry = e.plan, e.entry
     lines = [plan.remark] if plan.remark else []
-    if plan.method != "elimination" and plan.remark:
-        lines.append(f"runs as jax.{plan.method}, whole row by whole row")
-    elif plan.graph.reverse_only:
-        lines.append(
-            "runs as jax.jacrev, the only way in which this function's Jacobian is defined: it has "
-            "a pullback that is not known to be linear; the costs are those of reverse order"
-        )
-    elif plan.method != "elimination" and plan.source == "symbolic shapes":
-        lines.append(f"runs as jax.{plan.method}, because its shapes are symbolic")
-    elif plan.method != "elimination":
-        lines.append(
-            f"runs as jax.{plan.method}, which was measured to be faster on this device; the "
-            "costs of the order in use are those of the same mode by elimination"
-        )
+    if plan.method != "elimination":
+        lines.append(f"runs as jax.{plan.method}, {plan.why_mode}; the costs are those of steps")
     if entry is None:
         lines.append(f"order from: {e.source}")
     else:
