@@ -7,7 +7,6 @@ sums tell by their local Jacobian which entries they are made of.
 
 import functools
 import itertools
-import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -18,8 +17,8 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.graph.scalarising import counts_of
 from jax_cce.jax_internals import Literal
-from jax_cce.native import factorising
-from jax_cce.native.nodes import LARGEST, Nodes, Unsupported, lifted
+from jax_cce.native import factorising, places
+from jax_cce.native.nodes import LARGEST, Nodes, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import COMPARISONS, LOGIC, Scalars
 from jax_cce.program import in_numpy, passes, tracing
 from jax_cce.program.flat import Equation, Program
@@ -189,7 +188,7 @@ def _entries(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
         if facts.entrywise is Entrywise.CONTRACTS:
             return _contracted(graph, equation, [lifted(graph, x) for x in operands])
         nodes = [lifted(graph, x) for x in operands]
-        most = max(map(_most, operands), default=0)
+        most = max(map(most_of, operands), default=0)
         return [Nodes(x, most) for x in results_of(facts.operation, equation, nodes, np.int64)]
     if facts.entrywise in (Entrywise.SELECTS, Entrywise.SUMS):
         return _summed(graph, equation, operands)
@@ -199,13 +198,6 @@ def _entries(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
             raise Unsupported(f"{name} of less accuracy")
         return [_elementwise(graph, name, operands, equation)]
     raise Unsupported(f"{name} is no scalar operation")
-
-
-def _most(x: Any) -> int:
-    """How large integers may be; anything for other arrays."""
-    if isinstance(x, Nodes):
-        return x.most or 0
-    return int(np.max(np.abs(x), initial=0)) if np.asarray(x).dtype.kind in "iu" else 0
 
 
 def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -221,13 +213,6 @@ def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
         raise Unsupported(f"{equation.name} of constants")
     with jax.core.eval_context():
         return [np.asarray(x) for x in jax_internals.bind(equation, list(operands))]
-
-
-def _each(make: Callable[..., int], *operands: np.ndarray, most: int | None = None) -> Nodes:
-    """An operation on the nodes at each place, of arrays of one shape."""
-    places = zip(*(nodes.flat for nodes in operands), strict=True)
-    made = [make(*map(int, nodes)) for nodes in places]
-    return Nodes(np.array(made, np.int64).reshape(operands[0].shape), most)
 
 
 # Operations that integers have as well, and how large their results may be.
@@ -251,13 +236,13 @@ def _elementwise(
     most = None
     if any(aval.dtype.kind not in "bf" for aval in (*varied, *equation.out_avals)):
         if op in _OF_INTEGERS:
-            most = _OF_INTEGERS[op](*map(_most, operands))
+            most = _OF_INTEGERS[op](*map(most_of, operands))
         elif op not in COMPARISONS:
             raise Unsupported(f"{op} of integers")
     shape = equation.out_avals[0].shape
     spread = [np.broadcast_to(lifted(graph, x), shape) for x in operands]
     make = functools.partial(graph.make, op, param=param)
-    return _each(make, *spread, most=most)
+    return each(make, *spread, most=most)
 
 
 def _contracted(graph: Scalars, equation: Equation, operands: Sequence[np.ndarray]) -> list[Nodes]:
@@ -274,11 +259,11 @@ def _summed(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
     """Results whose entries are sums of entries, which the local Jacobian tells."""
     active = tuple(isinstance(x, Nodes) for x in operands)
     if equation.name == "gather" and active[1]:
-        return _gathered(graph, equation, operands)
+        return places.gathered(graph, equation, operands)
     if equation.name == "dynamic_slice" and any(active[1:]):
-        return _sliced(graph, equation, operands)
+        return places.sliced(graph, equation, operands)
     if equation.name == "dynamic_update_slice" and any(active[2:]):
-        return _updated(graph, equation, operands)
+        return places.updated(graph, equation, operands)
     for aval, moving in zip(equation.in_avals, active, strict=True):
         if moving and not jax_internals.is_differentiable(aval):
             raise Unsupported(f"{equation.name} at places that are not known")
@@ -301,123 +286,13 @@ def _summed(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
     return [Nodes(np.array(sums, np.int64).reshape(equation.out_avals[0].shape))]
 
 
-# How many entries a place may choose from that is not known.
-_MOST_PLACES = 16
-
-
-def _gathered(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
-    """A gather from places that are computed: all of them are looked at, and one is selected."""
-    array, places = operands
-    numbers, params = equation.params["dimension_numbers"], equation.params
-    if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
-        raise Unsupported("gather from places of several axes that are not known")
-    axis = numbers.start_index_map[0]
-    count = equation.in_avals[0].shape[axis] - params["slice_sizes"][axis] + 1
-    if count > _MOST_PLACES:
-        raise Unsupported("gather from many places that are not known")
-    own, shape = lifted(graph, array), equation.out_avals[0].shape
-    mode = lax.GatherScatterMode.from_any(params["mode"])
-    entries = np.arange(own.size).reshape(own.shape)
-    found = []
-    with jax.core.eval_context():
-        for start in range(count):
-            same = np.full(equation.in_avals[1].shape, start, np.int32)
-            read = lax.gather(entries, same, numbers, params["slice_sizes"], mode="clip")
-            found.append(own.ravel()[np.asarray(read)])
-    # The axes of the result that are not those of a slice are those of the places.
-    of_places = [k for k in range(len(shape)) if k not in numbers.offset_dims]
-    spread = [shape[k] if k in of_places else 1 for k in range(len(shape))]
-    index = np.broadcast_to(places.nodes[..., 0].reshape(spread), shape)
-    select = functools.partial(graph.make, "select_n")
-    chosen = found[-1]
-    for start in reversed(range(count - 1)):
-        bound = graph.number(start)
-        chosen = _each(
-            lambda at, one, other, bound=bound: select(graph.make("le", at, bound), one, other),
-            index,
-            chosen,
-            found[start],
-        ).nodes
-    if mode is not lax.GatherScatterMode.FILL_OR_DROP:
-        return [Nodes(chosen, _most(array))]
-    value = params["fill_value"]
-    fill, last = graph.number(np.nan if value is None else value), graph.number(count - 1)
-
-    def filled(at: int, node: int) -> int:
-        below, above = graph.make("lt", at, graph.zero), graph.make("gt", at, last)
-        return select(graph.make("or", below, above), node, fill)
-
-    return [_each(filled, index, chosen)]
-
-
-def _sliced(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
-    """dynamic_slice from a place that is computed."""
-    array, *starts = operands
-    sizes = equation.params["slice_sizes"]
-    own = lifted(graph, array)
-    slices = [
-        (condition, own[tuple(map(_slice, place, sizes))])
-        for condition, place in _places(graph, starts, own.shape, sizes)
-    ]
-    return [Nodes(_chosen(graph, slices), _most(array))]
-
-
-def _updated(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
-    """dynamic_update_slice at a place that is computed."""
-    array, update, *starts = operands
-    own, new = lifted(graph, array), lifted(graph, update)
-    results = []
-    for condition, place in _places(graph, starts, own.shape, new.shape):
-        result = np.array(own)
-        result[tuple(map(_slice, place, new.shape))] = new
-        results.append((condition, result))
-    return [Nodes(_chosen(graph, results), max(_most(array), _most(update)))]
-
-
-def _slice(start: int, size: int) -> slice:
-    return slice(start, start + size)
-
-
-def _places(
-    graph: Scalars, starts: Sequence[Any], shape: Sequence[int], sizes: Sequence[int]
-) -> list[tuple[int, tuple[int, ...]]]:
-    """Where a slice may begin, each with the condition that it does."""
-    of_axes: list[list[tuple[int, int]]] = []
-    for start, length, size in zip(starts, shape, sizes, strict=True):
-        last = length - size
-        if not isinstance(start, Nodes):
-            of_axes.append([(graph.truth(True), int(np.clip(start, 0, last)))])
-            continue
-        node = int(start.nodes)
-        # Beyond the ends it begins there.
-        bounds = ["le", *["eq"] * (last - 1), "ge"] if last else []
-        conditions = [graph.make(op, node, graph.number(k)) for k, op in enumerate(bounds)]
-        of_axes.append(list(zip(conditions or [graph.truth(True)], range(last + 1), strict=True)))
-    if math.prod(map(len, of_axes)) > _MOST_PLACES:
-        raise Unsupported("a slice at one of many places that are not known")
-    found = []
-    for pairs in itertools.product(*of_axes):
-        conditions = [condition for condition, _ in pairs]
-        both = functools.reduce(functools.partial(graph.make, "and"), conditions)
-        found.append((both, tuple(place for _, place in pairs)))
-    return found
-
-
-def _chosen(graph: Scalars, cases: Sequence[tuple[int, np.ndarray]]) -> np.ndarray:
-    """The nodes of the first case whose condition holds; the last one's where none does."""
-    (*rest, (_, chosen)) = cases
-    for condition, nodes in reversed(rest):
-        chosen = _each(functools.partial(graph.make, "select_n", condition), chosen, nodes).nodes
-    return chosen
-
-
 def _convert(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     (aval,), (result,) = equation.in_avals, equation.out_avals
     if aval.dtype == result.dtype:
         return list(operands)
     if aval.dtype == bool and result.dtype.kind in "fi":
         return [
-            _each(
+            each(
                 lambda k: graph.make("select_n", k, graph.zero, graph.one),
                 operands[0].nodes,
                 most=1,
@@ -461,7 +336,7 @@ def _cond(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[A
     for k in reversed(range(len(results) - 1)):
         select = functools.partial(graph.make, "select_n", graph.make("le", which, graph.number(k)))
         chosen = [
-            _each(select, lifted(graph, x), lifted(graph, y), most=max(_most(x), _most(y)))
+            each(select, lifted(graph, x), lifted(graph, y), most=max(most_of(x), most_of(y)))
             for x, y in zip(chosen, results[k], strict=True)
         ]
     return chosen
@@ -493,11 +368,11 @@ def _with_rule(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> l
 
 
 def _seeds(graph: Scalars, x: Nodes) -> Nodes:
-    return _each(graph.seed, x.nodes)
+    return each(graph.seed, x.nodes)
 
 
 def _ruled(graph: Scalars, x: Any, tangent: Any) -> Nodes:
-    return _each(graph.ruled, lifted(graph, x), lifted(graph, tangent))
+    return each(graph.ruled, lifted(graph, x), lifted(graph, tangent))
 
 
 def _solved(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -512,9 +387,9 @@ def _solved(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
         return lift(graph, body, [*values, *constants], body.outputs)
 
     solution = applied(jaxprs.solve, *of_solve, *right)
-    held = [_each(lambda k: graph.make("stop_gradient", k), lifted(graph, x)) for x in solution]
+    held = [each(lambda k: graph.make("stop_gradient", k), lifted(graph, x)) for x in solution]
     residuals = [
-        _each(functools.partial(graph.make, "sub"), lifted(graph, x), lifted(graph, y))
+        each(functools.partial(graph.make, "sub"), lifted(graph, x), lifted(graph, y))
         for x, y in zip(right, applied(jaxprs.matvec, *of_matvec, *held), strict=True)
     ]
     seeds = [_seeds(graph, x) for x in residuals]
@@ -530,7 +405,7 @@ def _power(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[
 
 
 def _square(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    return [_each(lambda k: graph.make("mul", k, k), operands[0].nodes)]
+    return [each(lambda k: graph.make("mul", k, k), operands[0].nodes)]
 
 
 def _cumulative(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -563,31 +438,17 @@ def _reduced(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 
 def _padded(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    config = equation.params["padding_config"]
     x, value = (lifted(graph, operand) for operand in operands)
-    between = [
-        (size - 1) * (step + 1) + 1 if size else 0
-        for size, (*_, step) in zip(x.shape, config, strict=True)
-    ]
-    nodes = np.full(
-        [
-            size + max(0, low) + max(0, high)
-            for size, (low, high, _) in zip(between, config, strict=True)
-        ],
-        value,
-    )
-    nodes[
-        tuple(
-            slice(max(0, low), max(0, low) + size, step + 1)
-            for size, (low, _, step) in zip(between, config, strict=True)
-        )
-    ] = x
-    # By less than nothing, entries are left out.
-    kept = (
-        slice(max(0, -low), size - max(0, -high))
-        for size, (low, high, _) in zip(nodes.shape, config, strict=True)
-    )
-    return [Nodes(nodes[tuple(kept)])]
+    for axis, (low, high, step) in enumerate(equation.params["padding_config"]):
+        between = (x.shape[axis] - 1) * (step + 1) + 1 if x.shape[axis] else 0
+        shape = list(x.shape)
+        shape[axis] = between + max(0, low) + max(0, high)
+        rows = np.moveaxis(np.full(shape, value), axis, 0)
+        rows[max(0, low) :][: between : step + 1] = np.moveaxis(x, axis, 0)
+        # By less than nothing, entries are left out.
+        kept = rows[max(0, -low) : len(rows) - max(0, -high)]
+        x = np.moveaxis(kept, 0, axis)
+    return [Nodes(x)]
 
 
 def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -620,8 +481,8 @@ def _stacked(graph: Scalars, results: Sequence[Any]) -> Any:
 
 def _multiplied(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     """scatter-mul at places that are known, each of which is multiplied once."""
-    array, places, factors = operands
-    if isinstance(places, Nodes) or not equation.params["unique_indices"]:
+    array, at, factors = operands
+    if isinstance(at, Nodes) or not equation.params["unique_indices"]:
         raise Unsupported("scatter-mul at places that are not known, or not to be unique")
     # Where each factor goes is what a scatter of their numbers says.
     size = jax_internals.size(equation.in_avals[2])
@@ -630,7 +491,7 @@ def _multiplied(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> 
     with jax.core.eval_context():
         zeros = np.zeros(equation.in_avals[0].shape, np.int64)
         written = [
-            np.asarray(scatter(zeros, np.asarray(places), numbers, **facts))
+            np.asarray(scatter(zeros, np.asarray(at), numbers, **facts))
             for scatter in (lax.scatter, lax.scatter_add)
         ]
     if not np.array_equal(written[0], written[1]):

@@ -1,12 +1,13 @@
 """Arrays whose entries are nodes of a scalar graph."""
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 from jax_cce.native.scalars import Scalars
 
-__all__ = ["LARGEST", "Nodes", "Unsupported", "lifted"]
+__all__ = ["LARGEST", "Nodes", "Unsupported", "each", "lifted", "most_of"]
 
 # Integers up to here, and what is computed of two of them, are exact in float32.
 LARGEST = 1 << 20
@@ -41,3 +42,17 @@ def lifted(graph: Scalars, x: Any) -> np.ndarray:
     if x.dtype.kind not in "bfiu":
         raise Unsupported(f"constants of type {x.dtype}")
     return np.array([node(value) for value in x.flat], np.int64).reshape(x.shape)
+
+
+def most_of(x: Any) -> int:
+    """How large integers may be; anything for other arrays."""
+    if isinstance(x, Nodes):
+        return x.most or 0
+    return int(np.max(np.abs(x), initial=0)) if np.asarray(x).dtype.kind in "iu" else 0
+
+
+def each(make: Callable[..., int], *operands: np.ndarray, most: int | None = None) -> Nodes:
+    """An operation on the nodes at each place, of arrays of one shape."""
+    places = zip(*(nodes.flat for nodes in operands), strict=True)
+    made = [make(*map(int, nodes)) for nodes in places]
+    return Nodes(np.array(made, np.int64).reshape(operands[0].shape), most)
