@@ -20,6 +20,8 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_cce.native.objects import compiled_once
+
 __all__ = ["Machine", "machine", "minor_version", "registered"]
 
 VARIABLE = "JAX_CCE_NATIVE"
@@ -121,22 +123,50 @@ def registered(text: str, *, quickly: bool) -> str:
     name = f"jax_cce_{digest.hexdigest()}"
     with _lock:
         if name not in _engines:
-            engine = _compiled(text, 0 if quickly else 2)
+            level = 0 if quickly else 2
+            kept = hashlib.blake2b(f"{_compiler()} {level} {text}".encode(), digest_size=16)
+            code = compiled_once(kept.hexdigest(), lambda: _compiled(text, level))
+            engine = _loaded(code)
             address = ctypes.c_void_p(engine.get_function_address("handler"))
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
             _engines[name] = engine
     return name
 
 
-def _compiled(text: str, level: int) -> Any:
+@functools.cache
+def _compiler() -> str:
+    """What machine code depends on beside the text."""
+    import llvmlite
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features().flatten()
+    versions = llvmlite.__version__, llvm.llvm_version_info
+    return f"{versions} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
+
+
+def _machine_of(level: int) -> Any:
+    import llvmlite.binding as llvm
+
+    return llvm.Target.from_default_triple().create_target_machine(
+        opt=level, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
+    )
+
+
+def _compiled(text: str, level: int) -> bytes:
+    """The object code of a module."""
     import llvmlite.binding as llvm
 
     module = llvm.parse_assembly(text)
     module.verify()
     # The graph is simplified already: passes over the module would find nothing.
-    target = llvm.Target.from_default_triple().create_target_machine(
-        opt=level, cpu=llvm.get_host_cpu_name(), features=llvm.get_host_cpu_features().flatten()
-    )
-    engine = llvm.create_mcjit_compiler(module, target)
+    return _machine_of(level).emit_object(module)
+
+
+def _loaded(code: bytes) -> Any:
+    """The engine that holds object code."""
+    import llvmlite.binding as llvm
+
+    engine = llvm.create_mcjit_compiler(llvm.parse_assembly(""), _machine_of(0))
+    engine.add_object_file(llvm.ObjectFileRef.from_data(code))
     engine.finalize_object()
     return engine

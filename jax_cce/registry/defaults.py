@@ -13,6 +13,7 @@ from jax_cce.registry.stored_order import StoredOrder
 
 __all__ = [
     "default",
+    "directory_beside",
     "entries",
     "export",
     "get",
@@ -41,19 +42,32 @@ def default() -> Registry:
     variables = tuple(map(os.environ.get, ("JAX_CCE_REGISTRY", "JAX_CCE_REGISTRY_SHARED")))
     with _default_lock:
         if _default is None or _default[0] != variables:
-            user, shared = variables
-            if user in ("", "off"):
+            location = _user_location()
+            if location is None:
                 _default = variables, Registry()
             else:
-                location = user or _user_location()
-                _default = variables, Registry(location, _split(shared or ""), _shipped())
+                shared = _split(variables[1] or "")
+                _default = variables, Registry(location, shared, _shipped())
         return _default[1]
 
 
-def _user_location() -> pathlib.Path:
+def _user_location() -> stores.Location | None:
+    """The user's directory or URL; None where there is to be none."""
     import platformdirs
 
-    return platformdirs.user_cache_path("jax_cce") / "registry"
+    user = os.environ.get("JAX_CCE_REGISTRY")
+    if user in ("", "off"):
+        return None
+    return user or platformdirs.user_cache_path("jax_cce") / "registry"
+
+
+def directory_beside(name: str) -> pathlib.Path | None:
+    """A directory beside the user's registry; None where that is no directory of this machine."""
+    location = _user_location()
+    if location is None or "://" in str(location):
+        return None
+    path = pathlib.Path(location).expanduser().absolute()
+    return path.with_name(f"{path.name}-{name}")
 
 
 def _split(variable: str) -> list[str]:
