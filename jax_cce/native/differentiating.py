@@ -14,7 +14,6 @@ from jax_cce.native.lifting import lift
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
 from jax_cce.native.scalars import DERIVED, LOGIC, Scalars
 from jax_cce.program import tracing
-from jax_cce.program.flat import Program
 from jax_cce.rules.book import record
 from jax_cce.rules.definers import ElementwiseRule, Partial
 
@@ -78,23 +77,34 @@ def _primitive(name: str) -> Any:
 
 
 _PLACES = {"x": 0, "y": 1, "z": 2}
-_formulas: Cache[tuple[Program, list[Any]]] = Cache(4096)
+# The nodes of a graph that a partial derivative needs, itself the last one: the operation, the
+# places of the operands in this list, or what is given, and the parameter.
+_Formula = list[tuple[str, tuple[Any, ...], Any]]
+_formulas: Cache[_Formula] = Cache(4096)
 
 
 def _evaluated(graph: Scalars, node: int, partial: Partial) -> int:
     """A partial derivative as a node."""
     args, param = graph.args[node], graph.params[node]
-    reads = [name for name in partial.reads if name != "params"]
     key = partial.function, graph.dtype, param
-    program, constants = _formulas.get(key, lambda: _formula(partial, graph.dtype, param))
-    nodes = [Nodes(node if name == "out" else args[_PLACES[name]]) for name in reads]
-    (result,) = lift(graph, program, [*nodes, *constants], program.outputs)
-    return int(lifted(graph, result))
+    formula = _formulas.get(key, lambda: _formula(partial, graph.dtype, param))
+    made: list[int] = []
+    for op, operands, own in formula:
+        match op:
+            case "input":
+                made.append(node if operands[0] == "out" else args[_PLACES[operands[0]]])
+            case "number":
+                made.append(graph.number(operands[0]))
+            case "truth":
+                made.append(graph.truth(operands[0]))
+            case _:
+                made.append(graph.make(op, *(made[k] for k in operands), param=own))
+    return made[-1]
 
 
-def _formula(partial: Partial, dtype: Any, param: Any) -> tuple[Program, list[Any]]:
-    """A partial derivative as a program of numbers, and its constants."""
-    count = sum(name != "params" for name in partial.reads)
+def _formula(partial: Partial, dtype: Any, param: Any) -> _Formula:
+    """A partial derivative, whose inputs are named by what it reads."""
+    reads = [name for name in partial.reads if name != "params"]
     params = {"y": param, "accuracy": None}
 
     def formula(*values: Any) -> list[Any]:
@@ -102,7 +112,19 @@ def _formula(partial: Partial, dtype: Any, param: Any) -> tuple[Program, list[An
         read = (params if name == "params" else next(rest) for name in partial.reads)
         return [partial.function(*read)]
 
-    scalars = [jax.ShapeDtypeStruct((), dtype)] * count
     with jax_internals.allowing(dtype):
+        scalars = [jax.ShapeDtypeStruct((), dtype)] * len(reads)
         program, constants = tracing.trace(formula, scalars)
-    return program, list(map(np.asarray, constants))
+    graph = Scalars(dtype)
+    inputs = [Nodes(graph.input(name)) for name in reads]
+    (result,) = lift(graph, program, [*inputs, *map(np.asarray, constants)], program.outputs)
+    nodes = graph.needed([int(lifted(graph, result))])
+    place = {node: k for k, node in enumerate(nodes)}
+    return [
+        (
+            graph.ops[node],
+            graph.args[node] if graph.is_given(node) else tuple(map(place.get, graph.args[node])),
+            graph.params[node],
+        )
+        for node in nodes
+    ]

@@ -21,6 +21,8 @@ class Block:
         self.type = {"f4": "float", "f8": "double"}[dtype.str[1:]]
         self.bytes = dtype.itemsize
         self.vector = f"<{lanes} x {self.type}>" if lanes > 1 else self.type
+        integer = f"i{8 * self.bytes}"
+        self.integers = f"<{lanes} x {integer}>" if lanes > 1 else integer
         self.mask = f"<{lanes} x i1>" if lanes > 1 else "i1"
         self.lines: list[str] = []
         self.declared: dict[str, str] = {}
@@ -108,6 +110,9 @@ class Block:
             return self.add(f"fneg {vector} {args[0]}")
         if op in _INTRINSICS:
             return self.intrinsic(_INTRINSICS[op], *args)
+        if op in ("le_to", "lt_to"):
+            one, other = map(self._in_total_order, args)
+            return self.add(f"icmp s{op[:2]} {self.integers} {one}, {other}")
         if op in _COMPARISONS and of_truths:
             return self.add(f"icmp {op} {self.mask} {args[0]}, {args[1]}")
         if op in _COMPARISONS:
@@ -135,6 +140,18 @@ class Block:
             size = self.intrinsic("fabs", args[0])
             return self._compared("olt", size, self.constant(float("inf")))
         return self.function(op, *args)
+
+    def _in_total_order(self, x: str) -> str:
+        """Integers in the total order of numbers: their bits, those after a minus turned."""
+        bits, kind = 8 * self.bytes, self.integers
+        own = self.add(f"bitcast {self.vector} {x} to {kind}")
+        sign = self.add(f"ashr {kind} {own}, {self._integer(bits - 1)}")
+        turned = self.add(f"lshr {kind} {sign}, {self._integer(1)}")
+        return self.add(f"xor {kind} {own}, {turned}")
+
+    def _integer(self, value: int) -> str:
+        text = f"i{8 * self.bytes} {value}"
+        return str(value) if self.lanes == 1 else f"<{', '.join([text] * self.lanes)}>"
 
     def _compared(self, how: str, x: str, y: str) -> str:
         return self.add(f"fcmp {how} {self.vector} {x}, {y}")

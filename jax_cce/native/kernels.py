@@ -33,8 +33,8 @@ _ASKED_FOR = 20.0
 # Seconds that a node takes to make, and a line of code to write and compile: of a single point,
 # where it is over before it matters how well its code is arranged, of vectors quickly, and well.
 _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
-# Code of more lines for a single point comes from memory, and is slower than loops over arrays,
-# unless a line takes so many additions, most of them in transcendental functions.
+# Code of more lines for a single point comes from memory, and is slower than operations on arrays,
+# unless these are in a loop, or a line takes so many additions, most in transcendental functions.
 _MOST_LINES, _DEAR = 20_000, 2
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
@@ -139,8 +139,10 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         seconds -= len(graph.ops) * _NODE
         if most is not None and lines > most:
             return f"{lines} lines of code are slower than matrix products"
-        if limited and lanes == 1 and lines > _MOST_LINES and price < _DEAR * lines:
-            return f"{lines} lines of code are slower than loops over arrays"
+        is_loop = "scan" in tracing.primitive_names(program.equations)
+        is_long = lanes == 1 and lines > _MOST_LINES and not is_loop
+        if limited and is_long and price < _DEAR * lines:
+            return f"{lines} lines of code are slower than operations on arrays"
         if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
             return f"{lines} lines of code take too long to compile"
         quickly = lanes == 1 or lines * _WELL > seconds

@@ -18,6 +18,7 @@ from jax_cce import jax_internals
 from jax_cce.graph.scalarising import counts_of
 from jax_cce.jax_internals import Literal
 from jax_cce.native import factorising, places
+from jax_cce.native.integers import applied, possible
 from jax_cce.native.nodes import LARGEST, Nodes, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import COMPARISONS, LOGIC, Scalars
 from jax_cce.program import in_numpy, passes, tracing
@@ -41,6 +42,8 @@ _NUMERIC = frozenset(
 _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 # The largest number of nodes that a program may need.
 MOST_NODES = 12_000
+# How many equations of loops over constants are evaluated, one by one.
+_MOST_KNOWN = 500
 
 
 def check(program: Program, most: int, longest: int) -> tuple[int, int]:
@@ -162,7 +165,7 @@ def lift(
 
 def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     name = equation.name
-    if not any(isinstance(x, Nodes) for x in operands) and name != "cond":
+    if not any(isinstance(x, Nodes) for x in operands) and name not in ("cond", "scan"):
         return _known(equation, operands)
     if name in _SAME:
         return list(operands)
@@ -173,8 +176,12 @@ def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     results = _entries(graph, equation, operands)
     for x, aval in zip(results, equation.out_avals, strict=True):
         if isinstance(x, Nodes) and aval.dtype.kind not in "bf":
-            is_signed = aval.dtype.kind == "i"
-            if not is_signed or x.most is None or x.most > min(LARGEST, np.iinfo(aval.dtype).max):
+            least = 0
+            if aval.dtype.kind == "u":
+                every = [possible(graph, int(node)) for node in x.nodes.flat]
+                least = min((-1 if each is None else min(each) for each in every), default=0)
+            most = min(LARGEST, np.iinfo(aval.dtype).max)
+            if least < 0 or x.most is None or x.most > most:
                 raise Unsupported(f"{name} gives numbers of type {aval.dtype}")
     return results
 
@@ -233,16 +240,22 @@ def _elementwise(
     varied = [
         aval for x, aval in zip(operands, equation.in_avals, strict=True) if isinstance(x, Nodes)
     ]
-    most = None
-    if any(aval.dtype.kind not in "bf" for aval in (*varied, *equation.out_avals)):
-        if op in _OF_INTEGERS:
-            most = _OF_INTEGERS[op](*map(most_of, operands))
-        elif op not in COMPARISONS:
-            raise Unsupported(f"{op} of integers")
     shape = equation.out_avals[0].shape
     spread = [np.broadcast_to(lifted(graph, x), shape) for x in operands]
-    make = functools.partial(graph.make, op, param=param)
-    return each(make, *spread, most=most)
+    if all(aval.dtype.kind in "bf" for aval in (*varied, *equation.out_avals)):
+        return each(functools.partial(graph.make, op, param=param), *spread)
+    op = op.removesuffix("_to")
+    result = each(functools.partial(applied, graph, op), *spread)
+    if op in COMPARISONS:
+        return result
+    every = [possible(graph, int(node)) for node in result.nodes.flat]
+    if None not in every:
+        result.most = max((abs(k) for numbers in every for k in numbers or ()), default=0)
+    elif op in _OF_INTEGERS:
+        result.most = _OF_INTEGERS[op](*map(most_of, operands))
+    else:
+        raise Unsupported(f"{op} of integers")
+    return result
 
 
 def _contracted(graph: Scalars, equation: Equation, operands: Sequence[np.ndarray]) -> list[Nodes]:
@@ -290,7 +303,7 @@ def _convert(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     (aval,), (result,) = equation.in_avals, equation.out_avals
     if aval.dtype == result.dtype:
         return list(operands)
-    if aval.dtype == bool and result.dtype.kind in "fi":
+    if aval.dtype == bool and result.dtype.kind in "fiu":
         return [
             each(
                 lambda k: graph.make("select_n", k, graph.zero, graph.one),
@@ -298,7 +311,7 @@ def _convert(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
                 most=1,
             )
         ]
-    if aval.dtype.kind == "i" and result.dtype.kind in "fi":
+    if aval.dtype.kind in "iu" and result.dtype.kind in "fiu":
         return [Nodes(operands[0].nodes, operands[0].most)]
     raise Unsupported(f"a conversion from {aval.dtype} to {result.dtype}")
 
@@ -456,7 +469,9 @@ def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     body, constants = tracing.flatten_closed(equation.params["jaxpr"])
     num_consts, num_carry = jax_internals.scan_counts(equation)
     length, reverse = equation.params["length"], equation.params["reverse"]
-    if length * len(body.equations) > MOST_NODES or not length:
+    is_known = not any(isinstance(x, Nodes) for x in operands)
+    most = _MOST_KNOWN if is_known else MOST_NODES
+    if length * len(body.equations) > most or not length:
         raise Unsupported("it has long loops")
     fixed, carry = list(operands[:num_consts]), list(operands[num_consts:][:num_carry])
     rows = operands[num_consts + num_carry :]

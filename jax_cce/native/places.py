@@ -10,6 +10,7 @@ import jax
 import numpy as np
 from jax import lax
 
+from jax_cce.native.integers import chosen, possible
 from jax_cce.native.nodes import Nodes, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import Scalars
 from jax_cce.program.flat import Equation
@@ -18,6 +19,8 @@ __all__ = ["gathered", "sliced", "updated"]
 
 # How many entries a place may choose from that is not known.
 _MOST_PLACES = 16
+# How many places may be looked up at once. More are faster in the library, entry by entry.
+_MOST_LOOK_UPS = 16
 
 
 def gathered(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:
@@ -26,39 +29,63 @@ def gathered(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     numbers, params = equation.params["dimension_numbers"], equation.params
     if len(numbers.start_index_map) != 1 or numbers.operand_batching_dims:
         raise Unsupported("gather from places of several axes that are not known")
+    if places.nodes.size > _MOST_LOOK_UPS:
+        raise Unsupported("gather from many places at once that are not known")
     axis = numbers.start_index_map[0]
-    count = equation.in_avals[0].shape[axis] - params["slice_sizes"][axis] + 1
-    if count > _MOST_PLACES:
-        raise Unsupported("gather from many places that are not known")
+    last = equation.in_avals[0].shape[axis] - params["slice_sizes"][axis]
     own, shape = lifted(graph, array), equation.out_avals[0].shape
-    mode = lax.GatherScatterMode.from_any(params["mode"])
     entries = np.arange(own.size).reshape(own.shape)
-    found = []
-    with jax.core.eval_context():
-        for start in range(count):
-            same = np.full(equation.in_avals[1].shape, start, np.int32)
+
+    @functools.cache
+    def entries_at(start: int) -> np.ndarray:
+        same = np.full(equation.in_avals[1].shape, start, np.int32)
+        with jax.core.eval_context():
             read = lax.gather(entries, same, numbers, params["slice_sizes"], mode="clip")
-            found.append(own.ravel()[np.asarray(read)])
+        return own.ravel()[np.asarray(read)].ravel()
+
     # The axes of the result that are not those of a slice are those of the places.
     of_places = [k for k in range(len(shape)) if k not in numbers.offset_dims]
     spread = [shape[k] if k in of_places else 1 for k in range(len(shape))]
     index = np.broadcast_to(places.nodes[..., 0].reshape(spread), shape)
-    bounds = map(graph.number, range(count))
-    cases = [
-        (each(lambda at, bound=bound: graph.make("le", at, bound), index).nodes, nodes)
-        for bound, nodes in zip(bounds, found, strict=True)
-    ]
-    chosen = _chosen(graph, cases)
-    if mode is not lax.GatherScatterMode.FILL_OR_DROP:
-        return [Nodes(chosen, most_of(array))]
+    fills = lax.GatherScatterMode.from_any(params["mode"]) is lax.GatherScatterMode.FILL_OR_DROP
     value = params["fill_value"]
-    fill, last = graph.number(np.nan if value is None else value), graph.number(count - 1)
+    fill = graph.number(np.nan if value is None else value)
 
-    def filled(at: int, node: int) -> int:
-        below, above = graph.make("lt", at, graph.zero), graph.make("gt", at, last)
-        return graph.make("select_n", graph.make("or", below, above), node, fill)
+    def entry(k: int, start: int) -> int:
+        if fills and not 0 <= start <= last:
+            return fill
+        return int(entries_at(min(max(start, 0), last))[k])
 
-    return [each(filled, index, chosen)]
+    found = []
+    for k, at in enumerate(map(int, index.flat)):
+        if possible(graph, at) is None:
+            at = _one_of(graph, at, last, beyond=fills)
+        found.append(chosen(graph, at, functools.partial(entry, k)))
+    return [Nodes(np.array(found, np.int64).reshape(shape), most_of(array))]
+
+
+def _one_of(graph: Scalars, at: int, last: int, *, beyond: bool) -> int:
+    """An integer that is computed, by comparisons as one of those that are asked for.
+
+    Args:
+        graph: the graph.
+        at: the integer.
+        last: what is asked for goes from 0 to here.
+        beyond: whether what is less or more is told from these, as -1.
+    """
+    if last >= _MOST_PLACES:
+        raise Unsupported("gather from many places that are not known")
+    node = graph.number(last)
+    if beyond:
+        above = graph.make("gt", at, node)
+        node = graph.make("select_n", above, node, graph.number(-1))
+    for k in reversed(range(last)):
+        bound = graph.number(k)
+        node = graph.make("select_n", graph.make("le", at, bound), node, bound)
+    if beyond:
+        below = graph.make("lt", at, graph.zero)
+        node = graph.make("select_n", below, node, graph.number(-1))
+    return node
 
 
 def sliced(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes]:

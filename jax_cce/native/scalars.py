@@ -5,6 +5,7 @@ known (numbers alone, factors 0 and 1, terms 0, signs, which move outwards) and 
 was made before. A structural zero stays zero where JAX would multiply it by an infinity.
 """
 
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -20,13 +21,15 @@ class TooLarge(Exception):
     """A graph would have more nodes than it may have."""
 
 
-COMPARISONS = frozenset(("eq", "ge", "gt", "le", "lt", "ne"))
+COMPARISONS = frozenset(("eq", "ge", "gt", "le", "le_to", "lt", "lt_to", "ne"))
 LOGIC = frozenset(("and", "is_finite", "not", "or", "truth", "xor")) | COMPARISONS
 # Operations of one instruction or a few.
 SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "select_n")) | {
     *LOGIC,
     *("sign", "stop_gradient", "sub"),
 }
+# What is not computed.
+_GIVEN = frozenset(("input", "number", "truth"))
 # What is differentiated otherwise than it is computed.
 DERIVED = frozenset(("ruled", "seed"))
 _SYMMETRIC = frozenset(("add", "and", "eq", "max", "min", "mul", "ne", "or", "xor"))
@@ -38,9 +41,18 @@ _FOLDED: dict[str, Callable[..., Any]] = {
         for name in names.split()
     },
     "div": np.divide,
+    "le_to": lambda x, y: _in_total_order(x) <= _in_total_order(y),
+    "lt_to": lambda x, y: _in_total_order(x) < _in_total_order(y),
     "pow": np.power,
     "rem": np.fmod,
 }
+
+
+def _in_total_order(x: Any) -> int:
+    """An integer that is greater the later a number comes in the total order of IEEE 754."""
+    number = np.asarray(x)
+    bits = int(number.view(f"i{number.itemsize}"))
+    return bits if bits >= 0 else bits ^ int(np.iinfo(f"i{number.itemsize}").max)
 
 
 class Scalars:
@@ -57,6 +69,7 @@ class Scalars:
         args: its operands; of an input its place, of a number or a truth value that itself.
         params: its static parameter, such as an exponent; None for most.
         values: the number or truth value that it is; None where it is not known.
+        choices: of integers, once asked for, what they may be (see `integers.possible`).
     """
 
     def __init__(self, dtype: Any, most: int = 1 << 20) -> None:
@@ -65,6 +78,7 @@ class Scalars:
         self.args: list[tuple[Any, ...]] = []
         self.params: list[Any] = []
         self.values: list[Any] = []
+        self.choices: dict[int, list[int] | None] = {}
         self._made: dict[Any, int] = {}
         self.zero, self.one = self.number(0.0), self.number(1.0)
 
@@ -100,7 +114,7 @@ class Scalars:
 
     def is_given(self, node: int) -> bool:
         """Whether a node is not computed."""
-        return self.ops[node] in ("input", "number", "truth")
+        return self.ops[node] in _GIVEN
 
     def make(self, op: str, *args: int, param: Any = None) -> int:
         """The node of an operation on nodes, or one that equals it."""
@@ -130,14 +144,14 @@ class Scalars:
             differentiated: whether they are to be differentiated, not computed.
         """
         operands = self.differentiated if differentiated else self.args.__getitem__
-        pending, seen = list(nodes), set()
+        pending, seen, ops = list(nodes), bytearray(len(self.ops)), self.ops
         while pending:
             node = pending.pop()
-            if node not in seen:
-                seen.add(node)
-                if not self.is_given(node):
+            if not seen[node]:
+                seen[node] = True
+                if ops[node] not in _GIVEN:
                     pending.extend(operands(node))
-        return sorted(seen)
+        return list(itertools.compress(range(len(seen)), seen))
 
     def raw(self, op: str, *args: int) -> int:
         """The node of an operation that is not made simpler."""
@@ -157,7 +171,7 @@ class Scalars:
 
     def _simpler(self, op: str, args: Sequence[int]) -> int | None:
         """A node that equals an operation, by what is known of its operands."""
-        if op in _FOLDED:
+        if self.values[args[-1]] is not None and op in _FOLDED:
             values = [self.values[node] for node in args]
             if None not in values:
                 with np.errstate(all="ignore"):
@@ -199,16 +213,15 @@ def _difference(graph: Scalars, x: int, y: int) -> int | None:
 
 
 def _product(graph: Scalars, x: int, y: int) -> int | None:
-    for one, other in ((x, y), (y, x)):
-        value = graph.values[one]
-        if value is None:
-            continue
-        if value == 0:
-            return graph.zero
-        if value == 1:
-            return other
-        if value == -1:
-            return graph.make("neg", other)
+    value, other = graph.values[x], y
+    if value is None:
+        value, other = graph.values[y], x
+    if value == 0:
+        return graph.zero
+    if value == 1:
+        return other
+    if value == -1:
+        return graph.make("neg", other)
     ops = graph.ops
     if ops[x] == "neg" or ops[y] == "neg":
         return _of_sizes(graph, "mul", x, y)
@@ -246,6 +259,12 @@ def _choice(graph: Scalars, which: int, one: int, other: int) -> int | None:
         return other if value else one
     if one == other:
         return one
+    if graph.ops[one] == "truth":
+        negated = graph.make("not", which)
+        return graph.make(*(("or", negated) if graph.values[one] else ("and", which)), other)
+    if graph.ops[other] == "truth":
+        negated = graph.make("not", which)
+        return graph.make(*(("or", which) if graph.values[other] else ("and", negated)), one)
     # Of the same condition again.
     for k, case in ((1, one), (2, other)):
         if graph.ops[case] == "select_n" and graph.args[case][0] == which:

@@ -65,6 +65,7 @@ def tile(
     entries = [graph.args[node][0] for node in nodes if graph.ops[node] == "input"]
     source, target = _Source(block, operands, entries), _Target(block, results, graph.zero)
     names: dict[int, str] = {}
+    truths: set[int] = set()
 
     def name(node: int) -> str:
         if node not in names:
@@ -76,8 +77,10 @@ def tile(
         if op in ("number", "truth"):
             names[node] = block.constant(args[0])
         elif op != "input":
-            of_truths = any(graph.ops[arg] in LOGIC for arg in args[-1:])
+            of_truths = args[-1] in truths
             names[node] = block.node(op, [name(arg) for arg in args], of_truths)
+        if op in LOGIC or (op == "select_n" and args[-1] in truths):
+            truths.add(node)
         target.computed(node, name)
     target.leave()
     called = [line for count in sorted(source.counts) for line in _moving(block, count, reads=True)]
