@@ -82,6 +82,6 @@ def applied(graph: Scalars, op: str, *nodes: int) -> int:
                 [graph.args[node][k] if node in decided else node for node in nodes] for k in (1, 2)
             )
             return graph.make("select_n", which, *(applied(graph, op, *case) for case in cases))
-    if op in ("div", "rem"):
-        raise Unsupported(f"{op} of integers")
+    if op == "div":
+        raise Unsupported("div of integers")
     return graph.make(op, *nodes)
