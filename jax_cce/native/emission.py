@@ -21,7 +21,7 @@ _DATA, _DIMENSIONS = 24, 40
 
 # Of large results XLA gets fresh memory at each call, whose pages the system makes one by one as
 # they are written: huge ones, where it is asked to.
-_PAGE, _LEAST_BYTES, _HUGE_PAGES = 4096, 1 << 20, 14
+_PAGE, _LEAST_BYTES, _HUGE_PAGES = 4096, 4 << 20, 14
 _ADVICE = [
     "declare i32 @madvise(ptr, i64, i32)",
     "define internal void @advise(ptr %result, i64 %bytes) noinline {",
