@@ -67,11 +67,12 @@ __all__ = [
     "greatest",
     "has_derivative",
     "has_mesh",
+    "has_own_rules",
+    "implementation",
     "is_complex",
     "is_differentiable",
     "is_dtype",
     "is_for_one_device",
-    "is_high",
     "is_jaxpr",
     "is_leak",
     "is_mapped",
@@ -87,6 +88,7 @@ __all__ = [
     "is_zero",
     "jax_version",
     "least",
+    "lowered",
     "lowered_as_call",
     "magnitude",
     "mapped_with",
@@ -527,9 +529,22 @@ def is_for_one_device(ctx: Any) -> bool:
     return devices == 1 and not module.lowering_parameters.for_export
 
 
-def is_high(equation: Any) -> bool:
-    """Whether JAX has to lower an equation to plain ones before it lowers a program."""
-    return bool(equation.primitive.is_high(*equation.in_avals, **equation.params))
+def has_own_rules(equation: Any) -> bool:
+    """Whether an equation is of JAX's newer kind of primitives, and has derivatives."""
+    is_high = equation.primitive.is_high(*equation.in_avals, **equation.params)
+    return is_high and any(map(is_differentiable, equation.out_avals))
+
+
+def lowered(closed: Any) -> Any:
+    """A closed jaxpr without equations that JAX has to lower to plain ones first."""
+    jaxpr, _ = opened(closed)
+    return partial_eval.lower_jaxpr2(closed) if getattr(jaxpr, "is_high", False) else closed
+
+
+def implementation(equation: Any) -> Any:
+    """The closed jaxpr of what JAX lowers an equation to."""
+    avals = list(map(abstract, equation.in_avals))
+    return lowered(jax.make_jaxpr(lambda *operands: bind(equation, list(operands)))(*avals))
 
 
 def check_errors_inside(primitive: Any) -> None:

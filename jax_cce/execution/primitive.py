@@ -134,6 +134,7 @@ class _Body(LazyJaxpr):
     def made(self) -> Any:
         run = self._origin.program(self._sizes, self._mapped)
         closed = jax.make_jaxpr(run)(*map(jax_internals.abstract, self._operands))
+        closed = jax_internals.lowered(closed)
         return jax_internals.pruned(closed, [k in self._kept for k in range(len(self._results))])
 
     def kernel(self) -> Kernel | None:
@@ -175,7 +176,7 @@ def can_hold(program: Program) -> bool:
     if jax_internals.has_mesh() or jax_internals.is_symbolic(program.avals):
         return False
     for equation in program.equations:
-        if equation.origin.effects or jax_internals.is_high(equation):
+        if equation.origin.effects or jax_internals.has_own_rules(equation):
             return False
     if any(map(is_described_elsewhere, tracing.primitives(program.equations))):
         return False

@@ -105,6 +105,8 @@ def _bodies(equation: Equation) -> list[Program]:
             bodies = _branches(equation)
         case "custom_linear_solve":
             bodies = [equation.params["jaxprs"].solve, equation.params["jaxprs"].matvec]
+        case "call_hi_primitive":
+            bodies = [jax_internals.implementation(equation)]
         case _:
             bodies = [equation.params["call_jaxpr"]]
     return [tracing.flatten_closed(body)[0] for body in bodies]
@@ -380,6 +382,12 @@ def _with_rule(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> l
     return results
 
 
+def _implemented(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """A primitive of JAX's newer kind, by what JAX lowers it to."""
+    body, constants = tracing.flatten_closed(jax_internals.implementation(equation))
+    return lift(graph, body, [*operands, *constants], body.outputs)
+
+
 def _seeds(graph: Scalars, x: Nodes) -> Nodes:
     return each(graph.seed, x.nodes)
 
@@ -532,6 +540,7 @@ def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "add_any": lambda graph, e, xs: [_elementwise(graph, "add", xs, e)],
+    "call_hi_primitive": _implemented,
     "cholesky": factorising.cholesky,
     "clamp": lambda graph, e, xs: [_elementwise(graph, "clamp", xs, e)],
     "cond": _cond,
@@ -559,4 +568,4 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "triangular_solve": factorising.triangular_solve,
 }
 _RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
-_CALLS = _RULED | {"cond", "custom_linear_solve"}
+_CALLS = _RULED | {"call_hi_primitive", "cond", "custom_linear_solve"}
