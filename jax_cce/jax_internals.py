@@ -538,7 +538,9 @@ def has_own_rules(equation: Any) -> bool:
 def lowered(closed: Any) -> Any:
     """A closed jaxpr without equations that JAX has to lower to plain ones first."""
     jaxpr, _ = opened(closed)
-    return partial_eval.lower_jaxpr2(closed) if getattr(jaxpr, "is_high", False) else closed
+    # In JAX 0.10 there are none.
+    lower = getattr(partial_eval, "lower_jaxpr2", None)
+    return lower(closed) if lower is not None and jaxpr.is_high else closed
 
 
 def implementation(equation: Any) -> Any:
