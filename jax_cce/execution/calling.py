@@ -159,6 +159,8 @@ class _Programs:
         self, task: Task, request: OrderRequest, avals: Sequence[Any], wanted: Wanted
     ) -> None:
         self._task, self._request, self._avals, self._wanted = task, request, avals, wanted
+        # The arguments that are constants of the compiled program, None for each other.
+        self._fixed: list[Any] = []
 
     def as_operations(self) -> _Program:
         """The program for the task's own number of points."""
@@ -172,6 +174,8 @@ class _Programs:
             staged: whether the caller only traces, and compiles later.
         """
         types = types_of(self._task.traced, self._avals, self._wanted)
+        if staged:
+            self._fixed = [None if jax_internals.is_tracer(x) else x for x in arguments]
         at_once = self._has_rules or (staged and self._is_to_be_heard)
         return primitive.staged(self, arguments, types, at_once=at_once)
 
@@ -230,7 +234,9 @@ class _Programs:
             natively = _Programs(self._task, request, self._avals, self._wanted)
             as_default = functools.partial(natively.as_one_equation, staged=False)
             holds = not self._wanted.format.sparse and primitive.can_hold(task.traced.program)
-            tuning.tune(task, request, self._of, as_default if holds else None, arguments)
+            fixed = self._fixed or [None] * len(arguments)
+            default = as_default if holds else None
+            tuning.tune(task, request, self._of, default, arguments, fixed)
             stored = choosing.look_up(task, name)
         return stored
 
@@ -270,7 +276,10 @@ class _Programs:
     def _stored_for(self, task: Task) -> choosing.Stored | None:
         program = task.traced.program
         avals = [*program.avals[program.num_inputs : program.first_computed], *self._avals]
-        return self.stored(task, list(map(jax_internals.abstract, avals)))
+        types = list(map(jax_internals.abstract, avals))
+        fixed = self._fixed or [None] * len(types)
+        known = [x if own is None else own for x, own in zip(types, fixed, strict=True)]
+        return self.stored(task, known)
 
     def _of(self, plan: Plan) -> _Program:
         """The program of a plan."""

@@ -55,6 +55,7 @@ def tune(
     programs: Programs,
     native: Callable[[Sequence[Any]], Any] | None,
     arguments: Sequence[Any],
+    fixed: Sequence[Any],
 ) -> None:
     """Times the candidates and stores the fastest, where there is a choice that can be timed.
 
@@ -65,6 +66,7 @@ def tune(
         native: what is computed natively where it can be; None where it never is.
         arguments: the function's constants and inputs; in place of tracers and types numbers are
             made up.
+        fixed: those that will be constants of the compiled program, None for each other.
     """
     values = _values(task, arguments)
     if values is None:
@@ -76,7 +78,7 @@ def tune(
     # Everything here is computed at once, also where a program is under construction around us.
     with jax.ensure_compile_time_eval(), task.context():
         calls, failures = measuring.compiled(
-            {name: _of_arrays(function) for name, function in functions.items()},
+            {name: _of_arrays(function, fixed) for name, function in functions.items()},
             values,
             _mapped(task, arguments),
         )
@@ -171,8 +173,12 @@ def _candidates(task: Task, request: OrderRequest) -> tuple[dict[str, Plan], str
     return {name: kept[name] for name in names.values()}, default
 
 
-def _of_arrays(program: Callable[[Sequence[Any]], Any]) -> Callable[..., Any]:
-    return lambda *arguments: program(arguments)
+def _of_arrays(program: Callable[[Sequence[Any]], Any], fixed: Sequence[Any]) -> Callable[..., Any]:
+    def of_arrays(*arguments: Any) -> Any:
+        pairs = zip(arguments, fixed, strict=True)
+        return program([x if own is None else own for x, own in pairs])
+
+    return of_arrays
 
 
 def leave_out_deviating(

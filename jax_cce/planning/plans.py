@@ -119,7 +119,10 @@ class Plan:
         if self.remark:
             return "which is its only meaning"
         if self.graph.reverse_only:
-            return "as it has a pullback that is not known to be linear"
+            return (
+                "the only way in which it is defined, as it has a pullback that is not known to be "
+                "linear"
+            )
         if self.source == SYMBOLIC:
             return "as its shapes are symbolic"
         if self.source in ("given", "searched"):

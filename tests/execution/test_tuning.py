@@ -12,7 +12,7 @@ from jax.sharding import AxisType
 import jax_cce
 from cases.agreement import assert_agree
 from jax_cce import registry
-from jax_cce.execution import measuring, tuning
+from jax_cce.execution import calling, measuring, tuning
 from jax_cce.jax_internals import device_kind
 
 X = jnp.array([0.3, 0.9, 1.7, 0.4])
@@ -270,3 +270,25 @@ def test_what_is_not_finite_is_not_tuned(races, caplog):
     assert "is not tuned: it is not finite" in caplog.text
     assert not races
     assert_agree(jacobian(X + 4), jax.jacrev(undefined)(X + 4))
+
+
+@pytest.mark.parametrize("transform", [jax_cce.jacobian, jax_cce.hessian])
+def test_constants_are_timed_as_they_are_compiled(transform, monkeypatch, races):
+    """Native code knows constants under jit, and has to be timed with them."""
+    places, weights = np.array([2, 0, 3]), np.array([0.0, 1.0, 2.5])
+    fun = lambda x: jnp.sum(jnp.sin(x[jnp.asarray(places)]) * jnp.asarray(weights)) * x[0]  # noqa: E731
+    seen = []
+    own = calling.kernel_of
+
+    def kernel_of(function, signature, **limits):
+        seen.append([x is None for x in signature.arguments])
+        return own(function, signature, **limits)
+
+    monkeypatch.setattr(calling, "kernel_of", kernel_of)
+    races.winner = "native"
+    found = jax.jit(transform(fun, order="tuned"))(X)
+    assert_agree(found, (jax.jacrev if transform is jax_cce.jacobian else jax.hessian)(fun)(X))
+    if seen:
+        assert len(seen) > 1
+        assert seen[0] == seen[-1]
+        assert not all(seen[0])
