@@ -203,8 +203,9 @@ class _Programs:
         if task.remark or task.holomorphic or task.method != "elimination":
             return task.remark or "it is differentiated otherwise"
         stored = self._stored_for(task.of(points))
-        measured = stored is not None and stored.entry.cost == "runtime" and not stored.is_native
-        if measured and request.backend != "native":
+        # What was measured for another number of points says nothing of this one.
+        is_measured = stored is not None and not stored.is_native
+        if is_measured and request.backend != "native" and tuning.is_tuned(stored, task.of(points)):
             return "it was measured to be slower"
         program, first = task.traced.program, task.traced.program.num_inputs
         function = Function(
