@@ -160,7 +160,7 @@ class _Programs:
     ) -> None:
         self._task, self._request, self._avals, self._wanted = task, request, avals, wanted
         # The arguments that are constants of the compiled program, None for each other.
-        self._fixed: list[Any] = []
+        self._fixed: list[Any] = [None] * task.traced.program.first_computed
 
     def as_operations(self) -> _Program:
         """The program for the task's own number of points."""
@@ -204,8 +204,8 @@ class _Programs:
             return task.remark or "it is differentiated otherwise"
         stored = self._stored_for(task.of(points))
         # What was measured for another number of points says nothing of this one.
-        is_measured = stored is not None and not stored.is_native
-        if is_measured and request.backend != "native" and tuning.is_tuned(stored, task.of(points)):
+        is_measured = tuning.is_tuned(stored, task.of(points)) and not stored.is_native
+        if is_measured and request.backend != "native":
             return "it was measured to be slower"
         program, first = task.traced.program, task.traced.program.num_inputs
         function = Function(
@@ -235,9 +235,8 @@ class _Programs:
             natively = _Programs(self._task, request, self._avals, self._wanted)
             as_default = functools.partial(natively.as_one_equation, staged=False)
             holds = not self._wanted.format.sparse and primitive.can_hold(task.traced.program)
-            fixed = self._fixed or [None] * len(arguments)
             default = as_default if holds else None
-            tuning.tune(task, request, self._of, default, arguments, fixed)
+            tuning.tune(task, request, self._of, default, arguments, self._fixed)
             stored = choosing.look_up(task, name)
         return stored
 
@@ -278,8 +277,7 @@ class _Programs:
         program = task.traced.program
         avals = [*program.avals[program.num_inputs : program.first_computed], *self._avals]
         types = list(map(jax_internals.abstract, avals))
-        fixed = self._fixed or [None] * len(types)
-        known = [x if own is None else own for x, own in zip(types, fixed, strict=True)]
+        known = [x if own is None else own for x, own in zip(types, self._fixed, strict=True)]
         return self.stored(task, known)
 
     def _of(self, plan: Plan) -> _Program:

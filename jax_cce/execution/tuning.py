@@ -11,7 +11,7 @@ import importlib.metadata
 import itertools
 import logging
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
+from typing import Any, TypeGuard
 
 import jax
 import numpy as np
@@ -42,7 +42,7 @@ _BY_CHANCE = 1.02
 Programs = Callable[[Plan], Callable[[Sequence[Any]], Any]]
 
 
-def is_tuned(stored: choosing.Stored | None, task: Task) -> bool:
+def is_tuned(stored: choosing.Stored | None, task: Task) -> TypeGuard[choosing.Stored]:
     """Whether an answer of the registry was timed for this task's number of points."""
     return (
         stored is not None and stored.entry.cost == "runtime" and stored.entry.batch == task.batch

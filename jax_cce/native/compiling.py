@@ -119,18 +119,20 @@ def registered(text: str, *, quickly: bool) -> str:
         text: the module, in LLVM's intermediate representation.
         quickly: whether time to compile counts for more than time to run.
     """
-    digest = hashlib.blake2b(f"{quickly} {text}".encode(), digest_size=16)
-    name = f"jax_cce_{digest.hexdigest()}"
+    name = f"jax_cce_{_digest(f'{quickly} {text}')}"
     with _lock:
         if name not in _engines:
             level = 0 if quickly else 2
-            kept = hashlib.blake2b(f"{_compiler()} {level} {text}".encode(), digest_size=16)
-            code = compiled_once(kept.hexdigest(), lambda: _compiled(text, level))
+            code = compiled_once(_digest(f"{_compiler()} {name}"), lambda: _compiled(text, level))
             engine = _loaded(code)
             address = ctypes.c_void_p(engine.get_function_address("handler"))
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
             _engines[name] = engine
     return name
+
+
+def _digest(text: str) -> str:
+    return hashlib.blake2b(text.encode(), digest_size=16).hexdigest()
 
 
 @functools.cache

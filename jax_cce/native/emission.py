@@ -85,12 +85,12 @@ def _driver(
     block: Block, operands: Sequence[Operand], sizes: Sequence[int], lanes: int
 ) -> list[str]:
     """The loop over tiles."""
-    kind, width = block.type, block.bytes
+    kind, width, code = block.type, block.bytes, block.another()
     strides = [(f"%s{k}", each.size if each.levels else 0) for k, each in enumerate(operands)]
     strides += [(f"%r{k}", size) for k, size in enumerate(sizes)]
     names = [name for name, _ in strides]
     pointers = ", ".join(f"ptr noalias {name}" for name in names)
-    lines = [f"define internal void @run({pointers}, i64 %points) {{", "entry:"]
+    code.lines = lines = [f"define internal void @run({pointers}, i64 %points) {{", "entry:"]
     for name, stride in strides:
         if stride:
             lines.append(f"  %copy{name[1:]} = alloca [{stride * lanes} x {kind}], align 64")
@@ -124,23 +124,14 @@ def _driver(
     for name, stride in strides:
         copied.append(f"ptr %copy{name[1:]}" if stride else f"ptr {name}")
         if stride and name.startswith("%s"):
-            place, total = f"%copy{name[1:]}", stride * lanes * width
-            lines += [
-                f"  call void @llvm.memset.p0.i64(ptr {place}, i8 0, i64 {total}, i1 false)",
-                f"  %bytes{name[1:]} = mul i64 %points, {stride * width}",
-                f"  call void @llvm.memcpy.p0.p0.i64(ptr {place}, ptr {name}, "
-                f"i64 %bytes{name[1:]}, i1 false)",
-            ]
+            place = f"%copy{name[1:]}"
+            code.clear(place, stride * lanes * width)
+            code.copy(place, name, code.add(f"mul i64 %points, {stride * width}"))
     lines.append(f"  call void @tile({', '.join(copied)})")
     for name, stride in strides:
         if stride and name.startswith("%r"):
-            lines += [
-                f"  %bytes{name[1:]} = mul i64 %points, {stride * width}",
-                f"  call void @llvm.memcpy.p0.p0.i64(ptr {name}, ptr %copy{name[1:]}, "
-                f"i64 %bytes{name[1:]}, i1 false)",
-            ]
-    block.declared["memset"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
-    block.declared["memcpy"] = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
+            bytes_of = code.add(f"mul i64 %points, {stride * width}")
+            code.copy(name, f"%copy{name[1:]}", bytes_of)
     return [*lines, "  br label %done", "done:", "  ret void", "}"]
 
 

@@ -7,17 +7,23 @@ from typing import Any
 
 import numpy as np
 
-__all__ = ["Block"]
+__all__ = ["Block", "function_name"]
 
 _COMPARISONS = {"eq": "oeq", "ge": "oge", "gt": "ogt", "le": "ole", "lt": "olt", "ne": "une"}
 _INTRINSICS = {"abs": "fabs", "ceil": "ceil", "floor": "floor", "sqrt": "sqrt"}
+
+
+def function_name(op: str, count: int, dtype: np.dtype, lanes: int, library: str) -> str:
+    """What the mathematical library calls an operation on so many vectors."""
+    name = op + "f" * (dtype.itemsize == 4)
+    return name if lanes == 1 else f"_ZGV{library}N{lanes}{'v' * count}_{name}"
 
 
 class Block:
     """Straight-line code on vectors of some lanes."""
 
     def __init__(self, dtype: np.dtype, lanes: int, library: str) -> None:
-        self.lanes, self.library = lanes, library
+        self.dtype, self.lanes, self.library = dtype, lanes, library
         self.type = {"f4": "float", "f8": "double"}[dtype.str[1:]]
         self.bytes = dtype.itemsize
         self.vector = f"<{lanes} x {self.type}>" if lanes > 1 else self.type
@@ -35,9 +41,16 @@ class Block:
         return result
 
     def clear(self, base: str, size: int) -> None:
-        """So many bytes of zeros."""
+        """Writes so many bytes of zeros."""
         self.declared["memset"] = "declare void @llvm.memset.p0.i64(ptr, i8, i64, i1)"
         self.do(f"call void @llvm.memset.p0.i64(ptr {base}, i8 0, i64 {size}, i1 false)")
+
+    def copy(self, target: str, source: str, size: str) -> None:
+        """Copies so many bytes."""
+        self.declared["memcpy"] = "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)"
+        self.do(
+            f"call void @llvm.memcpy.p0.p0.i64(ptr {target}, ptr {source}, i64 {size}, i1 false)"
+        )
 
     def add(self, text: str) -> str:
         """The name of a new value."""
@@ -67,11 +80,9 @@ class Block:
         suffix = kind if self.lanes == 1 else f"v{self.lanes}{kind}"
         return self._called(f"llvm.{name}.{suffix}", args, "")
 
-    def function(self, name: str, *args: str) -> str:
+    def function(self, op: str, *args: str) -> str:
         """A call of the mathematical library."""
-        name += "f" * (self.bytes == 4)
-        if self.lanes > 1:
-            name = f"_ZGV{self.library}N{self.lanes}{'v' * len(args)}_{name}"
+        name = function_name(op, len(args), self.dtype, self.lanes, self.library)
         return self._called(name, args, " #0")
 
     def _called(self, name: str, args: Sequence[str], attributes: str) -> str:

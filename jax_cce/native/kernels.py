@@ -12,6 +12,7 @@ from jax_cce.native.compiling import Machine, has_function, machine
 from jax_cce.native.eliminating import cost, jacobian
 from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
+from jax_cce.native.instructions import function_name
 from jax_cce.native.lifting import MOST_NODES, check, lift
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
@@ -139,9 +140,7 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         seconds -= len(graph.ops) * _NODE
         if most is not None and lines > most:
             return f"{lines} lines of code are slower than matrix products"
-        is_loop = "scan" in tracing.primitive_names(program.equations)
-        is_long = lanes == 1 and lines > _MOST_LINES and not is_loop
-        if limited and is_long and price < _DEAR * lines:
+        if limited and lanes == 1 and _is_for_arrays(program, lines, price):
             return f"{lines} lines of code are slower than operations on arrays"
         if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
             return f"{lines} lines of code take too long to compile"
@@ -247,14 +246,19 @@ def _seconds(program: Program) -> float:
     return min(_AT_MOST, max(_IN_ANY_CASE, _LONGER * by_xla))
 
 
+def _is_for_arrays(program: Program, lines: int, price: int) -> bool:
+    """Whether XLA's operations on arrays are faster than so much code for a single point."""
+    is_loop = "scan" in tracing.primitive_names(program.equations)
+    return lines > _MOST_LINES and not is_loop and price < _DEAR * lines
+
+
 def _missing(graph: Scalars, nodes: Sequence[int], lanes: int, host: Machine) -> str | None:
     """A function that some nodes need, and the library does not have."""
     for node in graph.needed(nodes):
         op = graph.ops[node]
         if op not in _INSTRUCTIONS and not graph.is_given(node):
-            name = op + "f" * (graph.dtype.itemsize == 4)
-            if lanes > 1:
-                name = f"_ZGV{host.library}N{lanes}{'v' * len(graph.args[node])}_{name}"
+            count = len(graph.args[node])
+            name = function_name(op, count, graph.dtype, lanes, host.library)
             if not has_function(name):
                 return name
     return None

@@ -5,6 +5,7 @@ known (numbers alone, factors 0 and 1, terms 0, signs, which move outwards) and 
 was made before. A structural zero stays zero where JAX would multiply it by an infinity.
 """
 
+import functools
 import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
@@ -124,9 +125,7 @@ class Scalars:
         node = self._made.get(key)
         if node is None:
             node = self._simpler(op, args) if param is None else None
-            if node is None:
-                node = self._node(key, op, args, param)
-            self._made[key] = node
+            node = self._made[key] = self._new(op, args, param) if node is None else node
         return node
 
     def sum(self, nodes: Iterable[int]) -> int:
@@ -159,15 +158,16 @@ class Scalars:
 
     def _node(self, key: Any, op: str, args: tuple[Any, ...], param: Any = None) -> int:
         node = self._made.get(key)
-        if node is None:
-            if len(self.ops) >= self.most:
-                raise TooLarge(f"it takes more than {self.most} operations")
-            node = self._made[key] = len(self.ops)
-            self.ops.append(op)
-            self.args.append(args)
-            self.params.append(param)
-            self.values.append(args[0] if op in ("number", "truth") else None)
-        return node
+        return self._made.setdefault(key, self._new(op, args, param)) if node is None else node
+
+    def _new(self, op: str, args: tuple[Any, ...], param: Any) -> int:
+        if len(self.ops) >= self.most:
+            raise TooLarge(f"it takes more than {self.most} operations")
+        self.ops.append(op)
+        self.args.append(args)
+        self.params.append(param)
+        self.values.append(args[0] if op in ("number", "truth") else None)
+        return len(self.ops) - 1
 
     def _simpler(self, op: str, args: Sequence[int]) -> int | None:
         """A node that equals an operation, by what is known of its operands."""
@@ -274,14 +274,6 @@ def _choice(graph: Scalars, which: int, one: int, other: int) -> int | None:
     return None
 
 
-def _both(graph: Scalars, x: int, y: int) -> int | None:
-    return _connected(graph, x, y, all_of=True)
-
-
-def _either(graph: Scalars, x: int, y: int) -> int | None:
-    return _connected(graph, x, y, all_of=False)
-
-
 def _connected(graph: Scalars, x: int, y: int, *, all_of: bool) -> int | None:
     for one, other in ((x, y), (y, x)):
         value = graph.values[one]
@@ -334,12 +326,12 @@ def _masked_sum(graph: Scalars, op: str, x: int, y: int) -> int | None:
 
 _SIMPLER: dict[str, Callable[..., int | None]] = {
     "add": _total,
-    "and": _both,
+    "and": functools.partial(_connected, all_of=True),
     "div": _quotient,
     "mul": _product,
     "neg": _negative,
     "not": _opposite,
-    "or": _either,
+    "or": functools.partial(_connected, all_of=False),
     "select_n": _choice,
     "sub": _difference,
 }
