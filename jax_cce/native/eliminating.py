@@ -9,8 +9,11 @@ import functools
 import heapq
 import operator
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from types import MappingProxyType
+from typing import Any
 
 from jax_cce.native.differentiating import partials
+from jax_cce.native.loops import extended
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import DERIVED, SIMPLE, Scalars, TooLarge
 
@@ -29,15 +32,22 @@ _FAR_MORE = 2.5
 
 def cost(graph: Scalars, nodes: Sequence[int]) -> int:
     """What it takes to compute some nodes, in additions."""
-    return sum(
-        1 if graph.ops[k] in SIMPLE else _DEAR.get(graph.ops[k], _TRANSCENDENTAL)
-        for k in graph.needed(nodes)
-        if not graph.is_given(k)
-    )
+    return sum(_price(graph, k) for k in graph.needed(nodes) if not graph.is_given(k))
+
+
+def _price(graph: Scalars, node: int) -> int:
+    op = graph.ops[node]
+    if op == "loop":
+        loop = graph.params[node]
+        return int(loop.length * cost(loop.body, loop.outputs))
+    return 1 if op in SIMPLE else _DEAR.get(op, _TRANSCENDENTAL)
 
 
 def jacobian(
-    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]
+    graph: Scalars,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
 ) -> tuple[list[list[int]], str]:
     """The derivative of each output with respect to each input, in the cheapest of three orders.
 
@@ -45,6 +55,7 @@ def jacobian(
         graph: the graph.
         inputs: its inputs that are differentiated.
         outputs: the outputs.
+        given: for other inputs the derivatives by those that are not zero.
 
     Returns:
         The nodes by output and input, and the order: "forward", "reverse" or "greedy".
@@ -54,7 +65,15 @@ def jacobian(
             that is not linear.
         TooLarge: where every order makes more nodes than the graph may have.
     """
-    edges = _edges(graph, inputs, outputs)
+    return _cheapest(graph, _edges(graph, inputs, outputs, given), inputs, outputs)
+
+
+def _cheapest(
+    graph: Scalars,
+    edges: dict[int, dict[int, int]],
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+) -> tuple[list[list[int]], str]:
     products = _products(edges, inputs, outputs)
     limit = most = graph.most
     found = []
@@ -75,6 +94,7 @@ def jacobian(
         most = len(graph.ops) - first
         price = cost(graph, [*outputs, *(node for row in rows for node in row)])
         found.append((price, order, rows))
+    graph.most = limit
     if not found:
         raise failure
     _, order, rows = min(found)
@@ -110,18 +130,36 @@ def _products(
 
 
 def _edges(
-    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]
+    graph: Scalars,
+    inputs: Sequence[int],
+    outputs: Sequence[int],
+    given: Mapping[int, Mapping[int, int]],
 ) -> dict[int, dict[int, int]]:
     """For each node that depends on inputs the nodes that it is made of, with the partials."""
     edges: dict[int, dict[int, int]] = {node: {} for node in inputs}
+    # For each loop that depends on inputs the derivatives of its results.
+    loops: dict[int, Callable[[Any], dict[int, int]]] = {}
     # Nodes that depend on seeds: in a rule, what they are multiplied by is not differentiated.
     seeded: set[int] = set()
     for node in graph.needed(outputs, differentiated=True):
+        if node in given:
+            edges[node] = dict(given[node])
         if node in edges or graph.is_given(node):
+            continue
+        if graph.ops[node] == "result":
+            (loop,) = graph.args[node]
+            if loop in loops and (own := loops[loop](graph.params[node])):
+                edges[node] = own
             continue
         if graph.ops[node] == "seed" or not seeded.isdisjoint(graph.args[node]):
             seeded.add(node)
         if not any(arg in edges for arg in graph.differentiated(node)):
+            continue
+        if graph.ops[node] == "loop":
+            if node in seeded:
+                raise Unsupported("a loop in a rule for a derivative")
+            tangents = _tangents(graph, edges, inputs, graph.args[node])
+            loops[node] = extended(graph, node, inputs, tangents, jacobian, _dependence)
             continue
         is_linear = node in seeded and graph.ops[node] not in DERIVED
         found: dict[int, int] = {}
@@ -133,6 +171,36 @@ def _edges(
         if found:
             edges[node] = found
     return edges
+
+
+def _tangents(
+    graph: Scalars, edges: dict[int, dict[int, int]], inputs: Sequence[int], nodes: Sequence[int]
+) -> dict[int, dict[int, int]]:
+    """For nodes that depend on inputs the derivatives that are not zero."""
+    wanted = [node for node in dict.fromkeys(nodes) if node in edges]
+    above = [*inputs, *graph.needed(wanted, differentiated=True)]
+    own = {node: edges[node] for node in dict.fromkeys(above) if node in edges}
+    rows, _ = _cheapest(graph, own, inputs, wanted)
+    return {
+        node: {column: k for column, k in zip(inputs, row, strict=True) if k != graph.zero}
+        for node, row in zip(wanted, rows, strict=True)
+    }
+
+
+def _dependence(graph: Scalars, given: Mapping[int, int], outputs: Sequence[int]) -> list[int]:
+    """On what outputs depend, as sets of bits, from the sets of some nodes."""
+    found = dict(given)
+    for node in graph.needed(outputs, differentiated=True):
+        if node in found or graph.is_given(node):
+            continue
+        if graph.ops[node] in ("loop", "result"):
+            args = graph.args[node]
+        else:
+            args = tuple(arg for arg, partial in partials(graph, node) if partial != graph.zero)
+        bits = functools.reduce(operator.or_, (found.get(arg, 0) for arg in args), 0)
+        if bits:
+            found[node] = bits
+    return [found.get(node, 0) for node in outputs]
 
 
 def _eliminated(

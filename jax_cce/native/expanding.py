@@ -2,13 +2,17 @@
 
 import functools
 import math
-from collections.abc import Callable, Sequence
+from collections import defaultdict
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import replace
+from types import MappingProxyType
 from typing import Any
 
 import jax
 import numpy as np
 from jax import lax
 
+from jax_cce.native.loops import pruned
 from jax_cce.native.scalars import Scalars
 
 __all__ = ["expanded"]
@@ -141,18 +145,34 @@ _EXPANSIONS: dict[str, Callable[..., int]] = {
 }
 
 
-def expanded(graph: Scalars, nodes: Sequence[int]) -> tuple[Scalars, list[int]]:
-    """A graph of what some nodes need, in simple operations, and the nodes in it."""
+def expanded(
+    graph: Scalars, nodes: Sequence[int], renamed: Mapping[Any, Any] = MappingProxyType({})
+) -> tuple[Scalars, list[int]]:
+    """A graph of what some nodes need, in simple operations, and the nodes in it.
+
+    Args:
+        graph: the graph.
+        nodes: the nodes.
+        renamed: what is to stand for the places of inputs.
+    """
     result = Scalars(graph.dtype)
     new: dict[int, int] = {}
-    for node in graph.needed(nodes):
+    needed = graph.needed(nodes)
+    loops = _Loops(graph, needed)
+    # A loop that carries tangents is younger than the nodes that need what it replaces.
+    for node in _in_order(graph, needed) if graph.instead else needed:
         op, args, param = graph.ops[node], graph.args[node], graph.params[node]
         if op == "input":
-            new[node] = result.input(args[0])
+            new[node] = result.input(renamed.get(args[0], args[0]))
         elif op == "number":
             new[node] = result.number(args[0])
         elif op == "truth":
             new[node] = result.truth(args[0])
+        elif op == "loop":
+            new[node] = loops.added(result, node, new)
+        elif op == "result":
+            (loop,) = graph.operands(node)
+            new[node] = result.result(new[loop], loops.places[loop][param])
         else:
             operands = [new[arg] for arg in args]
             facts: dict[str, Any] = {} if param is None else {"param": param}
@@ -161,3 +181,50 @@ def expanded(graph: Scalars, nodes: Sequence[int]) -> tuple[Scalars, list[int]]:
             else:
                 new[node] = result.make(op, *operands, **facts)
     return result, [new[node] for node in nodes]
+
+
+class _Loops:
+    """The loops of a graph, without what nobody wants.
+
+    Args:
+        graph: the graph.
+        needed: its nodes that are needed.
+
+    Attributes:
+        places: for each loop that was added the new places of its results.
+    """
+
+    def __init__(self, graph: Scalars, needed: Sequence[int]) -> None:
+        self._graph = graph
+        self._wanted: dict[int, set[Any]] = defaultdict(set)
+        self.places: dict[int, Mapping[Any, Any]] = {}
+        for node in needed:
+            if graph.ops[node] == "result":
+                self._wanted[graph.operands(node)[0]].add(graph.params[node])
+
+    def added(self, result: Scalars, node: int, new: Mapping[int, int]) -> int:
+        """Adds a loop in simple operations to a graph."""
+        loop, kept, self.places[node] = pruned(self._graph.params[node], self._wanted[node])
+        body, nodes = expanded(loop.body, loop.outputs, self.places[node])
+        first = len(loop.carries)
+        simple = replace(loop, body=body, carries=nodes[:first], results=nodes[first:])
+        args = self._graph.args[node]
+        return result.loop(simple, [new[args[k]] for k in kept])
+
+
+def _in_order(graph: Scalars, needed: Sequence[int]) -> Iterator[int]:
+    """Nodes, each after its operands."""
+    done: set[int] = set()
+    for last in needed:
+        pending = [last]
+        while pending:
+            node = pending[-1]
+            before = () if graph.is_given(node) else graph.operands(node)
+            missing = [arg for arg in before if arg not in done]
+            if missing and node not in done:
+                pending += missing
+                continue
+            pending.pop()
+            if node not in done:
+                done.add(node)
+                yield node

@@ -31,14 +31,39 @@ class Block:
         self.integers = f"<{lanes} x {integer}>" if lanes > 1 else integer
         self.mask = f"<{lanes} x i1>" if lanes > 1 else "i1"
         self.lines: list[str] = []
+        self.reserved: list[str] = []
+        self.label = "entry"
         self.declared: dict[str, str] = {}
         self._count = 0
 
     def another(self) -> "Block":
         """Code of another function on such vectors."""
         result = copy.copy(self)
-        result.lines, result._count = [], 0
+        result.lines, result.reserved, result._count = [], [], 0
         return result
+
+    def reserve(self, name: str, count: int) -> str:
+        """A buffer of vectors, for as long as the function runs."""
+        self.reserved.append(f"  {name} = alloca [{count} x {self.vector}], align 64")
+        return name
+
+    def new_name(self, stem: str) -> str:
+        """A name that nothing has."""
+        self._count += 1
+        return f"{stem}{self._count}"
+
+    def begin(self, label: str) -> None:
+        """Begins the code at a label, which something before has to lead to."""
+        self.lines.append(f"{label}:")
+        self.label = label
+
+    def table(self, values: Sequence[float]) -> str:
+        """The name of an array of numbers that are known."""
+        name = f"@table{len(self.declared)}"
+        texts = ", ".join(f"{self.type} {self._hexadecimal(value)}" for value in values)
+        kind = f"[{len(values)} x {self.type}]"
+        self.declared[name] = f"{name} = private unnamed_addr constant {kind} [{texts}], align 64"
+        return name
 
     def clear(self, base: str, size: int) -> None:
         """Writes so many bytes of zeros."""
@@ -54,8 +79,7 @@ class Block:
 
     def add(self, text: str) -> str:
         """The name of a new value."""
-        self._count += 1
-        name = f"%t{self._count}"
+        name = self.new_name("%t")
         self.do(f"{name} = {text}")
         return name
 

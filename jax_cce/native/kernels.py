@@ -37,14 +37,14 @@ _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
 # Code of more lines for a single point comes from memory, and is slower than operations on arrays,
 # unless these are in a loop, or a line takes so many additions, most in transcendental functions.
 _MOST_LINES, _DEAR = 20_000, 2
+# Additions for each equation that a loop runs, above which it is XLA's for a single point.
+_DEAREST = 64
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
 # points, longer code is slower than the library, which makes one product of many; and the least
 # lines that the derivative of such an operation takes.
 _MOSTLY_PRODUCTS, _LONG, _LINES = 0.5, 5_000, 5
-# Steps of a loop, which are written one by one. Of a single point XLA's loop is as fast.
-_LONGEST, _LONGEST_OF_MANY = 64, 1_000
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 _INSTRUCTIONS = SIMPLE | {"div", "rem", "sqrt"}
 
@@ -122,7 +122,7 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return "it has too many results for many points"
         seconds = _seconds(program) if limited else _ASKED_FOR
         graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
-        work, products = check(program, graph.most, _LONGEST_OF_MANY if levels else _LONGEST)
+        work, products = check(program, graph.most)
         most = _LONG if limited and products > _MOSTLY_PRODUCTS * work else None
         if most is not None and work * _LINES > most:
             return f"{work} operations are slower than matrix products"
@@ -137,11 +137,11 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         rows = [[next(rest) for _ in row] for row in wanted]
         text = kernel_text(simple, operands, rows, lanes, host.library, compiling.minor_version())
         lines, price = text.count("\n"), cost(simple, nodes)
-        seconds -= len(graph.ops) * _NODE
+        seconds -= graph.size * _NODE
         if most is not None and lines > most:
             return f"{lines} lines of code are slower than matrix products"
-        if limited and lanes == 1 and _is_for_arrays(program, lines, price):
-            return f"{lines} lines of code are slower than operations on arrays"
+        if limited and lanes == 1 and _is_for_arrays(program, simple, lines, price):
+            return f"{lines} lines of code, {price} operations are slower than those on arrays"
         if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
             return f"{lines} lines of code take too long to compile"
         quickly = lanes == 1 or lines * _WELL > seconds
@@ -204,6 +204,8 @@ def _operands(
         if aval.dtype != graph.dtype:
             raise Unsupported(f"it reads numbers of type {aval.dtype}")
         nodes = [graph.input((number, k)) for k in range(size)]
+        if place in function.inputs:
+            graph.varied.update(nodes)
         if known is not None:
             pairs = zip(nodes, np.ravel(known), strict=True)
             nodes = [node if np.isnan(x) else graph.number(x) for node, x in pairs]
@@ -246,17 +248,33 @@ def _seconds(program: Program) -> float:
     return min(_AT_MOST, max(_IN_ANY_CASE, _LONGER * by_xla))
 
 
-def _is_for_arrays(program: Program, lines: int, price: int) -> bool:
+def _is_for_arrays(program: Program, graph: Scalars, lines: int, price: int) -> bool:
     """Whether XLA's operations on arrays are faster than so much code for a single point."""
+    if "loop" in graph.ops:
+        return price > _DEAREST * _steps(program)
     is_loop = "scan" in tracing.primitive_names(program.equations)
     return lines > _MOST_LINES and not is_loop and price < _DEAR * lines
+
+
+def _steps(program: Program) -> int:
+    """How many equations are run, those of a loop at each step."""
+    scans = [equation for equation in program.equations if equation.name == "scan"]
+    bodies = [tracing.flatten_closed(equation.params["jaxpr"])[0] for equation in scans]
+    own = len(program.equations) - len(scans)
+    return own + sum(
+        int(scan.params["length"]) * _steps(body) for scan, body in zip(scans, bodies, strict=True)
+    )
 
 
 def _missing(graph: Scalars, nodes: Sequence[int], lanes: int, host: Machine) -> str | None:
     """A function that some nodes need, and the library does not have."""
     for node in graph.needed(nodes):
         op = graph.ops[node]
-        if op not in _INSTRUCTIONS and not graph.is_given(node):
+        if op == "loop":
+            loop = graph.params[node]
+            if (missing := _missing(loop.body, loop.outputs, lanes, host)) is not None:
+                return missing
+        elif op not in _INSTRUCTIONS and op != "result" and not graph.is_given(node):
             count = len(graph.args[node])
             name = function_name(op, count, graph.dtype, lanes, host.library)
             if not has_function(name):

@@ -7,7 +7,8 @@ sums tell by their local Jacobian which entries they are made of.
 
 import functools
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any
 
 import jax
@@ -19,7 +20,8 @@ from jax_cce.graph.scalarising import counts_of
 from jax_cce.jax_internals import Literal
 from jax_cce.native import factorising, places
 from jax_cce.native.integers import applied, possible
-from jax_cce.native.nodes import LARGEST, Nodes, Unsupported, each, lifted, most_of
+from jax_cce.native.loops import rolled
+from jax_cce.native.nodes import LARGEST, Nodes, Steps, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import COMPARISONS, LOGIC, Scalars
 from jax_cce.program import in_numpy, passes, tracing
 from jax_cce.program.flat import Equation, Program
@@ -42,17 +44,20 @@ _NUMERIC = frozenset(
 _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 # The largest number of nodes that a program may need.
 MOST_NODES = 12_000
+# The equations of a loop that are written out, step by step.
+MOST_UNROLLED, _MORE = 500, 4
+# The steps of a loop that may be written out.
+_LONGEST = 64
 # How many equations of loops over constants are evaluated, one by one.
 _MOST_KNOWN = 500
 
 
-def check(program: Program, most: int, longest: int) -> tuple[int, int]:
+def check(program: Program, most: int) -> tuple[int, int]:
     """Refuses a program that is seen to have no scalar graph of so many nodes.
 
     Args:
         program: the program.
         most: how many nodes the graph may have.
-        longest: how many steps a loop may have.
 
     Returns:
         Its operations, and those of its products by matrices that do not vary.
@@ -69,9 +74,7 @@ def check(program: Program, most: int, longest: int) -> tuple[int, int]:
             raise Unsupported(f"{equation.name} of an accuracy that is asked for")
         if equation.name == "scan":
             body = tracing.flatten_closed(equation.params["jaxpr"])[0]
-            often = equation.params["length"]
-            if often > longest:
-                raise Unsupported("it has long loops")
+            often = 1 if _stays(equation, varies=False) else equation.params["length"]
             inner = [body]
         elif equation.name in _CALLS:
             inner = _bodies(equation)
@@ -91,11 +94,24 @@ def check(program: Program, most: int, longest: int) -> tuple[int, int]:
             if facts.entrywise is Entrywise.CONTRACTS and not varied.issuperset(equation.variables):
                 products += own
         for body in inner:
-            pair = check(body, most // max(1, often), longest)
+            pair = check(body, most // max(1, often))
             work, products = work + often * pair[0], products + often * pair[1]
     if work > most:
         raise Unsupported(f"it takes {work} operations")
     return work, products
+
+
+def _stays(equation: Equation, *, varies: bool) -> bool:
+    """Whether a scan stays a loop.
+
+    Args:
+        equation: the scan.
+        varies: whether it reads what is differentiated. Such steps are different from each other,
+            and are written out for longer.
+    """
+    body, _ = tracing.flatten_closed(equation.params["jaxpr"])
+    length, most = equation.params["length"], MOST_UNROLLED * (_MORE if varies else 1)
+    return bool(length > 1 and (length > _LONGEST or length * len(body.equations) > most))
 
 
 def _bodies(equation: Equation) -> list[Program]:
@@ -129,6 +145,7 @@ def lift(
     inputs: Sequence[Any],
     outputs: Sequence[Any],
     varied: Sequence[int] | None = None,
+    known: Mapping[int, Any] = MappingProxyType({}),
 ) -> list[Any]:
     """Adds a program to a graph.
 
@@ -138,6 +155,7 @@ def lift(
         inputs: for each input and constant its nodes, or its value.
         outputs: the atoms that are asked for.
         varied: the inputs that are differentiated; by default all.
+        known: variables whose values are known beforehand.
 
     Returns:
         For each of these its nodes, or its value where it is known.
@@ -149,6 +167,9 @@ def lift(
     varied = range(program.first_computed) if varied is None else varied
     differentiated, _ = passes.dependent(program.equations, varied)
     for equation, is_varied in zip(program.equations, differentiated, strict=True):
+        if known and all(name in known for name in equation.outputs):
+            values += [known[name] for name in equation.outputs]
+            continue
         operands = [
             np.asarray(atom.val, aval.dtype) if isinstance(atom, Literal) else values[atom]
             for atom, aval in zip(equation.inputs, equation.in_avals, strict=True)
@@ -167,6 +188,10 @@ def lift(
 
 def _results(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     name = equation.name
+    if any(isinstance(x, Steps) for x in operands):
+        if name in _AT_PLACES and (found := places.by_step(graph, equation, operands)) is not None:
+            return found
+        operands = [graph.steps.known(x) if isinstance(x, Steps) else x for x in operands]
     if not any(isinstance(x, Nodes) for x in operands) and name not in ("cond", "scan"):
         return _known(equation, operands)
     if name in _SAME:
@@ -473,16 +498,23 @@ def _padded(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
 
 
 def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    """A loop of known length, step by step."""
+    """A loop of known length, as one or step by step."""
     body, constants = tracing.flatten_closed(equation.params["jaxpr"])
     num_consts, num_carry = jax_internals.scan_counts(equation)
     length, reverse = equation.params["length"], equation.params["reverse"]
     is_known = not any(isinstance(x, Nodes) for x in operands)
+    rows = operands[num_consts + num_carry :]
+    if not is_known and _stays(equation, varies=_vary(graph, rows)):
+        try:
+            return rolled(graph, equation, operands, lift, _known)
+        except Unsupported:
+            # Step by step there may be more that is known.
+            if length > _LONGEST:
+                raise
     most = _MOST_KNOWN if is_known else MOST_NODES
     if length * len(body.equations) > most or not length:
         raise Unsupported("it has long loops")
     fixed, carry = list(operands[:num_consts]), list(operands[num_consts:][:num_carry])
-    rows = operands[num_consts + num_carry :]
     stacked: list[list[Any]] = [[] for _ in body.outputs[num_carry:]]
     for step in reversed(range(length)) if reverse else range(length):
         own = [Nodes(x.nodes[step]) if isinstance(x, Nodes) else np.asarray(x)[step] for x in rows]
@@ -494,6 +526,14 @@ def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
         for results in stacked:
             results.reverse()
     return [*carry, *(_stacked(graph, results) for results in stacked)]
+
+
+def _vary(graph: Scalars, rows: Sequence[Any]) -> bool:
+    """Whether rows depend on what is differentiated, and are not another loop's."""
+    nodes = [int(node) for x in rows if isinstance(x, Nodes) for node in x.nodes.flat]
+    if any(graph.ops[node] == "result" for node in nodes):
+        return False
+    return not graph.varied.isdisjoint(graph.needed(nodes))
 
 
 def _stacked(graph: Scalars, results: Sequence[Any]) -> Any:
@@ -568,4 +608,6 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "triangular_solve": factorising.triangular_solve,
 }
 _RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
+# Operations at places.
+_AT_PLACES = frozenset(("dynamic_slice", "gather"))
 _CALLS = _RULED | {"call_hi_primitive", "cond", "custom_linear_solve"}

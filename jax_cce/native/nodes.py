@@ -7,7 +7,7 @@ import numpy as np
 
 from jax_cce.native.scalars import Scalars
 
-__all__ = ["LARGEST", "Nodes", "Unsupported", "each", "lifted", "most_of"]
+__all__ = ["LARGEST", "Nodes", "Steps", "Unsupported", "each", "lifted", "most_of"]
 
 # Integers up to here, and what is computed of two of them, are exact in float32.
 LARGEST = 1 << 20
@@ -31,6 +31,17 @@ class Nodes:
     def __init__(self, nodes: Any, most: int | None = None) -> None:
         self.nodes = np.asarray(nodes, np.int64)
         self.most = most
+
+
+class Steps:
+    """An array that is another one in each step of a loop, and known for all of them.
+
+    Args:
+        values: the arrays, one after the other.
+    """
+
+    def __init__(self, values: np.ndarray) -> None:
+        self.values = values
 
 
 def lifted(graph: Scalars, x: Any) -> np.ndarray:

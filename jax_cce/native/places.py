@@ -11,7 +11,7 @@ import numpy as np
 from jax import lax
 
 from jax_cce.native.integers import chosen, possible
-from jax_cce.native.nodes import Nodes, Unsupported, each, lifted, most_of
+from jax_cce.native.nodes import Nodes, Steps, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import Scalars
 from jax_cce.program.flat import Equation
 
@@ -62,6 +62,40 @@ def gathered(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
             at = _one_of(graph, at, last, beyond=fills)
         found.append(chosen(graph, at, functools.partial(entry, k)))
     return [Nodes(np.array(found, np.int64).reshape(shape), most_of(array))]
+
+
+def by_step(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Nodes] | None:
+    """What each step of a loop reads, at places that are known for all of them.
+
+    Returns:
+        The entries; None where it is something else that is known for all steps.
+    """
+    array, *places = operands
+    if isinstance(array, Steps) or any(isinstance(x, Nodes) for x in places):
+        return None
+    own = lifted(graph, array)
+    length = next(len(x.values) for x in places if isinstance(x, Steps))
+    read = []
+    for step in range(length):
+        at = [x.values[step] if isinstance(x, Steps) else x for x in places]
+        if equation.name == "dynamic_slice":
+            sizes = equation.params["slice_sizes"]
+            starts = np.clip(at, 0, np.subtract(own.shape, sizes))
+            read.append(own[tuple(map(_slice, starts, sizes))])
+        else:
+            read.append(own.ravel()[_entries_of(equation, own.shape, *at)])
+    return [Nodes(graph.steps.at(read), most_of(array))]
+
+
+def _entries_of(gather: Equation, shape: Sequence[int], places: Any) -> np.ndarray:
+    """The numbers of the entries that a gather reads."""
+    numbers = np.arange(math.prod(shape), dtype=np.float32).reshape(shape)
+    params = {**gather.params, "fill_value": np.nan}
+    with jax.core.eval_context():
+        found = np.asarray(lax.gather_p.bind(numbers, np.asarray(places), **params))
+    if np.isnan(found).any():
+        raise Unsupported("gather from places beyond the ends")
+    return found.astype(np.int64)
 
 
 def _one_of(graph: Scalars, at: int, last: int, *, beyond: bool) -> int:

@@ -71,6 +71,9 @@ class Scalars:
         params: its static parameter, such as an exponent; None for most.
         values: the number or truth value that it is; None where it is not known.
         choices: of integers, once asked for, what they may be (see `integers.possible`).
+        varied: the inputs that are differentiated.
+        steps: of the body of a loop what it reads (see `loops`); None of other graphs.
+        instead: for loops that have been differentiated those that carry the tangents, too.
     """
 
     def __init__(self, dtype: Any, most: int = 1 << 20) -> None:
@@ -80,6 +83,10 @@ class Scalars:
         self.params: list[Any] = []
         self.values: list[Any] = []
         self.choices: dict[int, list[int] | None] = {}
+        self.varied: set[int] = set()
+        self.steps: Any = None
+        self.instead: dict[int, int] = {}
+        self._inner: list[Scalars] = []
         self._made: dict[Any, int] = {}
         self.zero, self.one = self.number(0.0), self.number(1.0)
 
@@ -108,6 +115,25 @@ class Scalars:
     def seed(self, node: int) -> int:
         """The tangent of a node, in a rule for what is made of it: a new one at each call."""
         return self._node(("seed", len(self.ops)), "seed", (node,))
+
+    def inner(self) -> "Scalars":
+        """The graph of a loop's body, under construction."""
+        graph = Scalars(self.dtype, self.most)
+        self._inner.append(graph)
+        return graph
+
+    @property
+    def size(self) -> int:
+        """The number of nodes that have been made, here and in loops."""
+        return len(self.ops) + sum(graph.size for graph in self._inner)
+
+    def loop(self, loop: Any, args: Sequence[int]) -> int:
+        """The node of a loop (see `loops.Loop`)."""
+        return self._node(("loop", id(loop)), "loop", tuple(args), loop)
+
+    def result(self, loop: int, place: tuple[Any, ...]) -> int:
+        """The node of one result of a loop: ("carry", number) or ("stacked", number, step)."""
+        return self._node(("result", loop, place), "result", (loop,), place)
 
     def differentiated(self, node: int) -> tuple[int, ...]:
         """The operands that a node has when it is differentiated."""
@@ -142,7 +168,11 @@ class Scalars:
             nodes: the nodes.
             differentiated: whether they are to be differentiated, not computed.
         """
-        operands = self.differentiated if differentiated else self.args.__getitem__
+        operands: Callable[[int], Iterable[int]] = self.args.__getitem__
+        if differentiated:
+            operands = self.differentiated
+        elif self.instead:
+            operands = self.operands
         pending, seen, ops = list(nodes), bytearray(len(self.ops)), self.ops
         while pending:
             node = pending.pop()
@@ -151,6 +181,13 @@ class Scalars:
                 if ops[node] not in _GIVEN:
                     pending.extend(operands(node))
         return list(itertools.compress(range(len(seen)), seen))
+
+    def operands(self, node: int) -> tuple[int, ...]:
+        """The operands that a node has when it is computed."""
+        args = self.args[node]
+        if self.ops[node] == "result":
+            return (self.instead.get(args[0], args[0]),)
+        return args
 
     def raw(self, op: str, *args: int) -> int:
         """The node of an operation that is not made simpler."""

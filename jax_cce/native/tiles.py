@@ -12,8 +12,9 @@ from collections import defaultdict
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
+from jax_cce.native.code import Code, Place
 from jax_cce.native.instructions import Block
-from jax_cce.native.scalars import LOGIC, Scalars
+from jax_cce.native.scalars import Scalars
 
 __all__ = ["Operand", "tile"]
 
@@ -64,29 +65,13 @@ def tile(
     nodes = graph.needed([node for row in results for node in row])
     entries = [graph.args[node][0] for node in nodes if graph.ops[node] == "input"]
     source, target = _Source(block, operands, entries), _Target(block, results, graph.zero)
-    names: dict[int, str] = {}
-    truths: set[int] = set()
-
-    def name(node: int) -> str:
-        if node not in names:
-            names[node] = source.loaded(*graph.args[node][0])
-        return names[node]
-
-    for node in nodes:
-        op, args = graph.ops[node], graph.args[node]
-        if op in ("number", "truth"):
-            names[node] = block.constant(args[0])
-        elif op != "input":
-            of_truths = args[-1] in truths
-            names[node] = block.node(op, [name(arg) for arg in args], of_truths)
-        if op in LOGIC or (op == "select_n" and args[-1] in truths):
-            truths.add(node)
-        target.computed(node, name)
+    code = Code(block, graph, source.place)
+    code.emit(nodes, target.computed)
     target.leave()
     called = [line for count in sorted(source.counts) for line in _moving(block, count, reads=True)]
     for count in sorted(target.counts):
         called += _moving(block, count, reads=False)
-    return block.lines, called
+    return ["entry:", *block.reserved, *block.lines], called
 
 
 class _Source:
@@ -117,7 +102,7 @@ class _Source:
                     self._places[array, entry] = total
                     total += 1
         if moved:
-            block.do(f"%entries = alloca [{total} x {block.vector}], align 64")
+            block.reserve("%entries", total)
         for columns, first in moved:
             buffer = block.pointer("%entries", first * block.lanes)
             place = block.pointer(f"%s{columns.array}", columns.start)
@@ -125,13 +110,12 @@ class _Source:
             block.do(f"call void @read{columns.count}(ptr {buffer}, ptr {place}, i64 {step})")
             self.counts.add(columns.count)
 
-    def loaded(self, array: int, entry: int) -> str:
-        """The name of an entry, as a vector."""
-        block = self._block
-        place = self._places.get((array, entry))
-        if place is None:
-            return block.splat(block.load(f"%s{array}", entry, block.type))
-        return block.load("%entries", place * block.lanes, block.vector)
+    def place(self, where: tuple[int, int]) -> Place:
+        """Where an entry of an array lies."""
+        at = self._places.get(where)
+        if at is None:
+            return Place(f"%s{where[0]}", where[1], is_same=True)
+        return Place("%entries", at * self._block.lanes, is_same=False)
 
 
 class _Target:
@@ -167,7 +151,7 @@ class _Target:
         self._filled = 0
         most = min(_MOST_WAITING, sum(columns.count for columns in self._missing))
         if block.lanes > 1 and most:
-            block.do(f"%results = alloca [{most} x {block.vector}], align 64")
+            block.reserve("%results", most)
             self._slots += [block.pointer("%results", k * block.lanes) for k in range(most)]
 
     def computed(self, node: int, name: Callable[[int], str]) -> None:

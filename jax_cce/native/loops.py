@@ -1,0 +1,401 @@
+"""Loops of known length whose body stays a graph of its own, written once and run step by step.
+
+In the graph around it a loop is one node, whose operands are what it starts from, what enters every
+step, and what each step reads; its results are what is carried out of it and what the steps stack.
+A loop is differentiated by carrying the tangents of its state along: the body is extended by them,
+in whichever order of elimination is the cheapest for a step, and its results depend directly on
+what the tangents are tangents of.
+"""
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, replace
+from typing import Any
+
+import numpy as np
+
+from jax_cce import jax_internals
+from jax_cce.native.beforehand import known_steps
+from jax_cce.native.nodes import LARGEST, Nodes, Steps, Unsupported, lifted, most_of
+from jax_cce.native.scalars import Scalars
+from jax_cce.program import tracing
+from jax_cce.program.flat import Equation
+
+__all__ = ["Loop", "extended", "pruned", "rolled"]
+
+# Entries that a loop may stack, and read at its steps.
+_MOST_STACKED = 1 << 13
+# What a result is: the last value of a carry, or what a step stacks.
+_Place = tuple[Any, ...]
+# Adds a program to a graph (`lifting.lift`), and the Jacobian of nodes (`eliminating.jacobian`).
+_Lift = Callable[..., list[Any]]
+_Evaluate = Callable[[Equation, Sequence[Any]], list[Any]]
+_Jacobian = Callable[..., tuple[list[list[int]], str]]
+
+
+@dataclass(frozen=True, eq=False)
+class Loop:
+    """A loop, without its operands.
+
+    These are, in the graph around it, the first value of each carry, what enters, and then of each
+    row the entries for all steps.
+
+    Attributes:
+        body: the graph of a step; its inputs are ("carry", k), ("entering", k) and ("row", k).
+        length: the number of steps.
+        reverse: whether the last entry of rows and results belongs to the first step.
+        carries: the node of the next value of each carry.
+        results: the nodes that each step stacks.
+        entering: how many numbers enter.
+        rows: how many numbers each step reads.
+    """
+
+    body: Scalars
+    length: int
+    reverse: bool
+    carries: Sequence[int]
+    results: Sequence[int]
+    entering: int
+    rows: int
+
+    @property
+    def outputs(self) -> list[int]:
+        """All nodes of a step that are wanted."""
+        return [*self.carries, *self.results]
+
+    def split(self, args: Sequence[int]) -> tuple[Sequence[int], Sequence[int], list[Any]]:
+        """The operands: first values, what enters, and the entries of each row."""
+        first = len(self.carries) + self.entering
+        rows = [
+            args[first + k * self.length : first + (k + 1) * self.length] for k in range(self.rows)
+        ]
+        return args[: len(self.carries)], args[len(self.carries) : first], rows
+
+
+class _Body:
+    """A body under construction: what enters it, and which of its inputs that is.
+
+    Args:
+        graph: the graph around the loop.
+        length: the number of steps.
+    """
+
+    def __init__(self, graph: Scalars, length: int) -> None:
+        self._graph, self._length = graph, length
+        self.graph = graph.inner()
+        self.graph.steps = self
+        self.rows: list[list[int]] = []
+        self._slots: dict[int, int] = {}
+        self._read: dict[tuple[int, ...], int] = {}
+
+    @property
+    def entering(self) -> list[int]:
+        """The nodes that enter."""
+        return list(self._slots)
+
+    def entered(self, node: int) -> int:
+        """What is the same in all steps."""
+        graph, body = self._graph, self.graph
+        if graph.ops[node] == "number":
+            return body.number(graph.values[node])
+        if node not in self._slots:
+            self._slots[node] = body.input(("entering", len(self._slots)))
+        return self._slots[node]
+
+    def read(self, nodes: Sequence[int]) -> int:
+        """What is another one in each step."""
+        if len(set(nodes)) == 1:
+            return self.entered(nodes[0])
+        key = tuple(nodes)
+        if key in self._read:
+            return self._read[key]
+        self.rows.append(list(nodes))
+        if len(self.rows) * self._length > _MOST_STACKED:
+            raise Unsupported("a loop reads too many numbers")
+        self._read[key] = self.graph.input(("row", len(self.rows) - 1))
+        return self._read[key]
+
+    def known(self, steps: Steps) -> Nodes:
+        """What is known for each step, as what is read."""
+        graph, values = self._graph, steps.values
+        is_truth = values.dtype == bool
+        columns = values.reshape(self._length, -1).T
+        entries = [self.read([graph.number(value) for value in column]) for column in columns]
+        most = most_of(values) if values.dtype.kind in "iu" else None
+        if most is not None and most > LARGEST:
+            raise Unsupported("a loop has large integers")
+        return _as_before(self.graph, entries, is_truth, values.shape[1:], most)
+
+    def at(self, nodes: Sequence[np.ndarray]) -> np.ndarray:
+        """For nodes of the body at each step, which are the same in all, those of the step.
+
+        Raises:
+            Unsupported: where they are not.
+        """
+        owners = {slot: node for node, slot in self._slots.items()}
+        body, outside = self.graph, list[list[int]]()
+        for entries in zip(*(each.flat for each in nodes), strict=True):
+            row = []
+            for node in map(int, entries):
+                value = body.values[node]
+                if value is None and node not in owners:
+                    raise Unsupported("a loop reads what it computes, at places that vary")
+                row.append(owners[node] if value is None else self._graph.number(value))
+            outside.append(row)
+        made = [self.read(row) for row in outside]
+        return np.array(made, np.int64).reshape(nodes[0].shape)
+
+
+def _as_numbers(graph: Scalars, x: Any, is_truth: bool) -> np.ndarray:
+    """The nodes of an array, of truth values as 0 or 1."""
+    nodes = lifted(graph, x)
+    if not is_truth:
+        return nodes
+    made = [graph.make("select_n", int(node), graph.zero, graph.one) for node in nodes.flat]
+    return np.array(made, np.int64).reshape(nodes.shape)
+
+
+def _as_before(
+    graph: Scalars, nodes: Sequence[int], is_truth: bool, shape: Sequence[int], most: int | None
+) -> Nodes:
+    """The array whose numbers these nodes are."""
+    if is_truth:
+        nodes = [graph.make("ne", node, graph.zero) for node in nodes]
+    return Nodes(np.array(nodes, np.int64).reshape(shape), most)
+
+
+def rolled(
+    graph: Scalars, equation: Equation, operands: Sequence[Any], lift: _Lift, evaluate: _Evaluate
+) -> list[Any]:
+    """The results of a scan that stays a loop.
+
+    Args:
+        graph: the graph.
+        equation: the scan.
+        operands: for each its nodes, or its value.
+        lift: adds the body to a graph.
+        evaluate: evaluates an equation of numbers.
+
+    Raises:
+        Unsupported: where it carries integers that are not known beforehand, or too much.
+    """
+    program, constants = tracing.flatten_closed(equation.params["jaxpr"])
+    num_consts, num_carry = jax_internals.scan_counts(equation)
+    length, reverse = equation.params["length"], equation.params["reverse"]
+    steps = _Body(graph, length)
+    body = steps.graph
+    entering = [*operands, *constants]
+    of_carry = range(num_consts, num_consts + num_carry)
+    of_row = range(of_carry.stop, len(operands))
+    known, last = known_steps(
+        program, entering, of_carry, of_row, length, reverse=reverse, evaluate=evaluate
+    )
+    inputs, initial = [], list[int]()
+    for k, (x, aval) in enumerate(zip(entering, program.avals, strict=False)):
+        if k in known or not (isinstance(x, Nodes) or k in of_carry):
+            # Known for each step, or the same in all.
+            inputs.append(known.get(k, x))
+            continue
+        nodes = _as_numbers(graph, x, aval.dtype == bool)
+        most = x.most if isinstance(x, Nodes) else None
+        if k in of_row:
+            columns = nodes.reshape(length, -1).T
+            entries = [steps.read(list(map(int, column))) for column in columns]
+        elif k not in of_carry:
+            entries = list(map(steps.entered, map(int, nodes.flat)))
+        elif aval.dtype.kind in "iu":
+            raise Unsupported("a loop carries integers")
+        else:
+            first = len(initial)
+            initial += map(int, nodes.flat)
+            entries = [body.input(("carry", at)) for at in range(first, len(initial))]
+        inputs.append(_as_before(body, entries, aval.dtype == bool, aval.shape, most))
+    found = lift(body, program, inputs, program.outputs, None, known)
+    # For each result whether it is carried, and where its entries begin.
+    results, places = list[Any](), dict[int, int]()
+    carries, stacked = list[int](), list[int]()
+    for k, (x, aval) in enumerate(zip(found, equation.out_avals, strict=True)):
+        if num_consts + k in last:
+            x = last[num_consts + k]
+        elif k >= num_carry and not isinstance(x, Nodes):
+            x = x.values if isinstance(x, Steps) else np.stack([x] * length)
+        else:
+            x = steps.known(x) if isinstance(x, Steps) else x
+            every = carries if k < num_carry else stacked
+            places[k] = len(every)
+            every += map(int, _as_numbers(body, x, aval.dtype == bool).flat)
+        results.append(x)
+    if len(stacked) * length > _MOST_STACKED:
+        raise Unsupported("a loop stacks too many numbers")
+    rows = [node for row in steps.rows for node in row]
+    counts = len(steps.entering), len(steps.rows)
+    loop = Loop(body, length, reverse, carries, stacked, *counts)
+    node = graph.loop(loop, [*initial, *steps.entering, *rows])
+    for k, first in places.items():
+        aval, x = equation.out_avals[k], results[k]
+        size = jax_internals.size(aval)
+        if k < num_carry:
+            each: list[_Place] = [("carry", first + e) for e in range(size)]
+        else:
+            own = range(first, first + size // length)
+            each = [("stacked", e, t) for t in range(length) for e in own]
+        most = x.most if isinstance(x, Nodes) else None
+        made = [graph.result(node, place) for place in each]
+        results[k] = _as_before(graph, made, aval.dtype == bool, aval.shape, most)
+    return results
+
+
+def extended(
+    graph: Scalars,
+    node: int,
+    inputs: Sequence[int],
+    tangents: Mapping[int, Mapping[int, int]],
+    jacobian: _Jacobian,
+    dependence: Callable[[Scalars, Mapping[int, int], Sequence[int]], list[int]],
+) -> Callable[[_Place], dict[int, int]]:
+    """Extends a loop by the tangents of what it carries.
+
+    Args:
+        graph: the graph around it.
+        node: the loop.
+        inputs: what the tangents are tangents of.
+        tangents: for each operand that depends on them the derivative by each that is not zero.
+        jacobian: gives the derivatives of a step.
+        dependence: on which inputs, as a set of bits, outputs of a graph depend.
+
+    Returns:
+        The derivatives of a result, by input.
+    """
+    loop: Loop = graph.params[node]
+    body = loop.body
+    initial, entering, rows = loop.split(graph.args[node])
+
+    def bits(nodes: Sequence[int]) -> int:
+        found = 0
+        for each in nodes:
+            for column in tangents.get(each, ()):
+                found |= 1 << place[column]
+        return found
+
+    place = {column: k for k, column in enumerate(inputs)}
+    kinds = {"carry": [[x] for x in initial], "entering": [[x] for x in entering], "row": rows}
+    slots = {
+        body.input((kind, k)): bits(nodes)
+        for kind, every in kinds.items()
+        for k, nodes in enumerate(every)
+    }
+    # Carries depend on what their next values do.
+    carried = [body.input(("carry", k)) for k in range(len(initial))]
+    while True:
+        found = dependence(body, slots, loop.carries)
+        changed = False
+        for slot, own in zip(carried, found, strict=True):
+            changed |= bool(own & ~slots[slot])
+            slots[slot] |= own
+        if not changed:
+            break
+    new: dict[str, list[list[int]]] = {kind: [] for kind in kinds}
+    given: dict[int, dict[int, int]] = {}
+    owners: list[tuple[int, int]] = []
+    directions = [body.input(("direction", k)) for k in range(len(inputs))]
+    for kind, every in kinds.items():
+        for k, nodes in enumerate(every):
+            slot = body.input((kind, k))
+            for j, column in enumerate(inputs):
+                if not slots[slot] >> j & 1:
+                    continue
+                entries = [tangents.get(each, {}).get(column, graph.zero) for each in nodes]
+                own = body.input((kind, len(every) + len(new[kind])))
+                new[kind].append(entries)
+                given.setdefault(slot, {})[directions[j]] = own
+                if kind == "carry":
+                    owners.append((k, j))
+    if sum(map(len, new["row"])) > _MOST_STACKED:
+        raise Unsupported("a loop reads too many numbers")
+    derivatives, _ = jacobian(body, directions, loop.outputs, given)
+    of_results = derivatives[len(initial) :]
+    stacked = [
+        (k, j)
+        for k, row in enumerate(of_results)
+        for j, each in enumerate(row)
+        if each != body.zero
+    ]
+    whole = replace(
+        loop,
+        carries=[*loop.carries, *(derivatives[k][j] for k, j in owners)],
+        results=[*loop.results, *(of_results[k][j] for k, j in stacked)],
+        entering=loop.entering + len(new["entering"]),
+        rows=loop.rows + len(new["row"]),
+    )
+    if len(whole.results) * loop.length > _MOST_STACKED:
+        raise Unsupported("a loop stacks too many numbers")
+    args = [
+        *initial,
+        *(x for (x,) in new["carry"]),
+        *entering,
+        *(x for (x,) in new["entering"]),
+        *(x for row in (*rows, *new["row"]) for x in row),
+    ]
+    instead = graph.instead[node] = graph.loop(whole, args)
+    by_carry: dict[int, list[tuple[int, int]]] = {}
+    for at, (k, j) in enumerate(owners):
+        by_carry.setdefault(k, []).append((j, len(initial) + at))
+    by_result: dict[int, list[tuple[int, int]]] = {}
+    for at, (k, j) in enumerate(stacked):
+        by_result.setdefault(k, []).append((j, len(loop.results) + at))
+
+    def derivatives_of(where: _Place) -> dict[int, int]:
+        kind, k, *step = where
+        owned = (by_carry if kind == "carry" else by_result).get(k, ())
+        return {
+            inputs[j]: graph.result(instead, (kind, at, *step))
+            for j, at in owned
+            if kind != "carry" or whole.carries[at] != body.zero
+        }
+
+    return derivatives_of
+
+
+def pruned(loop: Loop, wanted: set[_Place]) -> tuple[Loop, list[int], dict[_Place, _Place]]:
+    """A loop without what nobody wants.
+
+    Args:
+        loop: the loop; its body stays as it is, but for the numbers of its inputs.
+        wanted: the results that are wanted.
+
+    Returns:
+        The loop, the places of the operands that it keeps, and what the new places of its results
+        and of the inputs of its body are.
+    """
+    body = loop.body
+    live = {k for kind, k, *_ in wanted if kind == "carry"}
+    kept = sorted({k for kind, k, *_ in wanted if kind == "stacked"})
+    while True:
+        roots = [*(loop.carries[k] for k in sorted(live)), *(loop.results[k] for k in kept)]
+        reads = {body.args[x][0] for x in body.needed(roots) if body.ops[x] == "input"}
+        more = {k for kind, k in reads if kind == "carry"} - live
+        if not more:
+            break
+        live |= more
+    carries = sorted(live)
+    entering = sorted(k for kind, k in reads if kind == "entering")
+    rows = sorted(k for kind, k in reads if kind == "row")
+    first = len(loop.carries)
+    begin = first + loop.entering
+    args = [*carries, *(first + k for k in entering)]
+    args += [begin + k * loop.length + t for k in rows for t in range(loop.length)]
+    new: dict[_Place, _Place] = {}
+    for kind, old in (("carry", carries), ("entering", entering), ("row", rows)):
+        new |= {(kind, k): (kind, at) for at, k in enumerate(old)}
+    new |= {
+        ("stacked", k, t): ("stacked", at, t)
+        for at, k in enumerate(kept)
+        for t in range(loop.length)
+    }
+    smaller = replace(
+        loop,
+        carries=[loop.carries[k] for k in carries],
+        results=[loop.results[k] for k in kept],
+        entering=len(entering),
+        rows=len(rows),
+    )
+    return smaller, args, new

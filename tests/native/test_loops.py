@@ -1,0 +1,169 @@
+"""Loops that stay loops in native code, and carry the tangents of their state."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+from jax import lax
+
+import jax_cce
+from cases.agreement import assert_agree
+from jax_cce.native import lifting
+
+X = jnp.asarray(np.array([0.3, 0.9, 0.6, 0.45]))
+TABLE = np.cos(np.arange(24.0)).reshape(12, 2)
+
+
+@pytest.fixture(autouse=True)
+def never_unrolled(monkeypatch):
+    monkeypatch.setattr(lifting, "MOST_UNROLLED", 0)
+
+
+def is_native(fun, *args):
+    return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
+
+
+def pendulum(x, steps=40):
+    def step(state, torque):
+        angle, speed = state
+        speed = speed + 0.05 * (torque - x[0] * jnp.sin(angle) - x[1] * speed)
+        angle = angle + 0.05 * speed
+        return (angle, speed), jnp.stack([angle, speed * angle])
+
+    return lax.scan(step, (x[2], x[3]), jnp.sin(jnp.arange(steps) * 0.3))
+
+
+def kept(x):
+    """Carries that stay, that swap, that are not read and that are zero at first."""
+
+    def step(state, _):
+        a, b, c, d, e = state
+        return (b, a, c, jnp.sin(c) * d + a, e + x[1] * d), e
+
+    return lax.scan(step, (*x[:3], *jnp.zeros(2)), None, length=7)
+
+
+def counted(x):
+    def step(k, c):
+        return jnp.where(k % 4 == 0, c * x[0], c + x[1] * (k > 3)) + 0.01 * k
+
+    return lax.fori_loop(2, 9, step, x)
+
+
+def downwards(x):
+    def step(state, k):
+        n, y = state
+        return (n - 1, jnp.where(n > 2, y * x[0], y + k)), y
+
+    (_, end), every = lax.scan(step, (5, x), np.arange(6))
+    return end, every
+
+
+def stopped(x):
+    """A flag is carried, which ends what the steps do."""
+
+    def step(state, _):
+        done, y = state
+        new = y - 0.5 * (y * y - x)
+        return (done | jnp.all(jnp.abs(new - y) < 1e-4), jnp.where(done, y, new)), done
+
+    (done, y), every = lax.scan(step, (False, x * 0 + 1.0), None, length=30)
+    return y * jnp.where(done, 2.0, 3.0), jnp.sum(every) * x
+
+
+def nested(x):
+    def outer(state, row):
+        def inner(state, entry):
+            return jnp.sin(state * x[1]) + entry, state * x[2]
+
+        end, every = lax.scan(inner, state, jnp.stack([row[0], row[1] * state, state * x[0]]))
+        return end, every
+
+    return lax.scan(outer, x[3], jnp.asarray(TABLE) * x[0])
+
+
+def after_another(x):
+    def back(c, row):
+        return c * row[0] + row[1], c
+
+    (_, end), rows = pendulum(x, 12)
+    return lax.scan(back, end, rows, reverse=True), lax.scan(back, x[0], jnp.asarray(TABLE))[0]
+
+
+def timed(x):
+    """A time is carried, and places are computed of a counter and read from a table."""
+
+    def step(k, state):
+        time, y = state
+        slope = x[k % 4] * jnp.asarray(TABLE)[k, 1] - jnp.sin(time) * y
+        return time + 0.1, y + 0.1 * slope + x[-1] * 0.01
+
+    return lax.fori_loop(0, 11, step, (0.0, x[1]))[1]
+
+
+def at_places(x):
+    places = np.array([3, 0, 2, 2, 1, 3, 0])
+
+    def step(c, at):
+        rows = jnp.outer(x, jnp.arange(3.0))[jnp.array([at, 1])]
+        read = lax.dynamic_slice(x, (at - 1,), (2,))
+        return c * x[at] + jnp.sum(rows), (jnp.where(at > 1, c, read[0] * read[1]), at)
+
+    end, (rows, same) = lax.scan(step, x[0], places)
+    return end, rows * same
+
+
+LOOPS = {
+    "of times": timed,
+    "at places": at_places,
+    "of states": pendulum,
+    "of carries": kept,
+    "of rows": lambda x: lax.scan(lambda c, a: (c * a + x[0], c + a), x[1], x),
+    "of a table": lambda x: lax.scan(lambda c, a: (c * a[0] + x[0], a * c), x[1], TABLE),
+    "of rows in any order": lambda x: lax.scan(
+        lambda c, a: (jnp.cos(c) * a, c + a), x[0], x[np.array([3, 0, 2, 2, 1])]
+    ),
+    "backwards": lambda x: lax.scan(lambda c, a: (c * a, (c + a, a)), x[0], x, reverse=True),
+    "of counters": counted,
+    "down": downwards,
+    "of flags": stopped,
+    "of loops": nested,
+    "after loops": after_another,
+    "of matrices": lambda x: lax.scan(
+        lambda p, a: (p @ jnp.linalg.inv(p + jnp.eye(2)) + a * jnp.eye(2), jnp.trace(p)),
+        jnp.outer(x[:2], x[2:]) + jnp.eye(2),
+        x,
+    ),
+    "of solutions": lambda x: lax.scan(
+        lambda c, a: (jnp.linalg.solve(jnp.eye(2) + jnp.outer(c, c), c + a), None), x[:2], x[1:]
+    )[0],
+    "of rules": lambda x: lax.scan(
+        lambda c, a: (jax.nn.softplus(c * a) + jax.nn.relu(c - a), jax.nn.logsumexp(c)), x, x
+    ),
+    "of nothing new": lambda x: lax.scan(lambda c, a: (c, x[0] * x[1]), x, None, length=3),
+    "of operators": lambda x: lax.map(lambda a: jnp.exp(a) * x[0], x),
+    "of products": lambda x: jnp.sum(lax.scan(lambda c, a: (c * x[0], jnp.dot(c, x) + a), x, x)[1]),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 3, 21])
+@pytest.mark.parametrize("name", LOOPS)
+def test_loops(name, batch, quiet):
+    fun = LOOPS[name]
+    ours, theirs = jax_cce.value_and_jacobian(fun), lambda x: (fun(x), jax.jacfwd(fun)(x))
+    x = X
+    if batch is not None:
+        x = x + jnp.linspace(0.0, 0.3, batch)[:, None]
+        ours, theirs = jax.vmap(ours), jax.vmap(theirs)
+    assert is_native(ours, x)
+    assert_agree(jax.jit(ours)(x), theirs(x))
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_hessians_of_loops(name, quiet):
+    def fun(x):
+        leaves = jax.tree.leaves(LOOPS[name](x))
+        floats = [leaf for leaf in leaves if leaf.dtype == x.dtype]
+        return sum(jnp.sum(jnp.sin(leaf)) for leaf in floats)
+
+    assert_agree(jax.jit(jax_cce.hessian(fun))(X), jax.hessian(fun)(X))
