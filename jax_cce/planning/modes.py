@@ -40,6 +40,17 @@ _STEPS = 16
 _FORWARD_STEP, _REVERSE_STEP = 2_500, 25_000
 # The latter where it is differentiated again.
 _REVERSE_AGAIN = 10_000
+# The same where XLA makes one kernel of the loop, as it does where a step reads and writes less
+# than so many bytes, and has none of these.
+_SMALL_FORWARD, _SMALL_REVERSE, _SMALL_BYTES = 150, 500, 1_024
+_OF_THE_LIBRARY = frozenset(
+    name
+    for names in (
+        "cholesky conv_general_dilated custom_linear_solve dot_general eigh fft lu qr scatter",
+        "scatter-add scatter_add sort svd triangular_solve while",
+    )
+    for name in names.split()
+)
 
 # The other mode is taken where the cheaper one is not safe, if it costs so many times as much.
 _DEARER = 1.5
@@ -129,9 +140,12 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     points = task.batch or 1
     stores = not all(_is_linear(each, varied) for each in between if each.name in LOOPS)
     reverse_step = _REVERSE_STEP if stores else _FORWARD_STEP
+    factors = {"jacfwd": points * (1 + columns), "jacrev": points * (1 + stores + rows)}
+    back = _stepping(between, reverse_step, _SMALL_REVERSE, factors["jacrev"])
     costs = {
-        "jacfwd": loops.steps * _FORWARD_STEP + points * (1 + columns) * loops.work,
-        "jacrev": loops.steps * reverse_step + points * (stores + rows) * loops.work,
+        "jacfwd": _stepping(between, _FORWARD_STEP, _SMALL_FORWARD, factors["jacfwd"])
+        + points * (1 + columns) * loops.work,
+        "jacrev": back + points * (stores + rows) * loops.work,
     }
     if "while" in tracing.primitive_names(between):
         del costs["jacrev"]
@@ -141,7 +155,8 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
         if "jacrev" in costs:
             # What is stored is read once for all tangents.
             step = min(reverse_step, _REVERSE_AGAIN)
-            twice["jacrev"] = costs["jacrev"] - loops.steps * (reverse_step - step)
+            back_again = _stepping(between, step, _SMALL_REVERSE, factors["jacrev"])
+            twice["jacrev"] = costs["jacrev"] - back + back_again
         mode = _safe(task, twice)
         if mode is not None:
             return mode
@@ -253,6 +268,30 @@ def _loops(equations: Iterable[Equation]) -> _Loops:
             below = _loops(inner)
             steps, work = steps + below.steps, work + below.work
     return _Loops(steps, work)
+
+
+def _stepping(equations: Iterable[Equation], step: int, small: int, often: int) -> int:
+    """What the steps of loops take beside their arithmetic.
+
+    Args:
+        equations: the equations.
+        step: what one takes.
+        small: what a small one takes.
+        often: how many times as much as its results a step reads and writes.
+    """
+    total = 0
+    for equation in equations:
+        inner = tracing.inner_equations(equation)
+        if equation.name in LOOPS:
+            size = sum(jax_internals.size(x) * x.dtype.itemsize for e in inner for x in e.out_avals)
+            names = tracing.primitive_names(inner)
+            is_small = often * size < _SMALL_BYTES and names.isdisjoint(_OF_THE_LIBRARY)
+            length = equation.params.get("length", _STEPS)
+            own = small if is_small and equation.name == "scan" else step
+            total += length * (own + _stepping(inner, step, small, often))
+        elif inner:
+            total += _stepping(inner, step, small, often)
+    return total
 
 
 def _is_linear(equation: Equation, varied: Collection[int]) -> bool:

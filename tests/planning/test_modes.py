@@ -48,6 +48,18 @@ def many_inputs(x):
     return jnp.sum(lax.scan(step, jnp.zeros(16), x.reshape(50, 2))[0])
 
 
+def swing_up(torques):
+    """The cost of a pendulum's motion: steps of a few numbers, of which XLA makes one kernel."""
+
+    def step(state, torque):
+        angle, speed = state
+        speed = speed + 0.05 * (torque - jnp.sin(angle) - 0.1 * speed)
+        return (angle + 0.05 * speed, speed), torque * torque + speed * speed
+
+    (angle, speed), costs = lax.scan(step, (0.0, 0.0), torques)
+    return angle * angle + speed * speed + jnp.sum(costs)
+
+
 def newton(x):
     return lax.while_loop(lambda r: jnp.sum(r) < 3.0, lambda r: r + 0.1 * jnp.sin(x * r), x)
 
@@ -62,6 +74,7 @@ def loops(jacobian, x):
         (orbit, X, "jacfwd"),
         (recurrent, X, "jacfwd"),
         (many_inputs, jnp.linspace(0.0, 1.0, 100), "jacrev"),
+        (swing_up, jnp.linspace(0.0, 1.0, 150), "jacrev"),
         (newton, X, "jacfwd"),
     ],
 )
