@@ -1,7 +1,8 @@
 """From the nodes of a graph to instructions, loops included."""
 
+import itertools
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from jax_cce.native.instructions import Block
@@ -13,17 +14,17 @@ __all__ = ["Code", "Place"]
 
 @dataclass(frozen=True)
 class Place:
-    """Where a number lies in memory.
+    """Where numbers lie in memory.
 
     Attributes:
         base: the array.
-        offset: its place there, in numbers.
-        is_same: whether it is one for all lanes.
+        offset: their place there, in numbers.
+        kind: "one" for all lanes, "lanes" for one for each, or "wide" for one for each direction.
     """
 
     base: str
     offset: int
-    is_same: bool
+    kind: str
 
 
 class Code:
@@ -33,12 +34,25 @@ class Code:
         block: where it goes.
         graph: the graph, in simple operations.
         given: where an input lies, by its place, or its name where that is known.
+        width: how many directions what is wide has; 1 where nothing is.
+        wide: the inputs that are.
     """
 
-    def __init__(self, block: Block, graph: Scalars, given: Callable[[Any], Place | str]) -> None:
+    def __init__(
+        self,
+        block: Block,
+        graph: Scalars,
+        given: Callable[[Any], Place | str],
+        width: int = 1,
+        wide: frozenset[Any] = frozenset(),
+    ) -> None:
         self._block, self._graph, self._given = block, graph, given
         self._names: dict[int, str] = {}
         self._truths: set[int] = set()
+        # What is a vector of directions, and what of the rest has been spread over one.
+        self._wide = set(map(graph.input, wide))
+        self._spread: dict[tuple[int, int], str] = {}
+        self._width = width
         # For each loop the array of what its steps stack.
         self._stacks: dict[int, str] = {}
 
@@ -56,14 +70,28 @@ class Code:
         graph, block = self._graph, self._block
         for node in nodes:
             op, args = graph.ops[node], graph.args[node]
-            if op in ("number", "truth"):
-                self._names[node] = block.constant(args[0])
-            elif op == "loop":
-                self._run(node)
-            elif op not in ("input", "result"):
-                of_truths = args[-1] in self._truths
-                names = [self.name(arg) for arg in args]
-                self._names[node] = block.node(op, names, of_truths)
+            match op:
+                case "number" | "truth":
+                    self._names[node] = block.constant(args[0])
+                case "loop":
+                    self._run(node)
+                case "pack":
+                    self._wide.add(node)
+                    self._width = len(args)
+                case "lane":
+                    self._names[node] = self._of_lane(args[0], graph.params[node])
+                case "result":
+                    (loop,), (kind, k, *_) = args, graph.params[node]
+                    if (kind, k) in graph.params[loop].wide:
+                        self._wide.add(node)
+                case "input":
+                    pass
+                case _ if self._wide.isdisjoint(args):
+                    of_truths = args[-1] in self._truths
+                    self._names[node] = block.node(op, list(map(self.name, args)), of_truths)
+                case _:
+                    self._names[node] = self._of_directions(op, args)
+                    self._wide.add(node)
             if op in LOGIC or (op == "select_n" and args[-1] in self._truths):
                 self._truths.add(node)
             if computed is not None:
@@ -72,39 +100,92 @@ class Code:
     def name(self, node: int) -> str:
         """The vector of a node; what lies in memory is loaded where it is first used."""
         name = self._names.get(node)
-        if name is None:
+        if name is None and self._graph.ops[node] == "pack":
+            numbers = list(map(self.name, self._graph.args[node]))
+            name = self._names[node] = self._block.of_width(len(numbers)).packed(numbers)
+        elif name is None:
             given = self._where(node)
             name = given if isinstance(given, str) else self._loaded(given, given.offset)
             self._names[node] = name
         return name
 
+    def _over(self, node: int, width: int) -> str:
+        """The name of a node as a vector of directions."""
+        if node in self._wide:
+            return self.name(node)
+        if (node, width) not in self._spread:
+            wide, value = self._block.of_width(width), self._graph.values[node]
+            name = wide.splat(self.name(node)) if value is None else wide.constant(value)
+            self._spread[node, width] = name
+        return self._spread[node, width]
+
+    def _of_directions(self, op: str, args: Sequence[int]) -> str:
+        """The value of an operation on vectors of directions."""
+        wide = self._block.of_width(self._width)
+        if op == "select_n":
+            one, other = (self._over(arg, self._width) for arg in args[1:])
+            return wide.where(self.name(args[0]), other, one)
+        return wide.node(op, [self._over(arg, self._width) for arg in args], of_truths=False)
+
+    def _of_lane(self, node: int, lane: int) -> str:
+        """One direction of a vector."""
+        if node not in self._names:
+            place = self._where(node)
+            assert isinstance(place, Place)
+            return self._loaded(replace(place, kind="one"), place.offset + lane)
+        (loop,) = self._graph.args[node]
+        return self._block.of_width(self._graph.params[loop].width).lane(self.name(node), lane)
+
     def _where(self, node: int) -> Place | str:
         graph = self._graph
         if graph.ops[node] == "input":
             return self._given(graph.args[node][0])
-        (loop,), (_, k, step) = graph.args[node], graph.params[node]
-        count = len(graph.params[loop].results)
-        return Place(self._stacks[loop], (step * count + k) * self._block.lanes, is_same=False)
+        (node_of_loop,), (_, k, step) = graph.args[node], graph.params[node]
+        loop = graph.params[node_of_loop]
+        offsets = self._offsets(loop)
+        kind = "wide" if ("stacked", k) in loop.wide else "lanes"
+        return Place(self._stacks[node_of_loop], step * offsets[-1] + offsets[k], kind)
 
-    def _loaded(self, place: Place, offset: Any) -> str:
+    def _offsets(self, loop: Loop) -> list[int]:
+        """Where in what a step stacks each result begins, and the next step."""
+        sizes = (
+            loop.width if ("stacked", k) in loop.wide else self._block.lanes
+            for k in range(len(loop.results))
+        )
+        return [0, *itertools.accumulate(sizes)]
+
+    def _loaded(self, place: Place, offset: Any, width: int | None = None) -> str:
         block = self._block
-        if place.is_same:
+        if place.kind == "one":
             return block.splat(block.load(place.base, offset, block.type))
-        return block.load(place.base, offset, block.vector)
+        wide = block.of_width(width or self._width) if place.kind == "wide" else block
+        return block.load(place.base, offset, wide.vector)
 
     def _run(self, node: int) -> None:
         """Writes the code of a loop."""
         graph, block, loop = self._graph, self._block, self._graph.params[node]
+        wide = block.of_width(max(1, loop.width))
         starts, entering, rows = loop.split(graph.args[node])
-        first = list(map(self.name, starts))
-        given: dict[Any, str] = {
-            ("entering", k): self.name(each) for k, each in enumerate(entering)
-        }
-        ways = [self._way(nodes) for nodes in rows]
-        stack = self._stacks[node] = block.new_name("%stack")
+        given: dict[Any, str] = {}
+
+        def entered(place: Any, each: int) -> str:
+            return self._over(each, loop.width) if place in loop.wide else self.name(each)
+
+        first = [entered(("carry", k), each) for k, each in enumerate(starts)]
+        for k, each in enumerate(entering):
+            given["entering", k] = entered(("entering", k), each)
+        ways = [
+            self._way(nodes, loop.width if ("row", k) in loop.wide else 0)
+            for k, nodes in enumerate(rows)
+        ]
+        stack, offsets = (
+            self._stacks.setdefault(node, block.new_name("%stack")),
+            self._offsets(loop),
+        )
         if loop.results:
-            block.reserve(stack, loop.length * len(loop.results))
-        body = Code(block, loop.body, given.__getitem__)
+            block.reserve(stack, -(-loop.length * offsets[-1] // block.lanes))
+        inputs = frozenset(place for place in loop.wide if place[0] != "stacked")
+        body = Code(block, loop.body, given.__getitem__, wide.lanes, inputs)
         fixed, moving = _apart(loop)
         body.emit(fixed)
         # A value for each carry, from before or from the step before.
@@ -119,53 +200,82 @@ class Code:
         at = step
         if loop.reverse:
             at = block.add(f"sub i64 {loop.length - 1}, {step}")
-        reads = {body_node for body_node in moving if loop.body.ops[body_node] == "input"}
+        reads = {each for each in moving if loop.body.ops[each] == "input"}
         for k, (place, stride) in enumerate(ways):
             if loop.body.input(("row", k)) in reads:
                 offset = block.add(f"mul i64 {at}, {stride}")
                 offset = block.add(f"add i64 {offset}, {place.offset}")
-                given["row", k] = self._loaded(place, offset)
+                given["row", k] = self._loaded(place, offset, wide.lanes)
         body.emit(moving)
+
+        def left(place: Any, each: int) -> tuple[str, str]:
+            if place in loop.wide:
+                return body._over(each, wide.lanes), wide.vector
+            return body.name(each), block.vector
+
         if loop.results:
-            count = len(loop.results) * block.lanes
-            own = block.pointer(stack, block.add(f"mul i64 {at}, {count}"))
+            own = block.pointer(stack, block.add(f"mul i64 {at}, {offsets[-1]}"))
             for k, each in enumerate(loop.results):
-                block.store(body.name(each), own, k * block.lanes, block.vector)
-        last = list(map(body.name, loop.carries))
+                value, kind = left(("stacked", k), each)
+                block.store(value, own, offsets[k], kind)
+        last = [left(("carry", k), each) for k, each in enumerate(loop.carries)]
         block.do(f"{after} = add i64 {step}, 1")
         more, end = block.add(f"icmp ult i64 {after}, {loop.length}"), block.new_name("end")
         block.do(f"br i1 {more}, label %{label}, label %{end}")
         latch = block.label
-        names = [given["carry", k] for k in range(len(first))]
         pairs = [(step, "i64", "0", after)]
-        pairs += [(name, block.vector, x, y) for name, x, y in zip(names, first, last, strict=True)]
-        for line, (name, kind, x, y) in zip(heads, pairs, strict=True):
-            block.lines[line] = f"  {name} = phi {kind} [ {x}, %{before} ], [ {y}, %{latch} ]"
+        pairs += [
+            (given["carry", k], kind, start, value)
+            for k, (start, (value, kind)) in enumerate(zip(first, last, strict=True))
+        ]
+        for line, (name, kind, start, value) in zip(heads, pairs, strict=True):
+            block.lines[line] = (
+                f"  {name} = phi {kind} [ {start}, %{before} ], [ {value}, %{latch} ]"
+            )
         block.begin(end)
-        for k, name in enumerate(last):
+        for k, (name, _) in enumerate(last):
             self._names[graph.result(node, ("carry", k))] = name
 
-    def _way(self, nodes: Sequence[int]) -> tuple[Place, int]:
-        """Where what steps read lies: of the first step, and how far it is to the next."""
+    def _way(self, nodes: Sequence[int], width: int) -> tuple[Place, int]:
+        """Where what steps read lies: of the first step, and how far it is to the next.
+
+        Args:
+            nodes: the nodes of all steps.
+            width: of how many directions these are; 0 where they are numbers.
+        """
         graph, block = self._graph, self._block
-        values = [graph.values[node] for node in nodes]
+        flat = list(nodes)
+        if width:
+            flat = [
+                each
+                for node in nodes
+                for each in (graph.args[node] if graph.ops[node] == "pack" else [node] * width)
+            ]
+        values = [graph.values[node] for node in flat]
         if None not in values:
-            return Place(block.table(values), 0, is_same=True), 1
+            kind = "wide" if width else "one"
+            return Place(block.table(values), 0, kind), max(1, width)
         if all(graph.ops[node] in ("input", "result") for node in nodes):
             places = [None if node in self._names else self._where(node) for node in nodes]
-            first, stride = places[0], 0
+            first = places[0]
             if isinstance(first, Place) and isinstance(places[1], Place):
                 stride = places[1].offset - first.offset
                 regular = [
-                    Place(first.base, first.offset + k * stride, first.is_same)
-                    for k in range(len(nodes))
+                    replace(first, offset=first.offset + k * stride) for k in range(len(nodes))
                 ]
                 if places == regular:
                     return first, stride
-        buffer = block.reserve(block.new_name("%rows"), len(nodes))
+        size = width or block.lanes
+        buffer = block.reserve(block.new_name("%rows"), -(-size * len(nodes) // block.lanes))
+        kind = block.of_width(size).vector
         for k, node in enumerate(nodes):
-            block.store(self.name(node), buffer, k * block.lanes, block.vector)
-        return Place(buffer, 0, is_same=False), block.lanes
+            if graph.ops[node] == "pack" and node not in self._names:
+                for lane, each in enumerate(graph.args[node]):
+                    block.store(self.name(each), buffer, k * size + lane, block.type)
+                continue
+            value = self._over(node, width) if width else self.name(node)
+            block.store(value, buffer, k * size, kind)
+        return Place(buffer, 0, "wide" if width else "lanes"), size
 
 
 def _apart(loop: Loop) -> tuple[list[int], list[int]]:

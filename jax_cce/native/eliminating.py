@@ -13,7 +13,7 @@ from types import MappingProxyType
 from typing import Any
 
 from jax_cce.native.differentiating import partials
-from jax_cce.native.loops import extended
+from jax_cce.native.extending import extended
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import DERIVED, SIMPLE, Scalars, TooLarge
 
@@ -22,6 +22,8 @@ __all__ = ["cost", "jacobian"]
 # Estimated times of operations, in those of an addition (AMD EPYC, 8 lanes: 0.024 ns an
 # instruction, 0.09 a division or root, 0.45 a transcendental function).
 _DEAR = {"clamp": 2, "div": 4, "sqrt": 4, "rsqrt": 8, "logistic": 24, "integer_pow": 3}
+# Vectors of tangents, put together and taken apart, and what loops have left.
+_DEAR |= {"lane": 1, "pack": 4, "result": 0}
 _TRANSCENDENTAL = 20
 # Greedy orders look at all pairs of edges at each vertex.
 _MOST_GREEDY = 1500

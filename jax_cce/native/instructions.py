@@ -1,6 +1,7 @@
 """Instructions of LLVM on vectors of points, one for each lane."""
 
 import copy
+import itertools
 import struct
 from collections.abc import Sequence
 from typing import Any
@@ -23,23 +24,33 @@ class Block:
     """Straight-line code on vectors of some lanes."""
 
     def __init__(self, dtype: np.dtype, lanes: int, library: str) -> None:
-        self.dtype, self.lanes, self.library = dtype, lanes, library
+        self.dtype, self.library = dtype, library
         self.type = {"f4": "float", "f8": "double"}[dtype.str[1:]]
         self.bytes = dtype.itemsize
-        self.vector = f"<{lanes} x {self.type}>" if lanes > 1 else self.type
-        integer = f"i{8 * self.bytes}"
-        self.integers = f"<{lanes} x {integer}>" if lanes > 1 else integer
-        self.mask = f"<{lanes} x i1>" if lanes > 1 else "i1"
+        self._of_lanes(lanes)
         self.lines: list[str] = []
         self.reserved: list[str] = []
         self.label = "entry"
         self.declared: dict[str, str] = {}
-        self._count = 0
+        self._numbers = itertools.count(1)
+
+    def _of_lanes(self, lanes: int) -> None:
+        integer = f"i{8 * self.bytes}"
+        self.lanes = lanes
+        self.vector = f"<{lanes} x {self.type}>" if lanes > 1 else self.type
+        self.integers = f"<{lanes} x {integer}>" if lanes > 1 else integer
+        self.mask = f"<{lanes} x i1>" if lanes > 1 else "i1"
+
+    def of_width(self, lanes: int) -> "Block":
+        """The same code, whose operations are on so many lanes."""
+        result = copy.copy(self)
+        result._of_lanes(lanes)
+        return result
 
     def another(self) -> "Block":
         """Code of another function on such vectors."""
         result = copy.copy(self)
-        result.lines, result.reserved, result._count = [], [], 0
+        result.lines, result.reserved, result._numbers = [], [], itertools.count(1)
         return result
 
     def reserve(self, name: str, count: int) -> str:
@@ -49,8 +60,7 @@ class Block:
 
     def new_name(self, stem: str) -> str:
         """A name that nothing has."""
-        self._count += 1
-        return f"{stem}{self._count}"
+        return f"{stem}{next(self._numbers)}"
 
     def begin(self, label: str) -> None:
         """Begins the code at a label, which something before has to lead to."""
@@ -128,6 +138,19 @@ class Block:
         """Writes a number or several there."""
         self.do(f"store {kind} {value}, ptr {self.pointer(base, offset)}, align {self.bytes}")
 
+    def packed(self, numbers: Sequence[str]) -> str:
+        """The vector of numbers."""
+        vector = "poison"
+        for lane, number in enumerate(numbers):
+            vector = self.add(
+                f"insertelement {self.vector} {vector}, {self.type} {number}, i32 {lane}"
+            )
+        return vector
+
+    def lane(self, vector: str, lane: int) -> str:
+        """A number of a vector."""
+        return self.add(f"extractelement {self.vector} {vector}, i32 {lane}")
+
     def splat(self, scalar: str) -> str:
         """A number in all lanes."""
         if self.lanes == 1:
@@ -193,6 +216,10 @@ class Block:
 
     def _chosen(self, which: str, one: str, other: str, kind: str) -> str:
         return self.add(f"select {self.mask} {which}, {kind} {one}, {kind} {other}")
+
+    def where(self, condition: str, one: str, other: str) -> str:
+        """One of two vectors, by one truth value."""
+        return self.add(f"select i1 {condition}, {self.vector} {one}, {self.vector} {other}")
 
     def transposed(self, rows: Sequence[str]) -> list[str]:
         """As many vectors as there are lanes, each of one lane of all rows."""

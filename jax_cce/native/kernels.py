@@ -38,7 +38,7 @@ _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
 # unless these are in a loop, or a line takes so many additions, most in transcendental functions.
 _MOST_LINES, _DEAR = 20_000, 2
 # Additions for each equation that a loop runs, above which it is XLA's for a single point.
-_DEAREST = 64
+_DEAREST = 400
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
@@ -46,7 +46,7 @@ _OF_AN_ORDER = 0.3
 # lines that the derivative of such an operation takes.
 _MOSTLY_PRODUCTS, _LONG, _LINES = 0.5, 5_000, 5
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_INSTRUCTIONS = SIMPLE | {"div", "rem", "sqrt"}
+_INSTRUCTIONS = SIMPLE | {"div", "lane", "pack", "rem", "result", "sqrt"}
 
 
 @dataclass(frozen=True)
@@ -122,6 +122,7 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return "it has too many results for many points"
         seconds = _seconds(program) if limited else _ASKED_FOR
         graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
+        graph.together = 1 if levels else host.lanes(dtype)
         work, products = check(program, graph.most)
         most = _LONG if limited and products > _MOSTLY_PRODUCTS * work else None
         if most is not None and work * _LINES > most:
@@ -144,7 +145,8 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return f"{lines} lines of code, {price} operations are slower than those on arrays"
         if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
             return f"{lines} lines of code take too long to compile"
-        quickly = lanes == 1 or lines * _WELL > seconds
+        is_short = lanes == 1 and "loop" not in simple.ops
+        quickly = is_short or lines * _WELL > seconds
         return Kernel(compiling.registered(text, quickly=quickly), order, price)
     except (Unsupported, TooLarge) as reason:
         return str(reason)
@@ -274,7 +276,7 @@ def _missing(graph: Scalars, nodes: Sequence[int], lanes: int, host: Machine) ->
             loop = graph.params[node]
             if (missing := _missing(loop.body, loop.outputs, lanes, host)) is not None:
                 return missing
-        elif op not in _INSTRUCTIONS and op != "result" and not graph.is_given(node):
+        elif op not in _INSTRUCTIONS and not graph.is_given(node):
             count = len(graph.args[node])
             name = function_name(op, count, graph.dtype, lanes, host.library)
             if not has_function(name):

@@ -2,12 +2,10 @@
 
 In the graph around it a loop is one node, whose operands are what it starts from, what enters every
 step, and what each step reads; its results are what is carried out of it and what the steps stack.
-A loop is differentiated by carrying the tangents of its state along: the body is extended by them,
-in whichever order of elimination is the cheapest for a step, and its results depend directly on
-what the tangents are tangents of.
+`extending` differentiates loops.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -20,16 +18,16 @@ from jax_cce.native.scalars import Scalars
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 
-__all__ = ["Loop", "extended", "pruned", "rolled"]
+__all__ = ["MOST_STACKED", "Loop", "Place", "pruned", "rolled"]
 
 # Entries that a loop may stack, and read at its steps.
-_MOST_STACKED = 1 << 13
-# What a result is: the last value of a carry, or what a step stacks.
-_Place = tuple[Any, ...]
-# Adds a program to a graph (`lifting.lift`), and the Jacobian of nodes (`eliminating.jacobian`).
+MOST_STACKED = 1 << 13
+# Which input of a body something is; and which result of a loop: the last value of a carry, or what
+# a step stacks.
+Place = tuple[Any, ...]
+# Adds a program to a graph (`lifting.lift`), and evaluates an equation of numbers.
 _Lift = Callable[..., list[Any]]
 _Evaluate = Callable[[Equation, Sequence[Any]], list[Any]]
-_Jacobian = Callable[..., tuple[list[list[int]], str]]
 
 
 @dataclass(frozen=True, eq=False)
@@ -47,6 +45,9 @@ class Loop:
         results: the nodes that each step stacks.
         entering: how many numbers enter.
         rows: how many numbers each step reads.
+        width: of what is wide.
+        wide: the inputs of the body, and ("stacked", k) of its results, that are so many numbers
+            each, one for each direction.
     """
 
     body: Scalars
@@ -56,6 +57,8 @@ class Loop:
     results: Sequence[int]
     entering: int
     rows: int
+    width: int = 0
+    wide: frozenset[Place] = frozenset()
 
     @property
     def outputs(self) -> list[int]:
@@ -109,7 +112,7 @@ class _Body:
         if key in self._read:
             return self._read[key]
         self.rows.append(list(nodes))
-        if len(self.rows) * self._length > _MOST_STACKED:
+        if len(self.rows) * self._length > MOST_STACKED:
             raise Unsupported("a loop reads too many numbers")
         self._read[key] = self.graph.input(("row", len(self.rows) - 1))
         return self._read[key]
@@ -224,7 +227,7 @@ def rolled(
             places[k] = len(every)
             every += map(int, _as_numbers(body, x, aval.dtype == bool).flat)
         results.append(x)
-    if len(stacked) * length > _MOST_STACKED:
+    if len(stacked) * length > MOST_STACKED:
         raise Unsupported("a loop stacks too many numbers")
     rows = [node for row in steps.rows for node in row]
     counts = len(steps.entering), len(steps.rows)
@@ -234,7 +237,7 @@ def rolled(
         aval, x = equation.out_avals[k], results[k]
         size = jax_internals.size(aval)
         if k < num_carry:
-            each: list[_Place] = [("carry", first + e) for e in range(size)]
+            each: list[Place] = [("carry", first + e) for e in range(size)]
         else:
             own = range(first, first + size // length)
             each = [("stacked", e, t) for t in range(length) for e in own]
@@ -244,118 +247,7 @@ def rolled(
     return results
 
 
-def extended(
-    graph: Scalars,
-    node: int,
-    inputs: Sequence[int],
-    tangents: Mapping[int, Mapping[int, int]],
-    jacobian: _Jacobian,
-    dependence: Callable[[Scalars, Mapping[int, int], Sequence[int]], list[int]],
-) -> Callable[[_Place], dict[int, int]]:
-    """Extends a loop by the tangents of what it carries.
-
-    Args:
-        graph: the graph around it.
-        node: the loop.
-        inputs: what the tangents are tangents of.
-        tangents: for each operand that depends on them the derivative by each that is not zero.
-        jacobian: gives the derivatives of a step.
-        dependence: on which inputs, as a set of bits, outputs of a graph depend.
-
-    Returns:
-        The derivatives of a result, by input.
-    """
-    loop: Loop = graph.params[node]
-    body = loop.body
-    initial, entering, rows = loop.split(graph.args[node])
-
-    def bits(nodes: Sequence[int]) -> int:
-        found = 0
-        for each in nodes:
-            for column in tangents.get(each, ()):
-                found |= 1 << place[column]
-        return found
-
-    place = {column: k for k, column in enumerate(inputs)}
-    kinds = {"carry": [[x] for x in initial], "entering": [[x] for x in entering], "row": rows}
-    slots = {
-        body.input((kind, k)): bits(nodes)
-        for kind, every in kinds.items()
-        for k, nodes in enumerate(every)
-    }
-    # Carries depend on what their next values do.
-    carried = [body.input(("carry", k)) for k in range(len(initial))]
-    while True:
-        found = dependence(body, slots, loop.carries)
-        changed = False
-        for slot, own in zip(carried, found, strict=True):
-            changed |= bool(own & ~slots[slot])
-            slots[slot] |= own
-        if not changed:
-            break
-    new: dict[str, list[list[int]]] = {kind: [] for kind in kinds}
-    given: dict[int, dict[int, int]] = {}
-    owners: list[tuple[int, int]] = []
-    directions = [body.input(("direction", k)) for k in range(len(inputs))]
-    for kind, every in kinds.items():
-        for k, nodes in enumerate(every):
-            slot = body.input((kind, k))
-            for j, column in enumerate(inputs):
-                if not slots[slot] >> j & 1:
-                    continue
-                entries = [tangents.get(each, {}).get(column, graph.zero) for each in nodes]
-                own = body.input((kind, len(every) + len(new[kind])))
-                new[kind].append(entries)
-                given.setdefault(slot, {})[directions[j]] = own
-                if kind == "carry":
-                    owners.append((k, j))
-    if sum(map(len, new["row"])) > _MOST_STACKED:
-        raise Unsupported("a loop reads too many numbers")
-    derivatives, _ = jacobian(body, directions, loop.outputs, given)
-    of_results = derivatives[len(initial) :]
-    stacked = [
-        (k, j)
-        for k, row in enumerate(of_results)
-        for j, each in enumerate(row)
-        if each != body.zero
-    ]
-    whole = replace(
-        loop,
-        carries=[*loop.carries, *(derivatives[k][j] for k, j in owners)],
-        results=[*loop.results, *(of_results[k][j] for k, j in stacked)],
-        entering=loop.entering + len(new["entering"]),
-        rows=loop.rows + len(new["row"]),
-    )
-    if len(whole.results) * loop.length > _MOST_STACKED:
-        raise Unsupported("a loop stacks too many numbers")
-    args = [
-        *initial,
-        *(x for (x,) in new["carry"]),
-        *entering,
-        *(x for (x,) in new["entering"]),
-        *(x for row in (*rows, *new["row"]) for x in row),
-    ]
-    instead = graph.instead[node] = graph.loop(whole, args)
-    by_carry: dict[int, list[tuple[int, int]]] = {}
-    for at, (k, j) in enumerate(owners):
-        by_carry.setdefault(k, []).append((j, len(initial) + at))
-    by_result: dict[int, list[tuple[int, int]]] = {}
-    for at, (k, j) in enumerate(stacked):
-        by_result.setdefault(k, []).append((j, len(loop.results) + at))
-
-    def derivatives_of(where: _Place) -> dict[int, int]:
-        kind, k, *step = where
-        owned = (by_carry if kind == "carry" else by_result).get(k, ())
-        return {
-            inputs[j]: graph.result(instead, (kind, at, *step))
-            for j, at in owned
-            if kind != "carry" or whole.carries[at] != body.zero
-        }
-
-    return derivatives_of
-
-
-def pruned(loop: Loop, wanted: set[_Place]) -> tuple[Loop, list[int], dict[_Place, _Place]]:
+def pruned(loop: Loop, wanted: set[Place]) -> tuple[Loop, list[int], dict[Place, Place]]:
     """A loop without what nobody wants.
 
     Args:
@@ -383,7 +275,7 @@ def pruned(loop: Loop, wanted: set[_Place]) -> tuple[Loop, list[int], dict[_Plac
     begin = first + loop.entering
     args = [*carries, *(first + k for k in entering)]
     args += [begin + k * loop.length + t for k in rows for t in range(loop.length)]
-    new: dict[_Place, _Place] = {}
+    new: dict[Place, Place] = {}
     for kind, old in (("carry", carries), ("entering", entering), ("row", rows)):
         new |= {(kind, k): (kind, at) for at, k in enumerate(old)}
     new |= {
@@ -391,11 +283,15 @@ def pruned(loop: Loop, wanted: set[_Place]) -> tuple[Loop, list[int], dict[_Plac
         for at, k in enumerate(kept)
         for t in range(loop.length)
     }
+    kinds = ("stacked", set(kept)), ("carry", live), ("entering", set(entering)), ("row", set(rows))
+    places = {**new, **{("stacked", k): ("stacked", at) for at, k in enumerate(kept)}}
+    left = {(kind, k) for kind, every in kinds for k in every}
     smaller = replace(
         loop,
         carries=[loop.carries[k] for k in carries],
         results=[loop.results[k] for k in kept],
         entering=len(entering),
         rows=len(rows),
+        wide=frozenset(places[place] for place in loop.wide & left),
     )
     return smaller, args, new

@@ -72,6 +72,8 @@ class Scalars:
         values: the number or truth value that it is; None where it is not known.
         choices: of integers, once asked for, what they may be (see `integers.possible`).
         varied: the inputs that are differentiated.
+        together: of how many directions the tangents of loops may be vectors; 1 for none.
+        packed: of how many they are, in the body of a loop; 0 where they are numbers.
         steps: of the body of a loop what it reads (see `loops`); None of other graphs.
         instead: for loops that have been differentiated those that carry the tangents, too.
     """
@@ -84,6 +86,7 @@ class Scalars:
         self.values: list[Any] = []
         self.choices: dict[int, list[int] | None] = {}
         self.varied: set[int] = set()
+        self.together, self.packed = 1, 0
         self.steps: Any = None
         self.instead: dict[int, int] = {}
         self._inner: list[Scalars] = []
@@ -361,6 +364,17 @@ def _masked_sum(graph: Scalars, op: str, x: int, y: int) -> int | None:
     return _where(graph, either, total)
 
 
+def _whole(graph: Scalars, *lanes: int) -> int | None:
+    """What all numbers of a vector are lanes of, each of its own, but for those that are zero."""
+    owners = set()
+    for lane, node in enumerate(lanes):
+        if graph.ops[node] == "lane" and graph.params[node] == lane:
+            owners.add(graph.args[node][0])
+        elif node != graph.zero:
+            return None
+    return owners.pop() if len(owners) == 1 else None
+
+
 _SIMPLER: dict[str, Callable[..., int | None]] = {
     "add": _total,
     "and": functools.partial(_connected, all_of=True),
@@ -369,6 +383,7 @@ _SIMPLER: dict[str, Callable[..., int | None]] = {
     "neg": _negative,
     "not": _opposite,
     "or": functools.partial(_connected, all_of=False),
+    "pack": _whole,
     "select_n": _choice,
     "sub": _difference,
 }

@@ -114,8 +114,8 @@ class _Source:
         """Where an entry of an array lies."""
         at = self._places.get(where)
         if at is None:
-            return Place(f"%s{where[0]}", where[1], is_same=True)
-        return Place("%entries", at * self._block.lanes, is_same=False)
+            return Place(f"%s{where[0]}", where[1], "one")
+        return Place("%entries", at * self._block.lanes, "lanes")
 
 
 class _Target:
