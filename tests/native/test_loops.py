@@ -1,9 +1,11 @@
 """Loops that stay loops in native code, and carry the tangents of their state."""
 
+import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from hypothesis import HealthCheck, given, settings
 from jax import lax
 
 import jax_cce
@@ -167,3 +169,71 @@ def test_hessians_of_loops(name, quiet):
         return sum(jnp.sum(jnp.sin(leaf)) for leaf in floats)
 
     assert_agree(jax.jit(jax_cce.hessian(fun))(X), jax.hessian(fun)(X))
+
+
+UNARY = [jnp.sin, jnp.tanh, jnp.exp, jnp.square, jnp.abs, lambda x: 1 / (2 + x * x), jax.nn.relu]
+BINARY = [
+    jnp.add,
+    jnp.multiply,
+    jnp.subtract,
+    jnp.maximum,
+    lambda x, y: jnp.where(x > y, x, 0.3),
+    lambda x, y: jnp.where(y > 0.2, jnp.sqrt(jnp.where(y > 0.2, y, 1.0)), x),
+]
+
+
+@st.composite
+def random_loops(draw):
+    """A scan over statements on what is carried, read and entering, and a second one after it."""
+    length, reverse = draw(st.integers(1, 5)), draw(st.booleans())
+    carries, rows = draw(st.integers(1, 3)), draw(st.integers(0, 2))
+    known_rows, known_first = draw(st.booleans()), draw(st.booleans())
+    statements = draw(
+        st.lists(
+            st.tuples(st.integers(0, 12), st.integers(0, 30), st.integers(0, 30)),
+            min_size=1,
+            max_size=7,
+        )
+    )
+    ends = draw(st.lists(st.integers(0, 30), min_size=carries + 1, max_size=carries + 1))
+    again = draw(st.booleans())
+
+    def body(x, state, read):
+        values = [*state, *read, x[0], x[1], 0.5 * x[2] * x[3]]
+        for kind, one, other in statements:
+            a, b = values[one % len(values)], values[other % len(values)]
+            values.append(
+                UNARY[kind](a) if kind < len(UNARY) else BINARY[(kind - 7) % len(BINARY)](a, b)
+            )
+        # Bounded, so that nothing overflows.
+        new = [jnp.sin(values[k % len(values)]) for k in ends]
+        return tuple(new[:carries]), new[-1]
+
+    def fun(x):
+        first = [jnp.float64(0.2 * k) if known_first else x[k] * 0.7 for k in range(carries)]
+        read = [jnp.cos(jnp.arange(length) + k + 0.5) for k in range(rows)]
+        if not known_rows:
+            read = [row * x[3 - k] for k, row in enumerate(read)]
+        end, stacked = lax.scan(
+            lambda state, row: body(x, state, row), tuple(first), tuple(read), length, reverse
+        )
+        if again:
+            _, stacked = lax.scan(lambda c, y: (c * y + x[0], c), end[0], stacked, reverse=True)
+        return end, stacked
+
+    return fun
+
+
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+@given(fun=random_loops(), batch=st.sampled_from([None, 2, 9]), data=st.data())
+def test_random_loops(fun, batch, data):
+    entry = st.sampled_from([-1.5, -0.25, 0.0, 0.2, 0.3, 0.9, 2.0])
+    count = 4 * (batch or 1)
+    x = jnp.asarray(data.draw(st.lists(entry, min_size=count, max_size=count))).reshape(
+        (4,) if batch is None else (batch, 4)
+    )
+    ours, theirs = jax_cce.jacobian(fun), jax.jacrev(fun)
+    if batch is not None:
+        ours, theirs = jax.vmap(ours), jax.vmap(theirs)
+    assert is_native(ours, x)
+    assert_agree(jax.jit(ours)(x), theirs(x))
