@@ -5,10 +5,12 @@ one before it; of fewer points than a tile has, copies are made. Around it stand
 XLA calls, in terms of the binary interface of its foreign functions.
 """
 
+import math
 from collections.abc import Sequence
 
 from jax_cce.native.instructions import Block
 from jax_cce.native.scalars import Scalars
+from jax_cce.native.threads import sharing
 from jax_cce.native.tiles import Operand, tile
 
 __all__ = ["kernel_text"]
@@ -19,6 +21,9 @@ _METADATA, _MAJOR, _MINOR = 24, 24, 28
 _DATA, _DIMENSIONS = 24, 40
 
 
+# Nanoseconds of an addition and of a byte that is written, for a point among many; and of a part of
+# a batch that is worth a thread of its own.
+_PER_ADDITION, _PER_BYTE, _OF_A_PART = 0.024, 0.1, 100_000
 # Of large results XLA gets fresh memory at each call, whose pages the system makes one by one as
 # they are written: huge ones, where it is asked to.
 _PAGE, _LEAST_BYTES, _HUGE_PAGES = 4096, 4 << 20, 14
@@ -48,6 +53,7 @@ def kernel_text(
     lanes: int,
     library: str,
     minor_version: int,
+    price: int,
 ) -> str:
     """The text of a module with the handler `handler`.
 
@@ -58,6 +64,7 @@ def kernel_text(
         lanes: the points of a tile; 1 for a single point.
         library: the letter of the vector instructions in the names of the vector library.
         minor_version: of the interface.
+        price: what a point takes, in additions.
     """
     block = Block(graph.dtype, lanes, library)
     sources = [f"%s{k}" for k in range(len(operands))]
@@ -70,13 +77,16 @@ def kernel_text(
         driver = _driver(block, operands, list(map(len, results)), lanes)
     else:
         driver = [
-            f"define internal void @run({pointers}, i64 %points) {{",
+            f"define internal void @run({pointers}, i64 %first, i64 %end) {{",
             f"  call void @tile({', '.join(f'ptr {name}' for name in (*sources, *targets))})",
             "  ret void",
             "}",
         ]
     sizes = [len(row) * block.bytes for row in results]
-    handler = _handler(operands, sizes, levels, minor_version)
+    # So many points, whole tiles, as take a part's time.
+    nanoseconds = price * _PER_ADDITION + sum(sizes) * _PER_BYTE
+    part = lanes * math.ceil(_OF_A_PART / nanoseconds / lanes)
+    handler = _handler(operands, sizes, levels, minor_version, part, lanes)
     attributes = "attributes #0 = { nounwind willreturn memory(none) }"
     return "\n".join([*body, *called, *driver, *handler, *block.declared.values(), attributes, ""])
 
@@ -84,24 +94,27 @@ def kernel_text(
 def _driver(
     block: Block, operands: Sequence[Operand], sizes: Sequence[int], lanes: int
 ) -> list[str]:
-    """The loop over tiles."""
+    """The loop over tiles, from a first point to an end; all of them where they are few."""
     kind, width, code = block.type, block.bytes, block.another()
     strides = [(f"%s{k}", each.size if each.levels else 0) for k, each in enumerate(operands)]
     strides += [(f"%r{k}", size) for k, size in enumerate(sizes)]
     names = [name for name, _ in strides]
     pointers = ", ".join(f"ptr noalias {name}" for name in names)
-    code.lines = lines = [f"define internal void @run({pointers}, i64 %points) {{", "entry:"]
+    code.lines = lines = [
+        f"define internal void @run({pointers}, i64 %first, i64 %end) {{",
+        "entry:",
+    ]
     for name, stride in strides:
         if stride:
             lines.append(f"  %copy{name[1:]} = alloca [{stride * lanes} x {kind}], align 64")
     lines += [
-        f"  %few = icmp slt i64 %points, {lanes}",
+        f"  %few = icmp slt i64 %end, {lanes}",
         "  br i1 %few, label %copies, label %start",
         "start:",
-        f"  %last = sub i64 %points, {lanes}",
+        f"  %last = sub i64 %end, {lanes}",
         "  br label %tiles",
         "tiles:",
-        "  %at = phi i64 [0, %start], [%next, %tiles]",
+        "  %at = phi i64 [%first, %start], [%next, %tiles]",
         # The last tile ends with the last point.
         "  %over = icmp sgt i64 %at, %last",
         "  %point = select i1 %over, i64 %last, i64 %at",
@@ -116,7 +129,7 @@ def _driver(
     lines += [
         f"  call void @tile({', '.join(args)})",
         f"  %next = add i64 %at, {lanes}",
-        "  %more = icmp slt i64 %next, %points",
+        "  %more = icmp slt i64 %next, %end",
         "  br i1 %more, label %tiles, label %done",
         "copies:",
     ]
@@ -126,17 +139,22 @@ def _driver(
         if stride and name.startswith("%s"):
             place = f"%copy{name[1:]}"
             code.clear(place, stride * lanes * width)
-            code.copy(place, name, code.add(f"mul i64 %points, {stride * width}"))
+            code.copy(place, name, code.add(f"mul i64 %end, {stride * width}"))
     lines.append(f"  call void @tile({', '.join(copied)})")
     for name, stride in strides:
         if stride and name.startswith("%r"):
-            bytes_of = code.add(f"mul i64 %points, {stride * width}")
+            bytes_of = code.add(f"mul i64 %end, {stride * width}")
             code.copy(name, f"%copy{name[1:]}", bytes_of)
     return [*lines, "  br label %done", "done:", "  ret void", "}"]
 
 
 def _handler(
-    operands: Sequence[Operand], sizes: Sequence[int], levels: int, minor_version: int
+    operands: Sequence[Operand],
+    sizes: Sequence[int],
+    levels: int,
+    minor_version: int,
+    part: int,
+    lanes: int,
 ) -> list[str]:
     """What XLA calls: with a request for the version, or with the buffers of a call.
 
@@ -145,6 +163,8 @@ def _handler(
         sizes: the bytes that each result has for one point.
         levels: the number of axes of points.
         minor_version: of the interface.
+        part: the least points that a thread is given.
+        lanes: the points of a tile.
     """
     num_results = len(sizes)
     lines = [
@@ -201,5 +221,27 @@ def _handler(
                 f"  %bytes{k} = mul i64 {points}, {size}",
                 f"  call void @advise(ptr %r{k}, i64 %bytes{k})",
             ]
-    handler = [*lines, f"  call void @run({args}, i64 {points})", "  ret ptr null", "}"]
-    return [*handler, *_ADVICE] if levels else handler
+    alone = [f"  call void @run({args}, i64 0, i64 {points})", "  ret ptr null", "}"]
+    if not levels:
+        return [*lines, *alone]
+    return [
+        *lines,
+        f"  %parts = udiv i64 {points}, {part}",
+        "  %is_large = icmp ugt i64 %parts, 1",
+        "  br i1 %is_large, label %large, label %alone",
+        "large:",
+        "  %threads = call i64 @threads(ptr %frame)",
+        "  %many = call i64 @llvm.umin.i64(i64 %threads, i64 %parts)",
+        "  %is_shared = icmp ugt i64 %many, 1",
+        "  br i1 %is_shared, label %shared, label %alone",
+        "shared:",
+        f"  %mean = udiv i64 {points}, %many",
+        f"  %above = add i64 %mean, {lanes}",
+        f"  %each = and i64 %above, -{lanes}",
+        f"  call void @share(ptr %frame, i64 {points}, i64 %each, {args})",
+        "  ret ptr null",
+        "alone:",
+        *alone,
+        *_ADVICE,
+        *sharing(names),
+    ]

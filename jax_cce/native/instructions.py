@@ -29,7 +29,7 @@ class Block:
         self.bytes = dtype.itemsize
         self._of_lanes(lanes)
         self.lines: list[str] = []
-        self.reserved: list[str] = []
+        self.reserved, self.reserved_bytes = list[str](), 0
         self.label = "entry"
         self.declared: dict[str, str] = {}
         self._numbers = itertools.count(1)
@@ -56,6 +56,7 @@ class Block:
     def reserve(self, name: str, count: int) -> str:
         """A buffer of vectors, for as long as the function runs."""
         self.reserved.append(f"  {name} = alloca [{count} x {self.vector}], align 64")
+        self.reserved_bytes += count * self.lanes * self.bytes
         return name
 
     def new_name(self, stem: str) -> str:

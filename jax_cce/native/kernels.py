@@ -136,8 +136,9 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return f"the library has no {missing}"
         rest = iter(nodes)
         rows = [[next(rest) for _ in row] for row in wanted]
-        text = kernel_text(simple, operands, rows, lanes, host.library, compiling.minor_version())
-        lines, price = text.count("\n"), cost(simple, nodes)
+        price, minor = cost(simple, nodes), compiling.minor_version()
+        text = kernel_text(simple, operands, rows, lanes, host.library, minor, price)
+        lines = text.count("\n")
         seconds -= graph.size * _NODE
         if most is not None and lines > most:
             return f"{lines} lines of code are slower than matrix products"

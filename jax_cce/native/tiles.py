@@ -14,6 +14,7 @@ from dataclasses import dataclass
 
 from jax_cce.native.code import Code, Place
 from jax_cce.native.instructions import Block
+from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
 __all__ = ["Operand", "tile"]
@@ -21,6 +22,8 @@ __all__ = ["Operand", "tile"]
 _MANY_ZEROS = 16
 # Entries of results that leave together.
 _MOST_WAITING = 128
+# Bytes of a thread's stack that a tile may take.
+_MOST_RESERVED = 1 << 20
 
 
 @dataclass(frozen=True)
@@ -68,6 +71,8 @@ def tile(
     code = Code(block, graph, source.place)
     code.emit(nodes, target.computed)
     target.leave()
+    if block.reserved_bytes > _MOST_RESERVED:
+        raise Unsupported("its loops store too much")
     called = [line for count in sorted(source.counts) for line in _moving(block, count, reads=True)]
     for count in sorted(target.counts):
         called += _moving(block, count, reads=False)
