@@ -237,6 +237,76 @@ _UR5_TIP = Program(
 )
 
 
+def _turned(angle: jax.Array) -> jax.Array:
+    """The rotation about the third axis."""
+    c, s = jnp.cos(angle), jnp.sin(angle)
+    return jnp.array([[c, -s, 0.0], [s, c, 0.0], [0.0, 0.0, 1.0]])
+
+
+def arm(joints: int) -> dict[str, np.ndarray]:
+    """An arm of revolute joints: orientation and place of each, and what hangs on it.
+
+    Args:
+      joints: How many.
+    """
+    draw = np.random.default_rng(7)
+    frames, _ = np.linalg.qr(draw.normal(size=(joints, 3, 3)))
+    frames *= np.linalg.det(frames)[:, None, None]
+    shapes = draw.normal(size=(joints, 3, 3)) / 10
+    return {
+        "frames": frames,
+        "places": draw.uniform(-0.3, 0.3, (joints, 3)),
+        "masses": draw.uniform(0.5, 3.0, joints),
+        "centers": draw.uniform(-0.1, 0.1, (joints, 3)),
+        "inertias": shapes @ shapes.transpose(0, 2, 1) + 0.01 * np.eye(3),
+    }
+
+
+def _torques(x: dict[str, jax.Array], body: dict[str, np.ndarray]) -> jax.Array:
+    """The torques of a motion: outwards the accelerations, inwards the forces."""
+    axis = jnp.array([0.0, 0.0, 1.0])
+    rate, change, pull = jnp.zeros(3), jnp.zeros(3), _G * axis
+    turns, forces, moments = [], [], []
+    for k in range(len(body["masses"])):
+        turn = body["frames"][k] @ _turned(x["q"][k])
+        place, center = body["places"][k], body["centers"][k]
+        pull = turn.T @ (jnp.cross(change, place) + jnp.cross(rate, jnp.cross(rate, place)) + pull)
+        before = turn.T @ rate
+        change = turn.T @ change + x["v"][k] * jnp.cross(before, axis) + x["a"][k] * axis
+        rate = before + x["v"][k] * axis
+        own = jnp.cross(change, center) + jnp.cross(rate, jnp.cross(rate, center)) + pull
+        inertia = body["inertias"][k]
+        turns.append(turn)
+        forces.append(body["masses"][k] * own)
+        moments.append(inertia @ change + jnp.cross(rate, inertia @ rate))
+    force, moment, torques = jnp.zeros(3), jnp.zeros(3), []
+    turn, place = jnp.eye(3), jnp.zeros(3)
+    for k in reversed(range(len(turns))):
+        carried = turn @ force
+        moment = moments[k] + turn @ moment + jnp.cross(body["centers"][k], forces[k])
+        moment = moment + jnp.cross(place, carried)
+        force = forces[k] + carried
+        torques.append(moment[2])
+        turn, place = turns[k], body["places"][k]
+    return jnp.stack(torques[::-1])
+
+
+def inverse_dynamics(joints: int) -> Program:
+    """The torques by positions, velocities and accelerations.
+
+    Args:
+      joints: How many.
+    """
+    return Program(
+        f"inverse dynamics, {joints} joints",
+        "Recursive Newton-Euler by a Python loop over 3-vectors (Luh, Walker & Paul 1980; Craig)",
+        lambda draw: (
+            functools.partial(_torques, body=arm(joints)),
+            {name: draw.normal(size=joints) for name in ("q", "v", "a")},
+        ),
+    )
+
+
 def _quaternion_chain(n: int) -> Program:
     def fun(q: jax.Array) -> jax.Array:
         q = q / jnp.linalg.norm(q, axis=1, keepdims=True)
@@ -382,6 +452,8 @@ FAMILY = Family(
         _inverse_kinematics(4).settings(batch=256),
         _UR5_TIP,
         _UR5_TIP.settings(batch=512, dtype="float32"),
+        inverse_dynamics(7),
+        inverse_dynamics(7).settings(batch=256),
         _quaternion_chain(8),
         _quaternion_chain(5).settings(batch=256),
         _SATELLITE,

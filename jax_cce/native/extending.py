@@ -15,6 +15,8 @@ from jax_cce.native.scalars import Scalars
 
 __all__ = ["extended"]
 
+# The numbers in vectors of tangents that a loop may carry. More are slower than arrays of them.
+_MOST_CARRIED = 2_000
 # For the nodes of a loop's operands that depend on some inputs, the derivatives that are not zero.
 _Tangents = Mapping[int, Mapping[int, int]]
 
@@ -67,6 +69,8 @@ def extended(
                 given.setdefault(body.input((kind, k)), {})[directions[g]] = body.input((kind, at))
                 if kind == "carry":
                     carried[k][g] = at
+    if body.packed and len(new["carry"]) * body.packed > _MOST_CARRIED:
+        raise Unsupported("a loop carries too many tangents")
     derivatives, _ = jacobian(body, directions, loop.outputs, given)
     of_results = derivatives[len(initial) :]
     results = list(loop.results)

@@ -38,7 +38,7 @@ _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
 # unless these are in a loop, or a line takes so many additions, most in transcendental functions.
 _MOST_LINES, _DEAR = 20_000, 2
 # Additions for each equation that a loop runs, above which it is XLA's for a single point.
-_DEAREST = 400
+_DEAREST = 600
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all

@@ -46,6 +46,8 @@ _SAME = frozenset(("copy", "copy_p", "fence", "name", "optimization_barrier"))
 MOST_NODES = 12_000
 # The equations of a loop that are written out, step by step.
 MOST_UNROLLED, _MORE = 500, 4
+# So many entries count as an equation.
+_ENTRIES = 5
 # The steps of a loop that may be written out.
 _LONGEST = 64
 # How many equations of loops over constants are evaluated, one by one.
@@ -111,7 +113,9 @@ def _stays(equation: Equation, *, varies: bool) -> bool:
     """
     body, _ = tracing.flatten_closed(equation.params["jaxpr"])
     length, most = equation.params["length"], MOST_UNROLLED * (_MORE if varies else 1)
-    return bool(length > 1 and (length > _LONGEST or length * len(body.equations) > most))
+    entries = sum(jax_internals.size(aval) for each in body.equations for aval in each.out_avals)
+    size = length * max(len(body.equations), entries / _ENTRIES)
+    return bool(length > 1 and (length > _LONGEST or size > most))
 
 
 def _bodies(equation: Equation) -> list[Program]:
