@@ -220,7 +220,11 @@ class Code:
                 block.store(value, own, offsets[k], kind)
         last = [left(("carry", k), each) for k, each in enumerate(loop.carries)]
         block.do(f"{after} = add i64 {step}, 1")
-        more, end = block.add(f"icmp ult i64 {after}, {loop.length}"), block.new_name("end")
+        end = block.new_name("end")
+        if loop.active is None:
+            more = block.add(f"icmp ult i64 {after}, {loop.length}")
+        else:
+            more = block.any(body.name(loop.active))
         block.do(f"br i1 {more}, label %{label}, label %{end}")
         latch = block.label
         pairs = [(step, "i64", "0", after)]

@@ -108,6 +108,9 @@ def _driver(
         if stride:
             lines.append(f"  %copy{name[1:]} = alloca [{stride * lanes} x {kind}], align 64")
     lines += [
+        "  %none = icmp eq i64 %end, 0",
+        "  br i1 %none, label %done, label %some",
+        "some:",
         f"  %few = icmp slt i64 %end, {lanes}",
         "  br i1 %few, label %copies, label %start",
         "start:",
@@ -138,7 +141,9 @@ def _driver(
         copied.append(f"ptr %copy{name[1:]}" if stride else f"ptr {name}")
         if stride and name.startswith("%s"):
             place = f"%copy{name[1:]}"
-            code.clear(place, stride * lanes * width)
+            # The lanes that are left over do what the first point does, and end when it does.
+            for lane in range(1, lanes):
+                code.copy(code.pointer(place, lane * stride), name, str(stride * width))
             code.copy(place, name, code.add(f"mul i64 %end, {stride * width}"))
     lines.append(f"  call void @tile({', '.join(copied)})")
     for name, stride in strides:

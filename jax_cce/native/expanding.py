@@ -206,8 +206,10 @@ class _Loops:
         """Adds a loop in simple operations to a graph."""
         loop, kept, self.places[node] = pruned(self._graph.params[node], self._wanted[node])
         body, nodes = expanded(loop.body, loop.outputs, self.places[node])
-        first = len(loop.carries)
-        simple = replace(loop, body=body, carries=nodes[:first], results=nodes[first:])
+        first, last = len(loop.carries), len(loop.carries) + len(loop.results)
+        simple = replace(loop, body=body, carries=nodes[:first], results=nodes[first:last])
+        if loop.active is not None:
+            simple = replace(simple, active=nodes[-1])
         args = self._graph.args[node]
         return result.loop(simple, [new[args[k]] for k in kept])
 

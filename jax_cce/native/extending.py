@@ -9,14 +9,12 @@ take the lanes that are the points otherwise: a tangent then is a vector, of one
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
-from jax_cce.native.loops import MOST_STACKED, Loop, Place
+from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
 __all__ = ["extended"]
 
-# The numbers in vectors of tangents that a loop may carry. More are slower than arrays of them.
-_MOST_CARRIED = 2_000
 # For the nodes of a loop's operands that depend on some inputs, the derivatives that are not zero.
 _Tangents = Mapping[int, Mapping[int, int]]
 
@@ -69,9 +67,9 @@ def extended(
                 given.setdefault(body.input((kind, k)), {})[directions[g]] = body.input((kind, at))
                 if kind == "carry":
                     carried[k][g] = at
-    if body.packed and len(new["carry"]) * body.packed > _MOST_CARRIED:
+    if body.packed and len(new["carry"]) * body.packed > MOST_CARRIED:
         raise Unsupported("a loop carries too many tangents")
-    derivatives, _ = jacobian(body, directions, loop.outputs, given)
+    derivatives, _ = jacobian(body, directions, [*loop.carries, *loop.results], given)
     of_results = derivatives[len(initial) :]
     results = list(loop.results)
     for k, row in enumerate(of_results):

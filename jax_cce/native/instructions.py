@@ -218,6 +218,13 @@ class Block:
     def _chosen(self, which: str, one: str, other: str, kind: str) -> str:
         return self.add(f"select {self.mask} {which}, {kind} {one}, {kind} {other}")
 
+    def any(self, mask: str) -> str:
+        """Whether a truth value holds in any lane."""
+        if self.lanes == 1:
+            return mask
+        bits = self.add(f"bitcast {self.mask} {mask} to i{self.lanes}")
+        return self.add(f"icmp ne i{self.lanes} {bits}, 0")
+
     def where(self, condition: str, one: str, other: str) -> str:
         """One of two vectors, by one truth value."""
         return self.add(f"select i1 {condition}, {self.vector} {one}, {self.vector} {other}")

@@ -1,6 +1,6 @@
 """The kernel of a Jacobian: from a traced function to the name of a foreign function of XLA."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,11 +14,12 @@ from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
 from jax_cce.native.instructions import function_name
 from jax_cce.native.lifting import MOST_NODES, check, lift
+from jax_cce.native.loops import USUAL
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
 from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
-from jax_cce.program.flat import Program
+from jax_cce.program.flat import Equation, Program
 
 __all__ = ["Function", "Kernel", "Signature", "kernel_of"]
 
@@ -36,7 +37,8 @@ _ASKED_FOR = 20.0
 _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
 # Code of more lines for a single point comes from memory, and is slower than operations on arrays,
 # unless these are in a loop, or a line takes so many additions, most in transcendental functions.
-_MOST_LINES, _DEAR = 20_000, 2
+# A number takes two, with its derivatives.
+_MOST_LINES, _DEAR, _WITH_DERIVATIVE = 20_000, 2, 2
 # Additions for each equation that a loop runs, above which it is XLA's for a single point.
 _DEAREST = 600
 # The share of these seconds that one order of elimination may take.
@@ -129,6 +131,10 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return f"{work} operations are slower than matrix products"
         values, operands = _operands(graph, function, signature)
         outputs = lift(graph, program, values, program.outputs)
+        numbers = [int(node) for x in outputs for node in lifted(graph, x).flat]
+        least = _WITH_DERIVATIVE * len(graph.needed(numbers))
+        if limited and lanes == 1 and _is_for_arrays(program, graph, least, cost(graph, numbers)):
+            return f"{least} lines of code are slower than operations on arrays"
         results, order = _results(graph, values, outputs, function)
         wanted = [results[k] for k in signature.kept]
         simple, nodes = expanded(graph, [node for row in wanted for node in row])
@@ -171,8 +177,6 @@ def _check(function: Function) -> np.dtype:
     largest = max(map(jax_internals.size, program.avals), default=0)
     if largest > MOST_NODES:
         raise Unsupported("it computes too many numbers")
-    if "while" in tracing.primitive_names(program.equations):
-        raise Unsupported("it has loops of unknown length")
     if any(equation.regions for equation in program.equations):
         raise Unsupported("it has checkpoint regions")
     return dtypes.pop()
@@ -254,19 +258,18 @@ def _seconds(program: Program) -> float:
 def _is_for_arrays(program: Program, graph: Scalars, lines: int, price: int) -> bool:
     """Whether XLA's operations on arrays are faster than so much code for a single point."""
     if "loop" in graph.ops:
-        return price > _DEAREST * _steps(program)
+        return price > _DEAREST * _steps(program.equations)
     is_loop = "scan" in tracing.primitive_names(program.equations)
     return lines > _MOST_LINES and not is_loop and price < _DEAR * lines
 
 
-def _steps(program: Program) -> int:
+def _steps(equations: Iterable[Equation]) -> int:
     """How many equations are run, those of a loop at each step."""
-    scans = [equation for equation in program.equations if equation.name == "scan"]
-    bodies = [tracing.flatten_closed(equation.params["jaxpr"])[0] for equation in scans]
-    own = len(program.equations) - len(scans)
-    return own + sum(
-        int(scan.params["length"]) * _steps(body) for scan, body in zip(scans, bodies, strict=True)
-    )
+    total = 0
+    for equation in equations:
+        often = {"scan": equation.params.get("length"), "while": USUAL}.get(equation.name)
+        total += often * _steps(tracing.inner_equations(equation)) if often else 1
+    return total
 
 
 def _missing(graph: Scalars, nodes: Sequence[int], lanes: int, host: Machine) -> str | None:

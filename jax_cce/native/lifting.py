@@ -20,7 +20,7 @@ from jax_cce.graph.scalarising import counts_of
 from jax_cce.jax_internals import Literal
 from jax_cce.native import factorising, places
 from jax_cce.native.integers import applied, possible
-from jax_cce.native.loops import rolled
+from jax_cce.native.loops import repeated, rolled
 from jax_cce.native.nodes import LARGEST, Nodes, Steps, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import COMPARISONS, LOGIC, Scalars
 from jax_cce.program import in_numpy, passes, tracing
@@ -125,6 +125,8 @@ def _bodies(equation: Equation) -> list[Program]:
             bodies = _branches(equation)
         case "custom_linear_solve":
             bodies = [equation.params["jaxprs"].solve, equation.params["jaxprs"].matvec]
+        case "while":
+            bodies = [equation.params[f"{name}_jaxpr"] for name in ("cond", "body")]
         case "call_hi_primitive":
             bodies = [jax_internals.implementation(equation)]
         case _:
@@ -515,6 +517,7 @@ def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
             # Step by step there may be more that is known.
             if length > _LONGEST:
                 raise
+            check(body, graph.most // length)
     most = _MOST_KNOWN if is_known else MOST_NODES
     if length * len(body.equations) > most or not length:
         raise Unsupported("it has long loops")
@@ -610,8 +613,9 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "sort": factorising.sort,
     "square": _square,
     "triangular_solve": factorising.triangular_solve,
+    "while": lambda graph, e, xs: repeated(graph, e, xs, lift),
 }
 _RULED = frozenset(("custom_jvp_call", "custom_vjp_call"))
 # Operations at places.
 _AT_PLACES = frozenset(("dynamic_slice", "gather"))
-_CALLS = _RULED | {"call_hi_primitive", "cond", "custom_linear_solve"}
+_CALLS = _RULED | {"call_hi_primitive", "cond", "custom_linear_solve", "while"}

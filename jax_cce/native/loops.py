@@ -1,4 +1,4 @@
-"""Loops of known length whose body stays a graph of its own, written once and run step by step.
+"""Loops whose body stays a graph of its own, written once and run step by step.
 
 In the graph around it a loop is one node, whose operands are what it starts from, what enters every
 step, and what each step reads; its results are what is carried out of it and what the steps stack.
@@ -18,10 +18,15 @@ from jax_cce.native.scalars import Scalars
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 
-__all__ = ["MOST_STACKED", "Loop", "Place", "pruned", "rolled"]
+__all__ = ["MOST_CARRIED", "MOST_STACKED", "USUAL", "Loop", "Place", "pruned", "repeated", "rolled"]
 
 # Entries that a loop may stack, and read at its steps.
 MOST_STACKED = 1 << 13
+# The numbers in vectors of tangents that a loop of a single point may carry. More are slower than
+# arrays of them.
+MOST_CARRIED = 2_000
+# How many steps a loop is taken to have where that is not known; and what counters do.
+USUAL, _COUNTS = 16, ("add", "sub")
 # Which input of a body something is; and which result of a loop: the last value of a carry, or what
 # a step stacks.
 Place = tuple[Any, ...]
@@ -39,12 +44,14 @@ class Loop:
 
     Attributes:
         body: the graph of a step; its inputs are ("carry", k), ("entering", k) and ("row", k).
-        length: the number of steps.
+        length: the number of steps; where that is not known, how many are taken to be usual.
         reverse: whether the last entry of rows and results belongs to the first step.
         carries: the node of the next value of each carry.
         results: the nodes that each step stacks.
         entering: how many numbers enter.
         rows: how many numbers each step reads.
+        active: the node of whether a step did anything; after one that did not, for all lanes, the
+            loop ends. None where it ends after its steps.
         width: of what is wide.
         wide: the inputs of the body, and ("stacked", k) of its results, that are so many numbers
             each, one for each direction.
@@ -57,13 +64,15 @@ class Loop:
     results: Sequence[int]
     entering: int
     rows: int
+    active: int | None = None
     width: int = 0
     wide: frozenset[Place] = frozenset()
 
     @property
     def outputs(self) -> list[int]:
         """All nodes of a step that are wanted."""
-        return [*self.carries, *self.results]
+        active = () if self.active is None else (self.active,)
+        return [*self.carries, *self.results, *active]
 
     def split(self, args: Sequence[int]) -> tuple[Sequence[int], Sequence[int], list[Any]]:
         """The operands: first values, what enters, and the entries of each row."""
@@ -184,6 +193,9 @@ def rolled(
     program, constants = tracing.flatten_closed(equation.params["jaxpr"])
     num_consts, num_carry = jax_internals.scan_counts(equation)
     length, reverse = equation.params["length"], equation.params["reverse"]
+    carried = sum(map(jax_internals.size, equation.in_avals[num_consts:][:num_carry]))
+    if graph.together > 1 and carried * len(graph.varied) > 2 * MOST_CARRIED:
+        raise Unsupported("a loop carries too much")
     steps = _Body(graph, length)
     body = steps.graph
     entering = [*operands, *constants]
@@ -247,6 +259,67 @@ def rolled(
     return results
 
 
+def repeated(graph: Scalars, equation: Equation, operands: Sequence[Any], lift: _Lift) -> list[Any]:
+    """The results of a while loop: each lane keeps its state from where its condition fails.
+
+    Args:
+        graph: the graph.
+        equation: the while loop.
+        operands: for each its nodes, or its value.
+        lift: adds a program to a graph.
+
+    Raises:
+        Unsupported: where it carries integers other than counters, or counts in float32.
+    """
+    condition, of_condition = tracing.flatten_closed(equation.params["cond_jaxpr"])
+    program, constants = tracing.flatten_closed(equation.params["body_jaxpr"])
+    first, second = (equation.params[f"{name}_nconsts"] for name in ("cond", "body"))
+    steps = _Body(graph, USUAL)
+    body, avals = steps.graph, equation.in_avals
+    fixed = []
+    for x, aval in zip(operands[: first + second], avals, strict=False):
+        if isinstance(x, Nodes):
+            nodes = list(
+                map(steps.entered, map(int, _as_numbers(graph, x, aval.dtype == bool).flat))
+            )
+            x = _as_before(body, nodes, aval.dtype == bool, aval.shape, x.most)
+        fixed.append(x)
+    initial, state, counters = list[int](), [], set[int]()
+    for x, aval in zip(operands[first + second :], avals[first + second :], strict=True):
+        start, most = len(initial), None
+        initial += map(int, _as_numbers(graph, x, aval.dtype == bool).flat)
+        places = range(start, len(initial))
+        if aval.dtype.kind in "iu":
+            if isinstance(x, Nodes) or most_of(x) > LARGEST // 2 or graph.dtype.itemsize < 8:
+                raise Unsupported("a loop carries integers")
+            counters.update(places)
+            most = LARGEST - 2
+        slots = [body.input(("carry", k)) for k in places]
+        state.append(_as_before(body, slots, aval.dtype == bool, aval.shape, most))
+    held = lift(body, condition, [*fixed[:first], *state, *of_condition], condition.outputs)
+    active = int(lifted(body, held[0]))
+    found = lift(body, program, [*fixed[first:], *state, *constants], program.outputs)
+    new = [
+        int(node)
+        for x, aval in zip(found, equation.out_avals, strict=True)
+        for node in _as_numbers(body, x, aval.dtype == bool).flat
+    ]
+    carries = []
+    for k, node in enumerate(new):
+        slot = body.input(("carry", k))
+        if k in counters and node not in (slot, *(body.make(op, slot, body.one) for op in _COUNTS)):
+            raise Unsupported("a loop carries integers")
+        carries.append(body.make("select_n", active, slot, node))
+    loop = Loop(body, USUAL, False, carries, [], len(steps.entering), 0, active)
+    node = graph.loop(loop, [*initial, *steps.entering])
+    results, at = [], 0
+    for x, aval in zip(state, equation.out_avals, strict=True):
+        made = [graph.result(node, ("carry", k)) for k in range(at, at + x.nodes.size)]
+        at += x.nodes.size
+        results.append(_as_before(graph, made, aval.dtype == bool, aval.shape, x.most))
+    return results
+
+
 def pruned(loop: Loop, wanted: set[Place]) -> tuple[Loop, list[int], dict[Place, Place]]:
     """A loop without what nobody wants.
 
@@ -261,8 +334,9 @@ def pruned(loop: Loop, wanted: set[Place]) -> tuple[Loop, list[int], dict[Place,
     body = loop.body
     live = {k for kind, k, *_ in wanted if kind == "carry"}
     kept = sorted({k for kind, k, *_ in wanted if kind == "stacked"})
+    ends = [] if loop.active is None else [loop.active]
     while True:
-        roots = [*(loop.carries[k] for k in sorted(live)), *(loop.results[k] for k in kept)]
+        roots = [*(loop.carries[k] for k in sorted(live)), *(loop.results[k] for k in kept), *ends]
         reads = {body.args[x][0] for x in body.needed(roots) if body.ops[x] == "input"}
         more = {k for kind, k in reads if kind == "carry"} - live
         if not more:

@@ -237,3 +237,57 @@ def test_random_loops(fun, batch, data):
         ours, theirs = jax.vmap(ours), jax.vmap(theirs)
     assert is_native(ours, x)
     assert_agree(jax.jit(ours)(x), theirs(x))
+
+
+def newton(x):
+    """Square roots until they are exact, or for fifty steps."""
+
+    def improved(state):
+        k, y, _ = state
+        new = y - (y * y - x) / (2 * y)
+        return k + 1, new, jnp.max(jnp.abs(new - y))
+
+    start = 0, jnp.ones_like(x), jnp.ones(())
+    return lax.while_loop(lambda s: (s[2] > 1e-10) & (s[0] < 50), improved, start)[1]
+
+
+def halved(x):
+    """Steps until a flag is set, within steps of a scan."""
+
+    def until(y):
+        return lax.while_loop(
+            lambda s: ~s[1], lambda s: (s[0] * x[1] * 0.5, s[0] < 1.0), (y, False)
+        )
+
+    return lax.scan(lambda c, t: (until(c + t * x[0])[0], c), x[2], jnp.linspace(0.0, 3.0, 9))
+
+
+WHILES = {
+    "until it is exact": newton,
+    "until a bound": lambda x: lax.while_loop(
+        lambda s: s[0] < 10.0,
+        lambda s: (s[0] * 1.7 + x[1], s[1] * jnp.sin(s[0]) + x[2]),
+        (x[0], x[3]),
+    ),
+    "no step": lambda x: lax.while_loop(lambda y: y[0] > 100.0, lambda y: y * x, x),
+    "within a scan": halved,
+}
+
+
+@pytest.mark.parametrize("batch", [None, 3, 21])
+@pytest.mark.parametrize("name", WHILES)
+def test_loops_of_unknown_length(name, batch, quiet):
+    """Each point, and each lane that none of three points needs, ends by itself."""
+    fun = WHILES[name]
+    ours, theirs = jax_cce.value_and_jacobian(fun), lambda x: (fun(x), jax.jacfwd(fun)(x))
+    x = X
+    if batch is not None:
+        x = x + jnp.linspace(0.0, 0.9, batch)[:, None]
+        ours, theirs = jax.vmap(ours), jax.vmap(theirs)
+    assert is_native(ours, x)
+    assert_agree(jax.jit(ours)(x), theirs(x))
+
+
+def test_no_points():
+    x = jnp.ones((0, 4))
+    assert jax.jit(jax.vmap(jax_cce.jacobian(newton)))(x).shape == (0, 4, 4)
