@@ -8,6 +8,7 @@ parameters), in float64 on one core, against the better of jit(jacfwd) and jit(j
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Callable
 from typing import Any
 
@@ -97,7 +98,7 @@ def measure(name: str, points: int) -> list[object]:
     calls: dict[str, Callable[[], Any]] = {}
     for mode, transform in modes.items():
         run = jax.jit(jax.vmap(transform(fun)) if points > 1 else transform(fun))
-        calls[mode] = lambda run=run: run(argument)
+        calls[mode] = functools.partial(run, argument)
     ours, theirs = calls["jax_cce"](), calls["jacfwd"]()
     difference = float(jnp.abs(ours - theirs).max() / jnp.abs(theirs).max())
     measured = timing.take_turns(calls, turns=5)

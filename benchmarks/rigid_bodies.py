@@ -9,6 +9,7 @@ as its users do. It needs the extra `benchmarks`.
 from __future__ import annotations
 
 import argparse
+import functools
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -52,7 +53,7 @@ def measure(joints: int, points: int) -> list[object]:
     calls: dict[str, Any] = {}
     for name, derivative in derivatives.items():
         run = jax.jit(jax.vmap(derivative) if points > 1 else derivative)
-        calls[name] = lambda run=run: run(x)
+        calls[name] = functools.partial(run, x)
     motions = [np.atleast_2d(x[name]) for name in ("q", "v", "a")]
 
     def pinocchios() -> None:
