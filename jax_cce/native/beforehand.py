@@ -5,10 +5,9 @@ from typing import Any
 
 import numpy as np
 
-from jax_cce.jax_internals import Literal
 from jax_cce.native.nodes import Nodes, Steps, Unsupported
 from jax_cce.program import passes, tracing
-from jax_cce.program.flat import Equation, Program
+from jax_cce.program.flat import Equation, Program, read
 
 __all__ = ["known_steps"]
 
@@ -53,43 +52,35 @@ def known_steps(
         if more <= unknown:
             break
         unknown |= more
-    moving = set(carries) | set(rows) - unknown
-    moving -= unknown
+    moving = {*carries, *rows} - unknown
+    if not moving:
+        return {}, {}
     follows, changing = passes.dependent(program.equations, moving)
     fixed, every = list[Equation](), list[Equation]()
     for equation, follow in zip(program.equations, follows, strict=True):
         if varied.isdisjoint(equation.outputs):
             (every if follow else fixed).append(equation)
-    if not moving:
-        return {}, {}
     if length * len(every) > _MOST_KNOWN:
         raise Unsupported("a loop has too much that is known beforehand")
-    values: dict[int, Any] = {k: x for k, x in enumerate(entering) if not isinstance(x, Nodes)}
+    values = passes.values(program, (), entering)
 
-    def run(equations: Sequence[Equation]) -> None:
-        for equation in equations:
-            operands = [
-                np.asarray(atom.val, aval.dtype) if isinstance(atom, Literal) else values[atom]
-                for atom, aval in zip(equation.inputs, equation.in_avals, strict=True)
-            ]
-            values.update(zip(equation.outputs, evaluate(equation, operands), strict=True))
+    def evaluated(_: int, equation: Equation, operands: list[Any]) -> list[Any]:
+        typed = map(np.asarray, operands, (aval.dtype for aval in equation.in_avals))
+        return evaluate(equation, list(typed))
 
-    run(fixed)
+    passes.fill(values, fixed, evaluated)
     kept = sorted(changing - varied)
     found: dict[int, list[Any]] = {k: [None] * length for k in kept}
-    counters = [k for k in carries if k not in unknown]
+    counters = sorted(moving.intersection(carries))
     for place in reversed(range(length)) if reverse else range(length):
-        values.update((k, np.asarray(entering[k])[place]) for k in rows if k not in unknown)
-        run(every)
+        for k in moving.intersection(rows):
+            values[k] = np.asarray(entering[k])[place]
+        passes.fill(values, every, evaluated)
         for k in kept:
             found[k][place] = values[k]
-        atoms = [program.outputs[k - carries.start] for k in counters]
-        new = [
-            np.asarray(atom.val, program.avals[k].dtype)
-            if isinstance(atom, Literal)
-            else values[atom]
-            for k, atom in zip(counters, atoms, strict=True)
-        ]
-        values.update(zip(counters, new, strict=True))
+        atoms = (program.outputs[k - carries.start] for k in counters)
+        new = [read(values, atom) for atom in atoms]
+        for k, value in zip(counters, new, strict=True):
+            values[k] = np.asarray(value, program.avals[k].dtype)
     steps = {k: Steps(np.stack(list(map(np.asarray, each)))) for k, each in found.items()}
     return steps, {k: np.asarray(values[k]) for k in counters}

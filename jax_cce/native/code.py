@@ -19,12 +19,12 @@ class Place:
     Attributes:
         base: the array.
         offset: their place there, in numbers.
-        kind: "one" for all lanes, "lanes" for one for each, or "wide" for one for each direction.
+        count: how many they are: 1 for all lanes, or one for each lane or direction.
     """
 
     base: str
     offset: int
-    kind: str
+    count: int
 
 
 class Code:
@@ -34,8 +34,8 @@ class Code:
         block: where it goes.
         graph: the graph, in simple operations.
         given: where an input lies, by its place, or its name where that is known.
-        width: how many directions what is wide has; 1 where nothing is.
-        wide: the inputs that are.
+        wide: the inputs that are vectors of directions.
+        width: how many directions these have.
     """
 
     def __init__(
@@ -43,16 +43,15 @@ class Code:
         block: Block,
         graph: Scalars,
         given: Callable[[Any], Place | str],
-        width: int = 1,
         wide: frozenset[Any] = frozenset(),
+        width: int = 1,
     ) -> None:
         self._block, self._graph, self._given = block, graph, given
         self._names: dict[int, str] = {}
         self._truths: set[int] = set()
-        # What is a vector of directions, and what of the rest has been spread over one.
-        self._wide = set(map(graph.input, wide))
+        # How many directions each vector of directions has, and what else has been spread over one.
+        self._widths = dict.fromkeys(map(graph.input, wide), width)
         self._spread: dict[tuple[int, int], str] = {}
-        self._width = width
         # For each loop the array of what its steps stack.
         self._stacks: dict[int, str] = {}
 
@@ -76,22 +75,23 @@ class Code:
                 case "loop":
                     self._run(node)
                 case "pack":
-                    self._wide.add(node)
-                    self._width = len(args)
+                    self._widths[node] = len(args)
                 case "lane":
                     self._names[node] = self._of_lane(args[0], graph.params[node])
                 case "result":
                     (loop,), (kind, k, *_) = args, graph.params[node]
                     if (kind, k) in graph.params[loop].wide:
-                        self._wide.add(node)
+                        self._widths[node] = graph.params[loop].width
                 case "input":
                     pass
-                case _ if self._wide.isdisjoint(args):
-                    of_truths = args[-1] in self._truths
-                    self._names[node] = block.node(op, list(map(self.name, args)), of_truths)
                 case _:
-                    self._names[node] = self._of_directions(op, args)
-                    self._wide.add(node)
+                    width = max(self._widths.get(arg, 0) for arg in args)
+                    if width:
+                        self._names[node] = self._of_directions(op, args, width)
+                        self._widths[node] = width
+                    else:
+                        of_truths = args[-1] in self._truths
+                        self._names[node] = block.node(op, list(map(self.name, args)), of_truths)
             if op in LOGIC or (op == "select_n" and args[-1] in self._truths):
                 self._truths.add(node)
             if computed is not None:
@@ -111,7 +111,7 @@ class Code:
 
     def _over(self, node: int, width: int) -> str:
         """The name of a node as a vector of directions."""
-        if node in self._wide:
+        if node in self._widths:
             return self.name(node)
         if (node, width) not in self._spread:
             wide, value = self._block.of_width(width), self._graph.values[node]
@@ -119,22 +119,21 @@ class Code:
             self._spread[node, width] = name
         return self._spread[node, width]
 
-    def _of_directions(self, op: str, args: Sequence[int]) -> str:
+    def _of_directions(self, op: str, args: Sequence[int], width: int) -> str:
         """The value of an operation on vectors of directions."""
-        wide = self._block.of_width(self._width)
+        wide = self._block.of_width(width)
         if op == "select_n":
-            one, other = (self._over(arg, self._width) for arg in args[1:])
+            one, other = (self._over(arg, width) for arg in args[1:])
             return wide.where(self.name(args[0]), other, one)
-        return wide.node(op, [self._over(arg, self._width) for arg in args], of_truths=False)
+        return wide.node(op, [self._over(arg, width) for arg in args], of_truths=False)
 
     def _of_lane(self, node: int, lane: int) -> str:
         """One direction of a vector."""
         if node not in self._names:
             place = self._where(node)
             assert isinstance(place, Place)
-            return self._loaded(replace(place, kind="one"), place.offset + lane)
-        (loop,) = self._graph.args[node]
-        return self._block.of_width(self._graph.params[loop].width).lane(self.name(node), lane)
+            return self._loaded(replace(place, count=1), place.offset + lane)
+        return self._block.of_width(self._widths[node]).lane(self.name(node), lane)
 
     def _where(self, node: int) -> Place | str:
         graph = self._graph
@@ -143,8 +142,8 @@ class Code:
         (node_of_loop,), (_, k, step) = graph.args[node], graph.params[node]
         loop = graph.params[node_of_loop]
         offsets = self._offsets(loop)
-        kind = "wide" if ("stacked", k) in loop.wide else "lanes"
-        return Place(self._stacks[node_of_loop], step * offsets[-1] + offsets[k], kind)
+        count = offsets[k + 1] - offsets[k]
+        return Place(self._stacks[node_of_loop], step * offsets[-1] + offsets[k], count)
 
     def _offsets(self, loop: Loop) -> list[int]:
         """Where in what a step stacks each result begins, and the next step."""
@@ -154,12 +153,10 @@ class Code:
         )
         return [0, *itertools.accumulate(sizes)]
 
-    def _loaded(self, place: Place, offset: Any, width: int | None = None) -> str:
+    def _loaded(self, place: Place, offset: Any) -> str:
         block = self._block
-        if place.kind == "one":
-            return block.splat(block.load(place.base, offset, block.type))
-        wide = block.of_width(width or self._width) if place.kind == "wide" else block
-        return block.load(place.base, offset, wide.vector)
+        numbers = block.load(place.base, offset, block.of_width(place.count).vector)
+        return block.splat(numbers) if place.count == 1 else numbers
 
     def _run(self, node: int) -> None:
         """Writes the code of a loop."""
@@ -185,7 +182,7 @@ class Code:
         if loop.results:
             block.reserve(stack, -(-loop.length * offsets[-1] // block.lanes))
         inputs = frozenset(place for place in loop.wide if place[0] != "stacked")
-        body = Code(block, loop.body, given.__getitem__, wide.lanes, inputs)
+        body = Code(block, loop.body, given.__getitem__, inputs, wide.lanes)
         fixed, moving = _apart(loop)
         body.emit(fixed)
         # A value for each carry, from before or from the step before.
@@ -205,7 +202,7 @@ class Code:
             if loop.body.input(("row", k)) in reads:
                 offset = block.add(f"mul i64 {at}, {stride}")
                 offset = block.add(f"add i64 {offset}, {place.offset}")
-                given["row", k] = self._loaded(place, offset, wide.lanes)
+                given["row", k] = self._loaded(place, offset)
         body.emit(moving)
 
         def left(place: Any, each: int) -> tuple[str, str]:
@@ -257,8 +254,7 @@ class Code:
             ]
         values = [graph.values[node] for node in flat]
         if None not in values:
-            kind = "wide" if width else "one"
-            return Place(block.table(values), 0, kind), max(1, width)
+            return Place(block.table(values), 0, max(1, width)), max(1, width)
         if all(graph.ops[node] in ("input", "result") for node in nodes):
             places = [None if node in self._names else self._where(node) for node in nodes]
             first = places[0]
@@ -279,7 +275,7 @@ class Code:
                 continue
             value = self._over(node, width) if width else self.name(node)
             block.store(value, buffer, k * size, kind)
-        return Place(buffer, 0, "wide" if width else "lanes"), size
+        return Place(buffer, 0, size), size
 
 
 def _apart(loop: Loop) -> tuple[list[int], list[int]]:

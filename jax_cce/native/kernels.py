@@ -130,11 +130,13 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         if most is not None and work * _LINES > most:
             return f"{work} operations are slower than matrix products"
         values, operands = _operands(graph, function, signature)
-        outputs = lift(graph, program, values, program.outputs)
-        numbers = [int(node) for x in outputs for node in lifted(graph, x).flat]
-        least = _WITH_DERIVATIVE * len(graph.needed(numbers))
-        if limited and lanes == 1 and _is_for_arrays(program, graph, least, cost(graph, numbers)):
-            return f"{least} lines of code are slower than operations on arrays"
+        found = lift(graph, program, values, program.outputs)
+        outputs = [list(map(int, lifted(graph, x).flat)) for x in found]
+        if limited and lanes == 1:
+            numbers = [node for row in outputs for node in row]
+            least = _WITH_DERIVATIVE * len(graph.needed(numbers))
+            if _is_for_arrays(program, graph, least, cost(graph, numbers)):
+                return f"{least} lines of code are slower than operations on arrays"
         results, order = _results(graph, values, outputs, function)
         wanted = [results[k] for k in signature.kept]
         simple, nodes = expanded(graph, [node for row in wanted for node in row])
@@ -221,12 +223,11 @@ def _operands(
 
 
 def _results(
-    graph: Scalars, values: Sequence[Any], outputs: Sequence[Any], function: Function
+    graph: Scalars, values: Sequence[Any], outputs: Sequence[list[int]], function: Function
 ) -> tuple[list[list[int]], str]:
     """The nodes of all outputs that may be wanted, and of all blocks; and the order."""
     num_values = function.num_values
-    flat = [list(map(int, lifted(graph, x).flat)) for x in outputs]
-    wanted = [node for row in flat[:num_values] for node in row]
+    wanted = [node for row in outputs[:num_values] for node in row]
     columns = []
     for k in function.inputs:
         nodes = values[k]
@@ -237,14 +238,14 @@ def _results(
     rows, order = jacobian(graph, varied, wanted)
     blocks: list[list[int]] = []
     first = 0
-    for output in flat[:num_values]:
+    for output in outputs[:num_values]:
         own = rows[first : first + len(output)]
         first += len(output)
         begin = 0
         for column in columns:
             blocks.append([node for row in own for node in row[begin : begin + len(column)]])
             begin += len(column)
-    return [*(flat if function.value else flat[num_values:]), *blocks], order
+    return [*(outputs if function.value else outputs[num_values:]), *blocks], order
 
 
 def _seconds(program: Program) -> float:

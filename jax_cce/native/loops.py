@@ -113,6 +113,12 @@ class _Body:
             self._slots[node] = body.input(("entering", len(self._slots)))
         return self._slots[node]
 
+    def entered_array(self, x: Nodes, aval: Any) -> Nodes:
+        """An array that is the same in all steps."""
+        nodes = _as_numbers(self._graph, x, aval.dtype == bool)
+        entries = list(map(self.entered, map(int, nodes.flat)))
+        return _as_before(self.graph, entries, aval.dtype == bool, aval.shape, x.most)
+
     def read(self, nodes: Sequence[int]) -> int:
         """What is another one in each step."""
         if len(set(nodes)) == 1:
@@ -210,13 +216,14 @@ def rolled(
             # Known for each step, or the same in all.
             inputs.append(known.get(k, x))
             continue
+        if k not in of_carry and k not in of_row:
+            inputs.append(steps.entered_array(x, aval))
+            continue
         nodes = _as_numbers(graph, x, aval.dtype == bool)
         most = x.most if isinstance(x, Nodes) else None
         if k in of_row:
             columns = nodes.reshape(length, -1).T
             entries = [steps.read(list(map(int, column))) for column in columns]
-        elif k not in of_carry:
-            entries = list(map(steps.entered, map(int, nodes.flat)))
         elif aval.dtype.kind in "iu":
             raise Unsupported("a loop carries integers")
         else:
@@ -242,8 +249,9 @@ def rolled(
     if len(stacked) * length > MOST_STACKED:
         raise Unsupported("a loop stacks too many numbers")
     rows = [node for row in steps.rows for node in row]
-    counts = len(steps.entering), len(steps.rows)
-    loop = Loop(body, length, reverse, carries, stacked, *counts)
+    loop = Loop(
+        body, length, reverse, carries, stacked, entering=len(steps.entering), rows=len(steps.rows)
+    )
     node = graph.loop(loop, [*initial, *steps.entering, *rows])
     for k, first in places.items():
         aval, x = equation.out_avals[k], results[k]
@@ -276,14 +284,10 @@ def repeated(graph: Scalars, equation: Equation, operands: Sequence[Any], lift: 
     first, second = (equation.params[f"{name}_nconsts"] for name in ("cond", "body"))
     steps = _Body(graph, USUAL)
     body, avals = steps.graph, equation.in_avals
-    fixed = []
-    for x, aval in zip(operands[: first + second], avals, strict=False):
-        if isinstance(x, Nodes):
-            nodes = list(
-                map(steps.entered, map(int, _as_numbers(graph, x, aval.dtype == bool).flat))
-            )
-            x = _as_before(body, nodes, aval.dtype == bool, aval.shape, x.most)
-        fixed.append(x)
+    fixed = [
+        steps.entered_array(x, aval) if isinstance(x, Nodes) else x
+        for x, aval in zip(operands[: first + second], avals, strict=False)
+    ]
     initial, state, counters = list[int](), [], set[int]()
     for x, aval in zip(operands[first + second :], avals[first + second :], strict=True):
         start, most = len(initial), None
@@ -310,8 +314,9 @@ def repeated(graph: Scalars, equation: Equation, operands: Sequence[Any], lift: 
         if k in counters and node not in (slot, *(body.make(op, slot, body.one) for op in _COUNTS)):
             raise Unsupported("a loop carries integers")
         carries.append(body.make("select_n", active, slot, node))
-    loop = Loop(body, USUAL, False, carries, [], len(steps.entering), 0, active)
-    node = graph.loop(loop, [*initial, *steps.entering])
+    entering = steps.entering
+    loop = Loop(body, USUAL, False, carries, [], entering=len(entering), rows=0, active=active)
+    node = graph.loop(loop, [*initial, *entering])
     results, at = [], 0
     for x, aval in zip(state, equation.out_avals, strict=True):
         made = [graph.result(node, ("carry", k)) for k in range(at, at + x.nodes.size)]
@@ -357,15 +362,13 @@ def pruned(loop: Loop, wanted: set[Place]) -> tuple[Loop, list[int], dict[Place,
         for at, k in enumerate(kept)
         for t in range(loop.length)
     }
-    kinds = ("stacked", set(kept)), ("carry", live), ("entering", set(entering)), ("row", set(rows))
     places = {**new, **{("stacked", k): ("stacked", at) for at, k in enumerate(kept)}}
-    left = {(kind, k) for kind, every in kinds for k in every}
     smaller = replace(
         loop,
         carries=[loop.carries[k] for k in carries],
         results=[loop.results[k] for k in kept],
         entering=len(entering),
         rows=len(rows),
-        wide=frozenset(places[place] for place in loop.wide & left),
+        wide=frozenset(places[place] for place in loop.wide if place in places),
     )
     return smaller, args, new

@@ -119,8 +119,8 @@ class _Source:
         """Where an entry of an array lies."""
         at = self._places.get(where)
         if at is None:
-            return Place(f"%s{where[0]}", where[1], "one")
-        return Place("%entries", at * self._block.lanes, "lanes")
+            return Place(f"%s{where[0]}", where[1], 1)
+        return Place("%entries", at * self._block.lanes, self._block.lanes)
 
 
 class _Target:

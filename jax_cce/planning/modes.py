@@ -47,7 +47,7 @@ _OF_THE_LIBRARY = frozenset(
     name
     for names in (
         "cholesky conv_general_dilated custom_linear_solve dot_general eigh fft lu qr scatter",
-        "scatter-add scatter_add sort svd triangular_solve while",
+        "scatter-add sort svd triangular_solve while",
     )
     for name in names.split()
 )
