@@ -218,7 +218,8 @@ def _difference(found: Any, pattern: Any, out: np.ndarray, columns: int) -> floa
 
 
 def table(rows: Sequence[dict[str, Any]]) -> str:
-    """A Markdown table, and the means for many points and for single ones."""
+    """A Markdown table of many points, and the means for these and for single ones."""
+    many = sorted((row for row in rows if row["points"] > 1), key=lambda row: -row["ratio"])
     lines = [
         report.markdown_table(
             ["program", "points", "nonzeros", "CasADi, us", "jax_cce, us", "times as fast"],
@@ -230,12 +231,12 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
                     *(f"{row[name]:.1f}" for name in ("CasADi", "jax_cce")),
                     f"{row['ratio']:.2f}",
                 ]
-                for row in rows
+                for row in many
             ],
         )
     ]
     for title, chosen in (
-        ("many points", [row["ratio"] for row in rows if row["points"] > 1]),
+        ("many points", [row["ratio"] for row in many]),
         ("a single point, JAX's dispatch included", [r["ratio"] for r in rows if r["points"] == 1]),
     ):
         if chosen:
@@ -252,7 +253,12 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("programs", nargs="?", default="", help="a regular expression")
     parser.add_argument("--json", type=pathlib.Path, help="where to keep the results")
+    parser.add_argument("--load", action="store_true", help="print what was measured and kept")
     arguments = parser.parse_args()
+    if arguments.load:
+        kept = json.loads(KEPT.read_text())
+        print(kept["provenance"], table(kept["rows"]), sep="\n\n")
+        return
     suite.keep_to(1)
     rows = []
     with jax.enable_x64(True):

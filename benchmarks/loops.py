@@ -19,19 +19,13 @@ from jax import lax
 
 import jax_cce
 from benchmarks import report, suite, timing
+from benchmarks.programs.dynamics import rk4
 
 _POINTS = (1, 64, 1024)
 
 
 def _stepped(field: Callable[[jax.Array], jax.Array], x: jax.Array, steps: int) -> jax.Array:
-    def step(x: jax.Array, _: Any) -> tuple[jax.Array, None]:
-        k1 = field(x)
-        k2 = field(x + 0.005 * k1)
-        k3 = field(x + 0.005 * k2)
-        k4 = field(x + 0.01 * k3)
-        return x + 0.01 / 6 * (k1 + 2 * k2 + 2 * k3 + k4), None
-
-    return lax.scan(step, x, None, length=steps)[0]
+    return lax.fori_loop(0, steps, lambda _, x: rk4(field, x, dt=0.01), x)
 
 
 def _populations(p: jax.Array) -> jax.Array:

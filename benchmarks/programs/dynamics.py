@@ -15,7 +15,7 @@ from benchmarks.programs.program import Family, Program, one_of
 _G = 9.81
 
 
-def _rk4(field: Any, x: Any, *arguments: Any, dt: float) -> Any:
+def rk4(field: Any, x: Any, *arguments: Any, dt: float) -> Any:
     """One step of the classical Runge-Kutta method."""
     k1 = field(x, *arguments)
     k2 = field(x + 0.5 * dt * k1, *arguments)
@@ -31,7 +31,7 @@ def _lorenz_96(n: int) -> Program:
     return Program(
         f"Lorenz 96 step, {n} unknowns",
         "The tangent linear model of data assimilation, by jnp.roll and RK4 with step 0.05",
-        lambda draw: (functools.partial(_rk4, field, dt=0.05), 2.3 + 3.6 * draw.normal(size=n)),
+        lambda draw: (functools.partial(rk4, field, dt=0.05), 2.3 + 3.6 * draw.normal(size=n)),
     )
 
 
@@ -111,7 +111,7 @@ _CART_POLE = Program(
     "cart-pole RK4 step",
     "Barto, Sutton and Anderson's cart-pole, discretised for iLQR: A and B of one step",
     lambda _: (
-        lambda x: _rk4(_cart_pole_field, x[0], x[1], dt=0.02),
+        lambda x: rk4(_cart_pole_field, x[0], x[1], dt=0.02),
         (np.array([0.1, 0.3, -0.2, 0.4]), np.array([1.5])),
     ),
 )
@@ -132,7 +132,7 @@ _SWINGING = np.array([1.1, 0.6, -0.8, 0.5])
 _PENDULUM = Program(
     "double pendulum RK4 step",
     "The closed form of physics courses, in variational equations and Lyapunov exponents",
-    lambda _: (functools.partial(_rk4, _double_pendulum, dt=0.01), _SWINGING),
+    lambda _: (functools.partial(rk4, _double_pendulum, dt=0.01), _SWINGING),
 )
 
 
@@ -330,7 +330,7 @@ def _satellite_field(x: jax.Array) -> jax.Array:
 
 
 def _satellite_step(x: jax.Array) -> jax.Array:
-    x = _rk4(_satellite_field, x, dt=0.1)
+    x = rk4(_satellite_field, x, dt=0.1)
     return x.at[:4].set(x[:4] / jnp.linalg.norm(x[:4]))
 
 

@@ -12,6 +12,7 @@ from jax import lax
 
 import jax_cce
 from cases.agreement import assert_agree
+from cases.natively import is_native
 from jax_cce.native.integers import applied, chosen, possible
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
@@ -55,10 +56,6 @@ LOOK_UPS = {
         jnp.asarray(HEIGHTS).at[bisected(x[3]) + 6].get(mode="fill", fill_value=2.0) * x
     ),
 }
-
-
-def is_native(fun, *args):
-    return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
 
 
 @pytest.mark.parametrize("name", LOOK_UPS)

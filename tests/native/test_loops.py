@@ -10,6 +10,7 @@ from jax import lax
 
 import jax_cce
 from cases.agreement import assert_agree
+from cases.natively import assert_agrees_natively, is_native
 from jax_cce.native import lifting
 
 X = jnp.asarray(np.array([0.3, 0.9, 0.6, 0.45]))
@@ -19,10 +20,6 @@ TABLE = np.cos(np.arange(24.0)).reshape(12, 2)
 @pytest.fixture(autouse=True)
 def never_unrolled(monkeypatch):
     monkeypatch.setattr(lifting, "MOST_UNROLLED", 0)
-
-
-def is_native(fun, *args):
-    return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
 
 
 def pendulum(x, steps=40):
@@ -151,14 +148,7 @@ LOOPS = {
 @pytest.mark.parametrize("batch", [None, 3, 21])
 @pytest.mark.parametrize("name", LOOPS)
 def test_loops(name, batch, quiet):
-    fun = LOOPS[name]
-    ours, theirs = jax_cce.value_and_jacobian(fun), lambda x: (fun(x), jax.jacfwd(fun)(x))
-    x = X
-    if batch is not None:
-        x = x + jnp.linspace(0.0, 0.3, batch)[:, None]
-        ours, theirs = jax.vmap(ours), jax.vmap(theirs)
-    assert is_native(ours, x)
-    assert_agree(jax.jit(ours)(x), theirs(x))
+    assert_agrees_natively(LOOPS[name], X, batch, 0.3)
 
 
 @pytest.mark.parametrize("name", LOOPS)
@@ -278,14 +268,7 @@ WHILES = {
 @pytest.mark.parametrize("name", WHILES)
 def test_loops_of_unknown_length(name, batch, quiet):
     """Each point, and each lane that none of three points needs, ends by itself."""
-    fun = WHILES[name]
-    ours, theirs = jax_cce.value_and_jacobian(fun), lambda x: (fun(x), jax.jacfwd(fun)(x))
-    x = X
-    if batch is not None:
-        x = x + jnp.linspace(0.0, 0.9, batch)[:, None]
-        ours, theirs = jax.vmap(ours), jax.vmap(theirs)
-    assert is_native(ours, x)
-    assert_agree(jax.jit(ours)(x), theirs(x))
+    assert_agrees_natively(WHILES[name], X, batch, 0.9)
 
 
 def test_no_points():

@@ -14,6 +14,7 @@ from jax import lax
 import jax_cce
 from cases.agreement import assert_agree
 from cases.differences import differences, perturbed
+from cases.natively import is_native
 from cases.programs import Program, programs
 from cases.uses import FUNCTIONS as USED
 from cases.uses import USES
@@ -22,11 +23,6 @@ from cases.uses import X as POINT
 pytestmark = pytest.mark.usefixtures("quiet")
 
 A = np.linspace(-1.0, 2.0, 12).reshape(4, 3)
-
-
-def is_native(fun, *args):
-    """Whether a function, compiled for the arguments, calls native code."""
-    return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
 
 
 def rotation(angle):
