@@ -110,7 +110,8 @@ def jacobian(
             was measured to be the fastest on this kind of device for this number of points under
             `jax.vmap`; where none is stored, candidates are compiled and timed at the first call,
             and the fastest is stored), or the vertices of the function's graph in any order (see
-            `plan`). With JAX_CCE_ORDER=tuned in the environment "auto" means "tuned".
+            `plan`; with backend="native" those of its graph of scalars, see `optimize`). With
+            JAX_CCE_ORDER=tuned in the environment "auto" means "tuned".
         format: what each block of the Jacobian is. "dense": an array. "bcoo": a
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
             structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on

@@ -23,7 +23,8 @@ from jax_cce.execution.results import (
     values_of,
     zero_block,
 )
-from jax_cce.native.kernels import Function, Kernel, Signature, kernel_of
+from jax_cce.native.eliminating import GIVEN, ORDERS, Edges, Order
+from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
@@ -35,7 +36,7 @@ from jax_cce.rules.derivatives import has_custom
 from jax_cce.sparse.formats import DENSE, STRUCTURED
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["native", "transformed"]
+__all__ = ["native", "scalars", "transformed"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -100,12 +101,32 @@ def native(task: Task, request: OrderRequest, avals: Sequence[Any]) -> Kernel | 
     if not primitive.can_hold(task.traced.program):
         return "it does more than to return values"
     programs = _Programs(task, request, avals, Wanted(DENSE, value=False))
-    count = len(task.traced.constants) + len(avals)
-    results = len(task.traced.program.outputs) - task.traced.num_values
-    results += task.traced.num_values * len(task.differentiated)
-    return programs.kernel_or_reason(
-        Signature([None] * count, [False] * count, 0, range(results)), None
-    )
+    return programs.kernel_or_reason(_of_one_point(task), None)
+
+
+def scalars(task: Task) -> Edges | str:
+    """The graph of scalars of a task, as native code computes it, or why there is none."""
+    if task.remark or task.holomorphic or task.method != "elimination":
+        return task.remark or "it is differentiated otherwise"
+    if not primitive.can_hold(task.traced.program):
+        return "it does more than to return values"
+    return edges_of(_function(task), _of_one_point(task))
+
+
+def _function(task: Task, *, value: bool = False, orders: Sequence[Order] = ORDERS) -> Function:
+    """What native code has to know of a task."""
+    program, first = task.traced.program, task.traced.program.num_inputs
+    known = [task.known.get(name) for name in range(first, program.first_computed)]
+    return Function(program, task.traced.num_values, task.differentiated, known, value, orders)
+
+
+def _of_one_point(task: Task) -> Signature:
+    """A call with a single point, of all blocks, and of outputs the auxiliary ones."""
+    traced = task.traced
+    count = traced.program.first_computed
+    results = len(traced.program.outputs) - traced.num_values
+    results += traced.num_values * len(task.differentiated)
+    return Signature([None] * count, [False] * count, 0, range(results))
 
 
 def _execute(
@@ -133,8 +154,9 @@ def _execute(
         as_one = functools.partial(programs.as_one_equation, staged=staged)
         if not staged:
             name = compiled.key_of(task)
-            stored = programs.stored(task, arguments, name)
-            chosen = stored and (stored.entry.order, stored.entry.entries, stored.entry.method)
+            stored, scalars = programs.answer(task, arguments, name)
+            entry = stored and stored.entry
+            chosen = scalars, entry and (entry.order, entry.entries, entry.method)
             program = compiled.PROGRAMS.get(
                 (name, request, wanted, chosen),
                 lambda: jax.jit(as_one if holds else programs.as_operations()),
@@ -188,6 +210,8 @@ class _Programs:
         try:
             found = self.kernel_or_reason(signature, points)
         except Exception:  # XLA computes the same
+            if self._request.backend == "native" and not self._request.is_default:
+                raise
             _log.warning("Jacobian of %s: no native code", self._task.name, exc_info=True)
             return None
         _log.info("Jacobian of %s: native: %s", self._task.name, found)
@@ -198,28 +222,27 @@ class _Programs:
         task, request = self._task, self._request
         if request.backend == "xla":
             return "XLA is asked for"
-        if not request.is_default:
+        if request.backend != "native" and not request.is_default:
             return "an order is asked for"
         if task.remark or task.holomorphic or task.method != "elimination":
             return task.remark or "it is differentiated otherwise"
-        stored = self._stored_for(task.of(points))
+        stored, scalars = self._answer_for(task.of(points))
         # What was measured for another number of points says nothing of this one.
         is_measured = tuning.is_tuned(stored, task.of(points)) and not stored.is_native
         if is_measured and request.backend != "native":
             return "it was measured to be slower"
-        program, first = task.traced.program, task.traced.program.num_inputs
-        function = Function(
-            program,
-            task.traced.num_values,
-            task.differentiated,
-            [task.known.get(name) for name in range(first, program.first_computed)],
-            self._wanted.value,
-        )
-        return kernel_of(function, signature, limited=request.backend == "auto")
+        orders: Sequence[Order] = [request.order]
+        if request.order == "auto":
+            orders = ORDERS if scalars is None else [scalars, *ORDERS]
+        function = _function(task, value=self._wanted.value, orders=orders)
+        found = kernel_of(function, signature, limited=request.backend == "auto")
+        if isinstance(found, Kernel) and request.order == "auto" and found.order == GIVEN:
+            return dataclasses.replace(found, order="stored")
+        return found
 
-    def stored(
+    def answer(
         self, task: Task, arguments: Sequence[Any], name: Hashable = None
-    ) -> choosing.Stored | None:
+    ) -> choosing.Answer:
         """What the registry holds, after the candidates were timed where that is asked for.
 
         Args:
@@ -228,17 +251,17 @@ class _Programs:
             name: identifies the task in this process; None to ask anew.
         """
         if not self._request.asks_registry:
-            return None
-        stored = choosing.look_up(task, name)
-        if self._request.tuned and not tuning.is_tuned(stored, task):
+            return choosing.NOTHING
+        answer = choosing.look_up(task, name)
+        if self._request.tuned and not tuning.is_tuned(answer.stored, task):
             request = dataclasses.replace(self._request, tuned=False)
             natively = _Programs(self._task, request, self._avals, self._wanted)
             as_default = functools.partial(natively.as_one_equation, staged=False)
             holds = not self._wanted.format.sparse and primitive.can_hold(task.traced.program)
             default = as_default if holds else None
             tuning.tune(task, request, self._of, default, arguments, self._fixed)
-            stored = choosing.look_up(task, name)
-        return stored
+            answer = choosing.look_up(task, name)
+        return answer
 
     @property
     def _is_to_be_heard(self) -> bool:
@@ -261,7 +284,7 @@ class _Programs:
         if (
             choosing.is_same_for(one, task)
             and not self._request.tuned
-            and self._stored_for(one) == self._stored_for(task)
+            and self._answer_for(one).stored == self._answer_for(task).stored
         ):
             return self._plan_of_one
         return self._plan_of(task)
@@ -271,14 +294,14 @@ class _Programs:
         return self._plan_of(self._task.of(None))
 
     def _plan_of(self, task: Task) -> Plan:
-        return choosing.plan(task, self._request, self._stored_for(task))
+        return choosing.plan(task, self._request.of_arrays, self._answer_for(task).stored)
 
-    def _stored_for(self, task: Task) -> choosing.Stored | None:
+    def _answer_for(self, task: Task) -> choosing.Answer:
         program = task.traced.program
         avals = [*program.avals[program.num_inputs : program.first_computed], *self._avals]
         types = list(map(jax_internals.abstract, avals))
         known = [x if own is None else own for x, own in zip(types, self._fixed, strict=True)]
-        return self.stored(task, known)
+        return self.answer(task, known)
 
     def _of(self, plan: Plan) -> _Program:
         """The program of a plan."""

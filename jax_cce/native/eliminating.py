@@ -8,6 +8,7 @@ known exactly.
 import functools
 import heapq
 import operator
+import reprlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
@@ -17,7 +18,12 @@ from jax_cce.native.extending import extended
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import DERIVED, SIMPLE, Scalars, TooLarge
 
-__all__ = ["cost", "jacobian"]
+__all__ = ["GIVEN", "ORDERS", "Edges", "Order", "cost", "jacobian"]
+
+# The name of an order, or vertices by their number among all, in the order of the graph.
+Order = str | tuple[int, ...]
+GIVEN = "given"
+ORDERS: tuple[Order, ...] = ("markowitz", "forward", "reverse")
 
 # Estimated times of operations, in those of an addition (AMD EPYC, 8 lanes: 0.024 ns an
 # instruction, 0.09 a division or root, 0.45 a transcendental function).
@@ -25,8 +31,8 @@ _DEAR = {"clamp": 2, "div": 4, "sqrt": 4, "rsqrt": 8, "logistic": 24, "integer_p
 # Vectors of tangents, put together and taken apart, and what loops have left.
 _DEAR |= {"lane": 1, "pack": 4, "result": 0}
 _TRANSCENDENTAL = 20
-# Greedy orders look at all pairs of edges at each vertex.
-_MOST_GREEDY = 1500
+# Minimal Markowitz looks at all pairs of edges at each vertex.
+_MOST_BY_DEGREE = 1500
 # Forward or reverse elimination is not tried where it has so many times the products of the
 # other, or as many as nodes may be made.
 _FAR_MORE = 2.5
@@ -50,65 +56,193 @@ def jacobian(
     inputs: Sequence[int],
     outputs: Sequence[int],
     given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
+    orders: Sequence[Order] = ORDERS,
 ) -> tuple[list[list[int]], str]:
-    """The derivative of each output with respect to each input, in the cheapest of three orders.
+    """The derivative of each output with respect to each input, in the cheapest of some orders.
 
     Args:
         graph: the graph.
         inputs: its inputs that are differentiated.
         outputs: the outputs.
         given: for other inputs the derivatives by those that are not zero.
+        orders: of the nodes outside loops; in these, the cheapest of `ORDERS` is taken.
 
     Returns:
-        The nodes by output and input, and the order: "forward", "reverse" or "greedy".
+        The nodes by output and input, and the order by its name, or `GIVEN`.
 
     Raises:
         Unsupported: where an operation on the way has no formula for its derivative, or a rule
             that is not linear.
         TooLarge: where every order makes more nodes than the graph may have.
+        ValueError: where the only order is no permutation of the vertices.
     """
-    return _cheapest(graph, _edges(graph, inputs, outputs, given), inputs, outputs)
+    return Edges.of(graph, inputs, outputs, given).cheapest(orders)
 
 
-def _cheapest(
-    graph: Scalars,
-    edges: dict[int, dict[int, int]],
-    inputs: Sequence[int],
-    outputs: Sequence[int],
-) -> tuple[list[list[int]], str]:
-    products = _products(edges, inputs, outputs)
-    limit = most = graph.most
-    found = []
-    # Each may make as many nodes, or as many as the one before.
-    failure = TooLarge(f"it takes more than {limit} operations")
-    likely = sorted(products, key=lambda order: products[order])
-    for order in [*["greedy"] * (len(edges) <= _MOST_GREEDY), *likely]:
-        if products.get(order, 0) > _FAR_MORE * min(limit, products[likely[0]]):
-            break
-        first = len(graph.ops)
-        graph.most = first + most
-        try:
-            rows = _eliminated(graph, edges, inputs, outputs, order)
-        except TooLarge:
-            if order in products:
+class Edges:
+    """The graph whose edges are the partial derivatives of nodes that depend on inputs.
+
+    Args:
+        graph: the graph of the nodes.
+        inputs: those that are differentiated with respect to.
+        outputs: those that are differentiated.
+        before: for each node that depends on inputs the nodes that it is made of, with the
+            partials; of inputs nothing.
+
+    Attributes:
+        graph: see above.
+        inputs: see above.
+        outputs: see above.
+        before: see above.
+        vertices: the nodes that are to be eliminated, in the order of the graph.
+    """
+
+    def __init__(
+        self,
+        graph: Scalars,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        before: Mapping[int, Mapping[int, int]],
+    ) -> None:
+        self.graph, self.inputs, self.outputs, self.before = graph, inputs, outputs, before
+        inner = set().union(*before.values()).difference(inputs)
+        self.vertices = [node for node in before if node in inner]
+
+    @classmethod
+    def of(
+        cls,
+        graph: Scalars,
+        inputs: Sequence[int],
+        outputs: Sequence[int],
+        given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
+    ) -> "Edges":
+        """The edges between some inputs and outputs (see `jacobian`)."""
+        return cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given))
+
+    def cheapest(self, orders: Sequence[Order] = ORDERS) -> tuple[list[list[int]], str]:
+        """The derivatives in the cheapest of some orders, and its name (see `jacobian`)."""
+        graph, products = self.graph, _products(self)
+        limit = most = graph.most
+        found = []
+        # Each may make as many nodes, or as many as the one before.
+        failure = TooLarge(f"it takes more than {limit} operations")
+        first_choice = [order for order in orders if order not in products]
+        likely = [order for order in sorted(products, key=products.__getitem__) if order in orders]
+        for order in [*first_choice, *likely]:
+            if order == "markowitz" and len(orders) > 1 and len(self.before) > _MOST_BY_DEGREE:
+                continue
+            if not isinstance(order, str) and len(orders) > 1 and not self._is_order(order):
+                continue
+            far_more = _FAR_MORE * min(limit, products[likely[0]]) if likely else 0
+            if order in products and products[order] > far_more:
                 break
-            continue
-        most = len(graph.ops) - first
-        price = cost(graph, [*outputs, *(node for row in rows for node in row)])
-        found.append((price, order, rows))
-    graph.most = limit
-    if not found:
-        raise failure
-    _, order, rows = min(found)
-    if any(graph.ops[k] == "seed" for k in graph.needed(k for row in rows for k in row)):
-        raise Unsupported("a rule for a derivative is not linear")
-    return rows, order
+            first = len(graph.ops)
+            graph.most = first + most
+            try:
+                rows, _ = self._eliminated(order)
+            except TooLarge:
+                if order in products:
+                    break
+                continue
+            most = len(graph.ops) - first
+            found.append((self._price(rows), order if isinstance(order, str) else GIVEN, rows))
+        graph.most = limit
+        if not found:
+            raise failure
+        _, name, rows = min(found)
+        if any(graph.ops[k] == "seed" for k in graph.needed(k for row in rows for k in row)):
+            raise Unsupported("a rule for a derivative is not linear")
+        return rows, name
+
+    def price(self, order: Order) -> int:
+        """What it takes to compute the outputs and their derivatives, in additions.
+
+        The graph is left as it was.
+
+        Raises:
+            TooLarge: where it makes more nodes than the graph may have.
+        """
+        with self.graph.for_a_while():
+            return self._price(self._eliminated(order)[0])
+
+    def _price(self, rows: Sequence[Sequence[int]]) -> int:
+        return cost(self.graph, [*self.outputs, *(node for row in rows for node in row)])
+
+    def _is_order(self, order: Sequence[int]) -> bool:
+        return sorted(order) == list(range(len(self.vertices)))
+
+    def _in_order(self, order: Order) -> list[int]:
+        vertices = self.vertices
+        if isinstance(order, str):
+            return {"forward": vertices, "reverse": vertices[::-1]}[order]
+        if not self._is_order(order):
+            raise ValueError(
+                f"order must name each of the {len(vertices)} vertices of the graph of scalars "
+                f"once, from 0 on, but got {reprlib.repr(order)}."
+            )
+        return [vertices[k] for k in order]
+
+    def numbered(self, order: Order) -> tuple[int, ...]:
+        """The vertices in an order, by number.
+
+        Raises:
+            TooLarge: where it makes more nodes than the graph may have.
+        """
+        number = {node: k for k, node in enumerate(self.vertices)}
+        with self.graph.for_a_while():
+            return tuple(number[node] for node in self._eliminated(order)[1])
+
+    def _eliminated(self, order: Order) -> tuple[list[list[int]], list[int]]:
+        """The derivatives by output and input, and the vertices in the order of elimination.
+
+        Raises:
+            ValueError: where it is no permutation of the vertices.
+        """
+        graph, inputs, vertices = self.graph, self.inputs, self.vertices
+        before = {node: dict(found) for node, found in self.before.items()}
+        after: dict[int, dict[int, int]] = {node: {} for node in before}
+        for node, found in before.items():
+            for arg, partial in found.items():
+                after[arg][node] = partial
+        # Outputs that are vertices, or inputs, have vertices of their own, below all nodes.
+        place = {node: node for node in self.outputs if node in before}
+        for k, node in enumerate({*vertices, *inputs}.intersection(place)):
+            place[node] = -1 - k
+            before[-1 - k] = {node: graph.one}
+            after[node][-1 - k] = graph.one
+
+        def eliminate(node: int) -> list[int]:
+            above, below = before.pop(node), after.pop(node)
+            for arg in above:
+                del after[arg][node]
+            for user, outer in below.items():
+                into = before[user]
+                del into[node]
+                for arg, inner in above.items():
+                    product = graph.make("mul", outer, inner)
+                    known = into.get(arg)
+                    if known is not None:
+                        product = graph.make("add", known, product)
+                    if product == graph.zero:
+                        into.pop(arg, None)
+                        after[arg].pop(user, None)
+                    else:
+                        into[arg] = after[arg][user] = product
+            return [*above, *below]
+
+        if order == "markowitz":
+            nodes = _by_degree(vertices, before, after, eliminate)
+        else:
+            nodes = self._in_order(order)
+            for node in nodes:
+                eliminate(node)
+        rows = (before.get(place.get(node, node), {}) for node in self.outputs)
+        return [[row.get(node, graph.zero) for node in inputs] for row in rows], nodes
 
 
-def _products(
-    edges: dict[int, dict[int, int]], inputs: Sequence[int], outputs: Sequence[int]
-) -> dict[str, int]:
+def _products(graph: Edges) -> dict[Order, int]:
     """How many products forward and reverse elimination make, factors of one included."""
+    edges, inputs, outputs = graph.before, graph.inputs, graph.outputs
     users = dict.fromkeys(edges, 0)
     # The inputs that each node depends on, and the outputs that depend on it, as sets of bits.
     above = {node: 1 << k for k, node in enumerate(inputs)}
@@ -122,7 +256,7 @@ def _products(
             above[node] = functools.reduce(operator.or_, (above[arg] for arg in args))
         for arg in args:
             users[arg] += 1
-    for node, args in reversed(edges.items()):
+    for node, args in reversed(list(edges.items())):
         for arg in args:
             below[arg] |= below[node]
     return {
@@ -182,7 +316,7 @@ def _tangents(
     wanted = [node for node in dict.fromkeys(nodes) if node in edges]
     above = [*inputs, *graph.needed(wanted, differentiated=True)]
     own = {node: edges[node] for node in dict.fromkeys(above) if node in edges}
-    rows, _ = _cheapest(graph, own, inputs, wanted)
+    rows, _ = Edges(graph, inputs, wanted, own).cheapest()
     return {
         node: {column: k for column, k in zip(inputs, row, strict=True) if k != graph.zero}
         for node, row in zip(wanted, rows, strict=True)
@@ -205,61 +339,13 @@ def _dependence(graph: Scalars, given: Mapping[int, int], outputs: Sequence[int]
     return [found.get(node, 0) for node in outputs]
 
 
-def _eliminated(
-    graph: Scalars,
-    edges: dict[int, dict[int, int]],
-    inputs: Sequence[int],
-    outputs: Sequence[int],
-    order: str,
-) -> list[list[int]]:
-    before = {node: dict(found) for node, found in edges.items()}
-    after: dict[int, dict[int, int]] = {node: {} for node in edges}
-    for node, found in before.items():
-        for arg, partial in found.items():
-            after[arg][node] = partial
-    # Outputs are vertices of their own, below all nodes.
-    for k, node in enumerate(outputs):
-        if node in edges:
-            before[-1 - k] = {node: graph.one}
-            after[node][-1 - k] = graph.one
-
-    def eliminate(node: int) -> list[int]:
-        above, below = before.pop(node), after.pop(node)
-        for arg in above:
-            del after[arg][node]
-        for user, outer in below.items():
-            into = before[user]
-            del into[node]
-            for arg, inner in above.items():
-                product = graph.make("mul", outer, inner)
-                known = into.get(arg)
-                if known is not None:
-                    product = graph.make("add", known, product)
-                if product == graph.zero:
-                    into.pop(arg, None)
-                    after[arg].pop(user, None)
-                else:
-                    into[arg] = after[arg][user] = product
-        return [*above, *below]
-
-    given = set(inputs)
-    vertices = [node for node in edges if node not in given]
-    if order == "greedy":
-        _greedily(vertices, before, after, eliminate)
-    else:
-        for node in vertices if order == "forward" else reversed(vertices):
-            eliminate(node)
-    rows = (before.get(-1 - k, {}) for k in range(len(outputs)))
-    return [[row.get(node, graph.zero) for node in inputs] for row in rows]
-
-
-def _greedily(
+def _by_degree(
     vertices: Sequence[int],
     before: Mapping[int, Mapping[int, int]],
     after: Mapping[int, Mapping[int, int]],
     eliminate: Callable[[int], Iterable[int]],
-) -> None:
-    """Always next the vertex of the least Markowitz degree, the last one at a tie."""
+) -> list[int]:
+    """Eliminates always next the vertex of the least Markowitz degree, the last one at a tie."""
 
     def degree(node: int) -> int:
         return len(before[node]) * len(after[node])
@@ -268,12 +354,15 @@ def _greedily(
     current = {node: degree(node) for node in vertices}
     heap = [(value, -place[node], node) for node, value in current.items()]
     heapq.heapify(heap)
+    order = []
     while current:
         value, _, node = heapq.heappop(heap)
         if current.get(node) != value:
             continue
         del current[node]
+        order.append(node)
         for other in eliminate(node):
             if other in current and (new := degree(other)) != current[other]:
                 current[other] = new
                 heapq.heappush(heap, (new, -place[other], other))
+    return order

@@ -9,7 +9,7 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.native import compiling
 from jax_cce.native.compiling import Machine, has_function, machine
-from jax_cce.native.eliminating import cost, jacobian
+from jax_cce.native.eliminating import ORDERS, Edges, Order, cost
 from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
 from jax_cce.native.instructions import function_name
@@ -21,7 +21,7 @@ from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 
-__all__ = ["Function", "Kernel", "Signature", "kernel_of"]
+__all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of"]
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
@@ -76,6 +76,7 @@ class Function:
         inputs: the inputs that are differentiated, by position.
         constants: what is known of the program's constants: arrays, in which NaN is not known.
         value: whether the values are among the results.
+        orders: of elimination, of which the cheapest is taken.
     """
 
     program: Program
@@ -83,6 +84,7 @@ class Function:
     inputs: Sequence[int]
     constants: Sequence[Any]
     value: bool
+    orders: Sequence[Order] = ORDERS
 
 
 @dataclass(frozen=True)
@@ -123,21 +125,18 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         if levels and _size_of_results(function) > _MOST_OF_MANY:
             return "it has too many results for many points"
         seconds = _seconds(program) if limited else _ASKED_FOR
-        graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
-        graph.together = 1 if levels else host.lanes(dtype)
+        graph = _graph(function, signature, seconds)
         work, products = check(program, graph.most)
         most = _LONG if limited and products > _MOSTLY_PRODUCTS * work else None
         if most is not None and work * _LINES > most:
             return f"{work} operations are slower than matrix products"
-        values, operands = _operands(graph, function, signature)
-        found = lift(graph, program, values, program.outputs)
-        outputs = [list(map(int, lifted(graph, x).flat)) for x in found]
+        values, operands, outputs = _lifted(graph, function, signature)
         if limited and lanes == 1:
             numbers = [node for row in outputs for node in row]
             least = _WITH_DERIVATIVE * len(graph.needed(numbers))
             if _is_for_arrays(program, graph, least, cost(graph, numbers)):
                 return f"{least} lines of code are slower than operations on arrays"
-        results, order = _results(graph, values, outputs, function)
+        results, order = _results(_edges(graph, values, outputs, function), outputs, function)
         wanted = [results[k] for k in signature.kept]
         simple, nodes = expanded(graph, [node for row in wanted for node in row])
         if (missing := _missing(simple, nodes, lanes, host)) is not None:
@@ -159,6 +158,36 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         return Kernel(compiling.registered(text, quickly=quickly), order, price)
     except (Unsupported, TooLarge) as reason:
         return str(reason)
+
+
+def edges_of(function: Function, signature: Signature) -> Edges | str:
+    """The graph of scalars of a function's Jacobian, to be searched, or why there is none."""
+    try:
+        _check(function)
+        graph = _graph(function, signature, _ASKED_FOR)
+        check(function.program, graph.most)
+        values, _, outputs = _lifted(graph, function, signature)
+        return _edges(graph, values, outputs, function)
+    except (Unsupported, TooLarge) as reason:
+        return str(reason)
+
+
+def _graph(function: Function, signature: Signature, seconds: float) -> Scalars:
+    """A graph of as many nodes as may be made in so many seconds."""
+    dtype = function.program.avals[function.inputs[0]].dtype
+    graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
+    graph.together = 1 if signature.levels else max(1, machine().lanes(dtype))
+    return graph
+
+
+def _lifted(
+    graph: Scalars, function: Function, signature: Signature
+) -> tuple[list[Any], list[Operand], list[list[int]]]:
+    """For each input and constant its nodes or its value; the arrays that are read; the outputs."""
+    program = function.program
+    values, operands = _operands(graph, function, signature)
+    found = lift(graph, program, values, program.outputs)
+    return values, operands, [list(map(int, lifted(graph, x).flat)) for x in found]
 
 
 def _check(function: Function) -> np.dtype:
@@ -222,29 +251,35 @@ def _operands(
     return values, operands
 
 
-def _results(
+def _edges(
     graph: Scalars, values: Sequence[Any], outputs: Sequence[list[int]], function: Function
-) -> tuple[list[list[int]], str]:
-    """The nodes of all outputs that may be wanted, and of all blocks; and the order."""
-    num_values = function.num_values
-    wanted = [node for row in outputs[:num_values] for node in row]
-    columns = []
+) -> Edges:
+    """The graph between the inputs and the outputs that are differentiated."""
+    wanted = [node for row in outputs[: function.num_values] for node in row]
+    inputs: list[int] = []
     for k in function.inputs:
         nodes = values[k]
         if not isinstance(nodes, Nodes):
             raise Unsupported("an input is no operand")
-        columns.append(list(map(int, nodes.nodes.flat)))
-    varied = [node for column in columns for node in column]
-    rows, order = jacobian(graph, varied, wanted)
+        inputs += map(int, nodes.nodes.flat)
+    return Edges.of(graph, inputs, wanted)
+
+
+def _results(
+    edges: Edges, outputs: Sequence[list[int]], function: Function
+) -> tuple[list[list[int]], str]:
+    """The nodes of all outputs that may be wanted, and of all blocks; and the order."""
+    rows, order = edges.cheapest(function.orders)
+    num_values, avals = function.num_values, function.program.avals
+    sizes = [jax_internals.size(avals[k]) for k in function.inputs]
     blocks: list[list[int]] = []
-    first = 0
+    rest = iter(rows)
     for output in outputs[:num_values]:
-        own = rows[first : first + len(output)]
-        first += len(output)
+        own = [next(rest) for _ in output]
         begin = 0
-        for column in columns:
-            blocks.append([node for row in own for node in row[begin : begin + len(column)]])
-            begin += len(column)
+        for size in sizes:
+            blocks.append([node for row in own for node in row[begin : begin + size]])
+            begin += size
     return [*(outputs if function.value else outputs[num_values:]), *blocks], order
 
 

@@ -5,10 +5,11 @@ known (numbers alone, factors 0 and 1, terms 0, signs, which move outwards) and 
 was made before. A structural zero stays zero where JAX would multiply it by an infinity.
 """
 
+import contextlib
 import functools
 import itertools
 import math
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -163,6 +164,19 @@ class Scalars:
         for node in nodes:
             total = self.make("add", total, node)
         return total
+
+    @contextlib.contextmanager
+    def for_a_while(self) -> Iterator[None]:
+        """A block whose nodes are forgotten when it is left."""
+        first, made = len(self.ops), len(self._made)
+        try:
+            yield
+        finally:
+            for attribute in (self.ops, self.args, self.params, self.values):
+                del attribute[first:]
+            # The latest come first.
+            while len(self._made) > made:
+                self._made.popitem()
 
     def needed(self, nodes: Iterable[int], *, differentiated: bool = False) -> list[int]:
         """The nodes that some nodes need, themselves included, in the order of computation.

@@ -20,8 +20,9 @@ from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package
 from jax_cce.planning.task import Task
 from jax_cce.registry import StoredOrder
+from jax_cce.registry.ranking import NATIVE
 
-__all__ = ["Stored", "is_same_for", "look_up", "plan", "planned"]
+__all__ = ["NOTHING", "Answer", "Stored", "is_same_for", "look_up", "plan", "planned"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -42,10 +43,23 @@ class Stored(NamedTuple):
         return self.entry.method == "native"
 
 
-_answers: Cache[Stored | None] = Cache(1024)
+class Answer(NamedTuple):
+    """What the registry holds for a task.
+
+    Attributes:
+        stored: the order of its graph, or what runs in its place.
+        scalars: the order of its graph of scalars, for native code.
+    """
+
+    stored: Stored | None = None
+    scalars: tuple[int, ...] | None = None
 
 
-def look_up(task: Task, name: Hashable = None) -> Stored | None:
+NOTHING = Answer()
+_answers: Cache[Answer] = Cache(1024)
+
+
+def look_up(task: Task, name: Hashable = None) -> Answer:
     """What the registry holds for a task, asked once as long as the registry stays the same.
 
     Args:
@@ -59,22 +73,25 @@ def look_up(task: Task, name: Hashable = None) -> Stored | None:
     return _answers.get(question, lambda: _answer(task))
 
 
-def _answer(task: Task) -> Stored | None:
+def _answer(task: Task) -> Answer:
     if task.is_symbolic:
-        return None
+        return NOTHING
     store, device = registry.default(), device_kind()
+    of_scalars = store.get(task.key, NATIVE)
+    scalars = None if of_scalars is None else of_scalars.order
     if not store.get(task.key, device=device, batch=task.batch):
-        return None
+        return Answer(None, scalars)
     # What is defined in reverse order only must not be computed in another.
     if task.reverse_only:
-        return None
+        return NOTHING
     answer = store.found(task.key, device=device, batch=task.batch, vertices=task.vertices)
-    return answer and Stored(*answer)
+    return Answer(answer and Stored(*answer), scalars)
 
 
 def planned(task: Task, request: OrderRequest) -> Plan:
     """The plan of a task, the registry asked anew where it may answer, to be looked at."""
-    return plan(task, request, look_up(task) if request.asks_registry else None, shown=True)
+    answer = look_up(task) if request.asks_registry else NOTHING
+    return plan(task, request, answer.stored, shown=True)
 
 
 def plan(

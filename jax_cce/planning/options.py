@@ -62,6 +62,12 @@ class OrderRequest:
         return self.order == "auto" and self.scalarised is None
 
     @property
+    def of_arrays(self) -> "OrderRequest":
+        """The same where XLA computes it: vertices for native code are none of its graph."""
+        is_for_native = self.backend == "native" and not isinstance(self.order, str)
+        return replace(self, order="auto") if is_for_native else self
+
+    @property
     def is_default(self) -> bool:
         """Whether nothing is asked of the order."""
         return replace(self, again=False, tuned=False, backend="auto") == OrderRequest()
@@ -77,7 +83,7 @@ def order_request(
 
     Raises:
         ValueError: for unknown names, in JAX_CCE_ORDER too, negative budgets, and native code
-            in an order that is asked for.
+            in an order that is to be searched.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
     is_name = isinstance(order, str)
@@ -94,10 +100,10 @@ def order_request(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {get_args(Backend)}, but got {backend!r}.")
     request = OrderRequest(checked, search, search_budget, tuned=tuned, backend=backend)
-    if backend == "native" and not request.is_default:
+    if backend == "native" and search is not None:
         raise ValueError(
-            'backend="native" eliminates entries in an order of its own, so that neither order '
-            "nor search may be given."
+            'backend="native" searches for no order; jax_cce.optimize(..., cost="native") does, '
+            "and stores it."
         )
     return request
 

@@ -17,6 +17,7 @@ from collections.abc import Iterable, Iterator
 from jax_cce.registry import stores
 from jax_cce.registry.ranking import (
     MEASURED,
+    NATIVE,
     PREFERENCE,
     Located,
     Vertices,
@@ -112,7 +113,7 @@ class Registry:
             key: identifies the function.
             cost: name of the cost; None takes the first that there is of "runtime" (on this
                 device), "flops", "runtime_model", "bytes", the counts of multiplications, and
-                others by name.
+                others by name; "native", whose orders are of the graph of scalars, is none of them.
             device: kind of the device; "runtime" must have been measured on the same.
             batch: batch size; of measured entries, that of the nearest size is taken, as a ratio.
             vertices: the function's vertices, or by `StoredOrder.entries` those of its graph with
@@ -141,6 +142,8 @@ class Registry:
         by_cost: dict[str, list[Located]] = {}
         for stored in self._stored(key, cost):
             if stored.entry.cost in MEASURED and stored.entry.device != device:
+                continue
+            if stored.entry.cost == NATIVE and cost is None:
                 continue
             if fits(stored.entry, vertices):
                 by_cost.setdefault(stored.entry.cost, []).append(stored)

@@ -9,6 +9,7 @@ from jax_cce.registry.stored_order import StoredOrder, content_of, instant
 
 __all__ = [
     "MEASURED",
+    "NATIVE",
     "PREFERENCE",
     "Located",
     "Vertices",
@@ -23,6 +24,8 @@ Vertices = Collection[int] | Mapping[bool, Collection[int]]
 
 # Measured on one device: a newer value replaces an older one, and values are not compared.
 MEASURED = frozenset({"runtime"})
+# The cost of native code. Its orders are of the graph of scalars: they have to be asked for.
+NATIVE = "native"
 PREFERENCE = (
     "runtime",
     "flops",

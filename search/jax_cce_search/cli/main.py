@@ -163,7 +163,10 @@ def _add_optimize(commands: Any) -> None:
         epilog=f"{ARGS_HELP}\n{_CODES}",
     )
     command.add_argument(
-        "--cost", default="runtime", choices=["runtime", *costs.COSTS], help="default: %(default)s"
+        "--cost",
+        default="runtime",
+        choices=["runtime", "native", *costs.COSTS],
+        help="default: %(default)s",
     )
     command.add_argument(
         "--strategy", default="portfolio", choices=[*STRATEGIES], help="default: %(default)s"

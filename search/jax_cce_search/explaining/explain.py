@@ -78,7 +78,7 @@ def explain(
 
     def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
         task = traced_task(fun, options, args, kwargs)
-        plan = choosing.planned(task, options.request)
+        plan = choosing.planned(task, options.request.of_arrays)
         if options.format.sparse:
             kernel: Kernel | str = "its format is sparse"
         else:

@@ -9,17 +9,20 @@ from typing import Any
 from jax_cce import jax_internals
 from jax_cce.algebra.costs import CostName
 from jax_cce.execution import measuring
+from jax_cce.execution.calling import scalars
+from jax_cce.native.compiling import machine
+from jax_cce.native.eliminating import ORDERS, Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of
 from jax_cce.registry import StoredOrder, default
+from jax_cce.registry.ranking import NATIVE
 from jax_cce_search.optimizing import racing
 from jax_cce_search.optimizing.optimized import Optimized
-from jax_cce_search.optimizing.parts import Outcome, Part
+from jax_cce_search.optimizing.parts import ArraysPart, Outcome, Part, ScalarsPart
 from jax_cce_search.optimizing.request import Request
 from jax_cce_search.progress import shown
 from jax_cce_search.searching import Search
-from jax_cce_search.strategies import named
 
 __all__ = [
     "Job",
@@ -84,27 +87,45 @@ class Job:
                     f"entries=True, but {self._task.name} has no small arrays to take apart."
                 )
             graphs = {request.entries: graphs[request.entries]}
-        self._parts = [
-            Part.of(graph, scalarised, measure)
+        self._arrays = [
+            ArraysPart.of(graph, scalarised, measure)
             for scalarised, graph in graphs.items()
             for measure in request.measures
         ]
+        self._scalars = [ScalarsPart.of(edges) for edges in self._edges()]
+        self._parts: list[Part] = [*self._arrays, *self._scalars]
         self._budget = request.share(len(self._parts))
         self._interrupted = False
 
+    def _edges(self) -> list[Edges]:
+        """The graph of scalars, where native code takes part.
+
+        Raises:
+            ValueError: where there is no native code, and its cost is asked for.
+        """
+        request = self._request
+        if not request.is_native or (request.is_timed and machine().obstacle):
+            return []
+        edges = scalars(self._task)
+        if not isinstance(edges, str):
+            return [edges]
+        if request.is_timed:
+            return []
+        raise ValueError(f'cost="native", but {self._task.name} has no native code: {edges}.')
+
     def search(self) -> None:
         """Runs the strategy on every part, one after the other."""
-        request, strategy = self._request, named(self._request.strategy)
+        request = self._request
         for part in self._parts:
             part.search = Search(
                 part.problem, self._budget, request.seed, request.callback, request.strategy
             )
         searches = [part.search for part in self._parts]
         with shown(searches, request.budget, request.progress):
-            for search in searches:
-                search.begin()
+            for part in self._parts:
+                part.search.begin()
                 try:
-                    strategy(search)
+                    part.run(request.strategy)
                 except KeyboardInterrupt:
                     self._interrupted = True
                     break
@@ -130,12 +151,34 @@ class Job:
 
     def finish(self) -> Optimized:
         """Chooses, stores and reports."""
-        searched = {part: part.searched_plan() for part in self._parts}
+        natively = [(part, self._stored_natively(part)) for part in self._scalars]
+        if self._request.cost == "native":
+            ((part, entry),) = natively
+            reference = {str(name): part.edges.price(name) for name in ORDERS}
+            plan = self._natively.of(source="searched")
+            bound = int(entry.value) if entry.bound == entry.value else None
+            return self._report(
+                entry, plan, entry.value, part.search, bound=bound, reference=reference
+            )
+        searched = {part: part.searched_plan() for part in self._arrays}
         if self._request.cost == "runtime":
             return self._race(searched)
         return self._least(searched, self._request.cost)
 
-    def _least(self, searched: Mapping[Part, Plan], measure: CostName) -> Optimized:
+    def _stored_natively(self, part: ScalarsPart) -> StoredOrder:
+        """Puts the order in which native code computes the least into the registry."""
+        search = part.search
+        bound = search.cost if search.is_optimal else None
+        return self._stored(
+            NATIVE, self._natively, search.cost, search, bound=bound, order=search.best
+        )
+
+    @property
+    def _natively(self) -> Plan:
+        """A plan that stands for native code."""
+        return plans.make(self._task.graphs[False], "reverse").of(method="native")
+
+    def _least(self, searched: Mapping[ArraysPart, Plan], measure: CostName) -> Optimized:
         """Takes the order of least cost."""
         part = min(searched, key=lambda part: searched[part].cost(measure))
         plan = searched[part]
@@ -150,7 +193,7 @@ class Job:
             entry, plan, plan.cost(measure), part.search, bound=bound, reference=reference
         )
 
-    def _race(self, searched: Mapping[Part, Plan]) -> Optimized:
+    def _race(self, searched: Mapping[ArraysPart, Plan]) -> Optimized:
         """Times the candidates and JAX's modes against each other, and takes the fastest."""
         flops = [part for part in searched if part.measure == "flops"]
         part = min(flops, key=lambda part: searched[part].cost("flops"))
@@ -187,6 +230,7 @@ class Job:
         times: Mapping[str, float] | None = None,
         *,
         bound: int | None = None,
+        order: Sequence[int] | None = None,
     ) -> StoredOrder:
         """Puts an order into the registry; returns what that then holds, which may be better."""
         if strategy is None:
@@ -195,7 +239,7 @@ class Job:
         entry = StoredOrder(
             self._task.key,
             cost,
-            plan.order,
+            plan.order if order is None else tuple(order),
             value,
             method=plan.method,
             entries=plan.scalarised,

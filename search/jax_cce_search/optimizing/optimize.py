@@ -59,8 +59,10 @@ def optimize(
         format: see there.
         cost: "runtime": the best orders by count are compiled and timed on the present device
             together with `jax.jacfwd` and `jax.jacrev`, and the fastest is stored for this kind of
-            device; if that is one of JAX's modes, it is what runs. Or a measure of
-            `jax_cce.Plan.cost`, which needs shapes only.
+            device; if that is one of JAX's modes, it is what runs. "native": the vertices of the
+            graph of scalars are ordered by what native code on the CPU computes, in additions;
+            it takes that order from then on. Or a measure of `jax_cce.Plan.cost`. All but
+            "runtime" need shapes only.
         strategy: "portfolio", or one of "forward", "reverse", "markowitz",
             "relative_markowitz", "minimum_fill", "beam", "annealing", "windows",
             "branch_and_bound", "alphazero". The last one plays with a learned policy and then
@@ -87,8 +89,8 @@ def optimize(
         keyboard ends the search, not the function.
 
     Raises:
-        ValueError: for unknown names, a function defined in reverse order only, and budgets that
-            are negative or without any end.
+        ValueError: for unknown names, a function defined in reverse order only, budgets that
+            are negative or without any end, and cost "native" where there is no native code.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jax_cce

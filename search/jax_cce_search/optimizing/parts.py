@@ -1,4 +1,8 @@
-"""One form of a function's graph, searched in one measure, here or on an executor."""
+"""One form of a function's graph, searched in one measure, here or on an executor.
+
+The form is a graph of arrays, with small ones whole or taken apart, or the graph of scalars that
+native code is made from.
+"""
 
 import pickle
 from collections.abc import Callable
@@ -8,15 +12,20 @@ from typing import Any, NamedTuple
 
 from jax_cce.algebra.costs import CostName
 from jax_cce.graph.building import Graph
+from jax_cce.native.eliminating import Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce_search.game.problem import Problem
+from jax_cce_search.optimizing import natively
+from jax_cce_search.optimizing.natively import NativeProblem
 from jax_cce_search.searching import Budget, Improvement, Search
 from jax_cce_search.strategies import named
 
 __all__ = [
+    "ArraysPart",
     "Outcome",
     "Part",
+    "ScalarsPart",
 ]
 
 
@@ -25,29 +34,16 @@ class Part:
     """The search of one form of the graph in one measure.
 
     Attributes:
-        measure: the measure.
-        scalarised: whether small arrays are taken apart in this form.
-        graph: the graph.
         problem: the problem that is searched.
         search: the search, begun anew for each run.
     """
 
-    measure: CostName
-    scalarised: bool
-    graph: Graph
     problem: Problem
     search: Search
 
-    @classmethod
-    def of(cls, graph: Graph, scalarised: bool, measure: CostName) -> "Part":
-        """A part that is not searched yet."""
-        problem = Problem.of(graph, measure)
-        return cls(measure, scalarised, graph, problem, Search(problem))
-
-    @property
-    def form(self) -> str:
-        """What tells the form of the graph in the names of contenders."""
-        return ", small arrays apart" if self.scalarised else ""
+    def run(self, strategy: str) -> None:
+        """Searches."""
+        _search(self.search, strategy)
 
     def submit(
         self, executor: Executor, budget: Budget, seed: int, strategy: str
@@ -70,6 +66,32 @@ class Part:
                 if callback is not None:
                     callback(improvement)
 
+
+@dataclass(eq=False)
+class ArraysPart(Part):
+    """The search of a graph of arrays.
+
+    Attributes:
+        measure: the measure.
+        scalarised: whether small arrays are taken apart in this form.
+        graph: the graph.
+    """
+
+    measure: CostName
+    scalarised: bool
+    graph: Graph
+
+    @classmethod
+    def of(cls, graph: Graph, scalarised: bool, measure: CostName) -> "ArraysPart":
+        """A part that is not searched yet."""
+        problem = Problem.of(graph, measure)
+        return cls(problem, Search(problem), measure, scalarised, graph)
+
+    @property
+    def form(self) -> str:
+        """What tells the form of the graph in the names of contenders."""
+        return ", small arrays apart" if self.scalarised else ""
+
     def searched_plan(self) -> Plan:
         """The plan of the best order that was found."""
         first = self.graph.program.first_computed
@@ -79,6 +101,23 @@ class Part:
     def plan(self, order: str | tuple[int, ...]) -> Plan:
         """The plan of an order, by name or as vertices numbered as in `Plan.order`."""
         return plans.make(self.graph, order).of(scalarised=self.scalarised)
+
+
+@dataclass(eq=False)
+class ScalarsPart(Part):
+    """The search of the graph of scalars, by what native code computes.
+
+    Attributes:
+        edges: the graph.
+    """
+
+    edges: Edges
+
+    @classmethod
+    def of(cls, edges: Edges) -> "ScalarsPart":
+        """A part that is not searched yet."""
+        problem = NativeProblem(edges)
+        return cls(problem, Search(problem), edges)
 
 
 class Outcome(NamedTuple):
@@ -93,5 +132,12 @@ def _searched(problem: Problem, budget: Budget, seed: int, strategy: str) -> Out
     # Where an executor runs threads, each needs tables of its own to fill.
     problem = pickle.loads(pickle.dumps(problem))
     search = Search(problem, budget, seed, strategy=strategy)
-    named(strategy)(search)
+    _search(search, strategy)
     return Outcome(search.improvements, search.bound, search.evaluations)
+
+
+def _search(state: Search, strategy: str) -> None:
+    if isinstance(state.problem, NativeProblem):
+        natively.search(state, strategy)
+    else:
+        named(strategy)(state)

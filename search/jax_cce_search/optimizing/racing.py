@@ -15,7 +15,7 @@ from jax_cce.planning.options import OrderRequest, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.program import known_values
 from jax_cce.program.calls import positions
-from jax_cce_search.optimizing.parts import Part
+from jax_cce_search.optimizing.parts import ArraysPart
 from jax_cce_search.optimizing.request import Request
 
 __all__ = [
@@ -33,7 +33,7 @@ NATIVE = "native"
 _MOST_CANDIDATES = 6
 
 
-def candidates(searched: Mapping[Part, Plan]) -> dict[str, Plan]:
+def candidates(searched: Mapping[ArraysPart, Plan]) -> dict[str, Plan]:
     """The plans that may be the fastest, by name, those of the least modelled time.
 
     Args:

@@ -17,7 +17,7 @@ __all__ = [
     "Request",
 ]
 
-Cost = Literal["runtime"] | CostName
+Cost = Literal["runtime", "native"] | CostName
 
 # Measures by which candidates for a measured race are searched, and the share of the budget.
 _RACE_MEASURES: tuple[CostName, ...] = ("flops", "runtime_model")
@@ -50,7 +50,7 @@ class Request:
     progress: bool | None
 
     def __post_init__(self) -> None:
-        if not self.is_timed:
+        if self.cost not in ("runtime", "native"):
             costs.check(self.cost)
         strategies.named(self.strategy)
         size = self.batch_size
@@ -76,8 +76,15 @@ class Request:
 
     @property
     def measures(self) -> tuple[CostName, ...]:
-        """The measures in which orders are searched."""
-        return _RACE_MEASURES if self.cost == "runtime" else (self.cost,)
+        """The measures in which orders of the graphs of arrays are searched."""
+        if self.cost == "runtime":
+            return _RACE_MEASURES
+        return () if self.cost == "native" else (self.cost,)
+
+    @property
+    def is_native(self) -> bool:
+        """Whether native code takes part, so that its order is searched."""
+        return self.cost == "native" or (self.is_timed and self.format == "dense")
 
     def share(self, parts: int) -> Budget:
         """The budget of each of so many searches for one function."""
