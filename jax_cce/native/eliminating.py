@@ -5,17 +5,19 @@ products and sums, folded and shared with all others as they are made. So what a
 known exactly.
 """
 
+import contextlib
 import functools
 import heapq
 import operator
 import reprlib
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any
 
 from jax_cce.native.differentiating import partials
-from jax_cce.native.extending import extended
+from jax_cce.native.extending import extended, groups_of
 from jax_cce.native.nodes import Unsupported
+from jax_cce.native.reversing import reversed_through
 from jax_cce.native.scalars import DERIVED, SIMPLE, Scalars, TooLarge
 
 __all__ = ["GIVEN", "ORDERS", "Edges", "Order", "cost", "jacobian"]
@@ -33,6 +35,8 @@ _DEAR |= {"lane": 1, "pack": 4, "result": 0}
 _TRANSCENDENTAL = 20
 # Minimal Markowitz looks at all pairs of edges at each vertex.
 _MOST_BY_DEGREE = 1500
+# Adjoints are carried back through loops where there are so many times fewer of them than tangents.
+_FEWER = 2
 # Forward or reverse elimination is not tried where it has so many times the products of the
 # other, or as many as nodes may be made.
 _FAR_MORE = 2.5
@@ -117,6 +121,9 @@ class Edges:
         given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
     ) -> "Edges":
         """The edges between some inputs and outputs (see `jacobian`)."""
+        if not given and (loops := _to_reverse(graph, inputs, outputs)):
+            with contextlib.suppress(Unsupported, TooLarge):
+                return _reversed(graph, inputs, outputs, loops)
         return cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given))
 
     def cheapest(self, orders: Sequence[Order] = ORDERS) -> tuple[list[list[int]], str]:
@@ -269,9 +276,18 @@ def _edges(
     graph: Scalars,
     inputs: Sequence[int],
     outputs: Sequence[int],
-    given: Mapping[int, Mapping[int, int]],
+    given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
+    apart: Collection[int] = (),
 ) -> dict[int, dict[int, int]]:
-    """For each node that depends on inputs the nodes that it is made of, with the partials."""
+    """For each node that depends on inputs the nodes that it is made of, with the partials.
+
+    Args:
+        graph: see `jacobian`.
+        inputs: see there.
+        outputs: see there.
+        given: see there.
+        apart: loops whose results are among the inputs.
+    """
     edges: dict[int, dict[int, int]] = {node: {} for node in inputs}
     # For each loop that depends on inputs the derivatives of its results.
     loops: dict[int, Callable[[Any], dict[int, int]]] = {}
@@ -280,7 +296,7 @@ def _edges(
     for node in graph.needed(outputs, differentiated=True):
         if node in given:
             edges[node] = dict(given[node])
-        if node in edges or graph.is_given(node):
+        if node in edges or node in apart or graph.is_given(node):
             continue
         if graph.ops[node] == "result":
             (loop,) = graph.args[node]
@@ -307,6 +323,70 @@ def _edges(
         if found:
             edges[node] = found
     return edges
+
+
+def _to_reverse(graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]) -> list[int]:
+    """The loops that adjoints are to be carried through, because there are few outputs."""
+    forth, back = (len(groups_of(graph, nodes)) for nodes in (inputs, list(set(outputs))))
+    if back * _FEWER > forth:
+        return []
+    needed = graph.needed(outputs, differentiated=True)
+    loops = [node for node in needed if graph.ops[node] == "loop"]
+    return [] if any(graph.params[node].active is not None for node in loops) else loops
+
+
+def _reversed(
+    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int], loops: Sequence[int]
+) -> Edges:
+    """The edges that are left when adjoints have been carried through all loops.
+
+    What is below a loop is eliminated; then its operands take the place of its results. In place of
+    the outputs there are nodes that stand for them.
+    """
+    results: dict[int, list[int]] = {node: [] for node in loops}
+    for node in graph.needed(outputs, differentiated=True):
+        if graph.ops[node] == "result":
+            results[graph.args[node][0]].append(node)
+    leaves = [*inputs, *(node for every in results.values() for node in every)]
+    operands = [node for loop in loops for node in graph.args[loop]]
+    edges = _edges(graph, leaves, [*outputs, *operands], apart=set(loops))
+    rows: list[dict[int, int]] = [{node: graph.one} if node in edges else {} for node in outputs]
+    for k, loop in reversed(list(enumerate(loops))):
+        below: set[int] = set(results[loop])
+        for node, args in edges.items():
+            if not below.isdisjoint(args):
+                below.add(node)
+        own = {node: edges[node] for node in edges if node in below.difference(results[loop])}
+        stands = _standing(graph, rows, k)
+        above = dict.fromkeys(x for args in (*own.values(), *rows) for x in args if x not in own)
+        before = {**{node: {} for node in above}, **own, **stands}
+        found, _ = Edges(graph, list(above), list(stands), before).cheapest()
+        rows = [
+            {x: partial for x, partial in zip(above, row, strict=True) if partial != graph.zero}
+            for row in found
+        ]
+        ended = [{x: row.pop(x) for x in results[loop] if x in row} for row in rows]
+        if any(ended):
+            more = reversed_through(graph, loop, ended, edges, jacobian, _dependence)
+            for row, others in zip(rows, more, strict=True):
+                for x, partial in others.items():
+                    row[x] = graph.make("add", row[x], partial) if x in row else partial
+    stands = _standing(graph, rows, -1)
+    pending, needed = [x for row in rows for x in row], set(inputs)
+    while pending:
+        node = pending.pop()
+        if node not in needed:
+            needed.add(node)
+            pending += edges[node]
+    left = {node: args for node, args in edges.items() if node in needed}
+    return Edges(graph, inputs, list(stands), {**left, **stands})
+
+
+def _standing(
+    graph: Scalars, rows: Sequence[Mapping[int, int]], number: int
+) -> dict[int, Mapping[int, int]]:
+    """Nodes that stand for outputs, with their derivatives."""
+    return {graph.input(("output", number, j)): row for j, row in enumerate(rows)}
 
 
 def _tangents(

@@ -13,7 +13,7 @@ from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
-__all__ = ["extended"]
+__all__ = ["extended", "groups_of", "packed"]
 
 # For the nodes of a loop's operands that depend on some inputs, the derivatives that are not zero.
 _Tangents = Mapping[int, Mapping[int, int]]
@@ -48,7 +48,7 @@ def extended(
     initial, entering, rows = loop.split(graph.args[node])
     kinds = {"carry": [[x] for x in initial], "entering": [[x] for x in entering], "row": rows}
     depends = _dependences(loop, kinds, inputs, tangents, dependence)
-    groups = _groups(graph, inputs)
+    groups = groups_of(graph, inputs)
     body.packed = graph.packed or (len(groups[0]) if len(groups) < len(inputs) else 0)
     directions = [body.input(("direction", k)) for k in range(len(groups))]
     new: dict[str, list[list[int]]] = {kind: [] for kind in kinds}
@@ -63,7 +63,7 @@ def extended(
                     continue
                 at = len(every) + len(new[kind])
                 of_steps = [tangents.get(each, {}) for each in nodes]
-                new[kind].append([_packed(graph, body.packed, group, each) for each in of_steps])
+                new[kind].append([packed(graph, body.packed, group, each) for each in of_steps])
                 given.setdefault(body.input((kind, k)), {})[directions[g]] = body.input((kind, at))
                 if kind == "carry":
                     carried[k][g] = at
@@ -147,8 +147,8 @@ def _dependences(
     }
 
 
-def _groups(graph: Scalars, inputs: Sequence[int]) -> list[Sequence[int]]:
-    """The inputs whose directions are together in a vector."""
+def groups_of(graph: Scalars, inputs: Sequence[int]) -> list[Sequence[int]]:
+    """The inputs, or outputs, whose directions are together in a vector."""
     count = len(inputs)
     if graph.packed or graph.together < 2 or count < 2:
         return [[column] for column in inputs]
@@ -156,8 +156,8 @@ def _groups(graph: Scalars, inputs: Sequence[int]) -> list[Sequence[int]]:
     return [inputs[first : first + width] for first in range(0, count, width)]
 
 
-def _packed(graph: Scalars, width: int, group: Sequence[int], tangents: Mapping[int, int]) -> int:
-    """The derivatives by the inputs of a group as one node."""
+def packed(graph: Scalars, width: int, group: Sequence[int], tangents: Mapping[int, int]) -> int:
+    """The derivatives by the inputs of a group, or of its outputs, as one node."""
     nodes = [tangents.get(column, graph.zero) for column in group]
     if not width or graph.packed:
         return nodes[0]

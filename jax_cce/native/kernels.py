@@ -177,6 +177,8 @@ def _graph(function: Function, signature: Signature, seconds: float) -> Scalars:
     dtype = function.program.avals[function.inputs[0]].dtype
     graph = Scalars(dtype, int(_OF_AN_ORDER * seconds / _NODE))
     graph.together = 1 if signature.levels else max(1, machine().lanes(dtype))
+    outputs = function.program.outputs[: function.num_values]
+    graph.num_outputs = sum(jax_internals.size(function.program.aval(x)) for x in outputs)
     return graph
 
 

@@ -200,7 +200,9 @@ def rolled(
     num_consts, num_carry = jax_internals.scan_counts(equation)
     length, reverse = equation.params["length"], equation.params["reverse"]
     carried = sum(map(jax_internals.size, equation.in_avals[num_consts:][:num_carry]))
-    if graph.together > 1 and carried * len(graph.varied) > 2 * MOST_CARRIED:
+    # Tangents, or adjoints.
+    directions = min(len(graph.varied), graph.num_outputs)
+    if graph.together > 1 and carried * directions > 2 * MOST_CARRIED:
         raise Unsupported("a loop carries too much")
     steps = _Body(graph, length)
     body = steps.graph

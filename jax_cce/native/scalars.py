@@ -73,6 +73,7 @@ class Scalars:
         values: the number or truth value that it is; None where it is not known.
         choices: of integers, once asked for, what they may be (see `integers.possible`).
         varied: the inputs that are differentiated.
+        num_outputs: how many outputs are.
         together: of how many directions the tangents of loops may be vectors; 1 for none.
         packed: of how many they are, in the body of a loop; 0 where they are numbers.
         steps: of the body of a loop what it reads (see `loops`); None of other graphs.
@@ -87,6 +88,7 @@ class Scalars:
         self.values: list[Any] = []
         self.choices: dict[int, list[int] | None] = {}
         self.varied: set[int] = set()
+        self.num_outputs = 0
         self.together, self.packed = 1, 0
         self.steps: Any = None
         self.instead: dict[int, int] = {}
@@ -125,6 +127,10 @@ class Scalars:
         graph = Scalars(self.dtype, self.most)
         self._inner.append(graph)
         return graph
+
+    def adopt(self, graph: "Scalars") -> None:
+        """Counts the nodes of a loop's body that was made elsewhere."""
+        self._inner.append(graph)
 
     @property
     def size(self) -> int:
