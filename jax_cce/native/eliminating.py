@@ -5,9 +5,9 @@ products and sums, folded and shared with all others as they are made. So what a
 known exactly.
 """
 
-import contextlib
 import functools
 import heapq
+import math
 import operator
 import reprlib
 from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
@@ -35,8 +35,10 @@ _DEAR |= {"lane": 1, "pack": 4, "result": 0}
 _TRANSCENDENTAL = 20
 # Minimal Markowitz looks at all pairs of edges at each vertex.
 _MOST_BY_DEGREE = 1500
-# Adjoints are carried back through loops where there are so many times fewer of them than tangents.
-_FEWER = 2
+# Adjoints may be carried back through loops where there are so many times fewer of them than
+# tangents; where there are so many, tangents are not tried. To stack states takes time, too: which
+# of them cost so much more is about the same.
+_FEWER, _FAR_FEWER, _ABOUT = 2, 16, 1.1
 # Forward or reverse elimination is not tried where it has so many times the products of the
 # other, or as many as nodes may be made.
 _FAR_MORE = 2.5
@@ -97,7 +99,7 @@ class Edges:
         graph: see above.
         inputs: see above.
         outputs: see above.
-        before: see above.
+        before: see above; without nodes that no output depends on.
         vertices: the nodes that are to be eliminated, in the order of the graph.
     """
 
@@ -108,9 +110,11 @@ class Edges:
         outputs: Sequence[int],
         before: Mapping[int, Mapping[int, int]],
     ) -> None:
-        self.graph, self.inputs, self.outputs, self.before = graph, inputs, outputs, before
-        inner = set().union(*before.values()).difference(inputs)
-        self.vertices = [node for node in before if node in inner]
+        self.graph, self.inputs, self.outputs = graph, inputs, outputs
+        above = _above(outputs, before).union(inputs)
+        self.before = {node: args for node, args in before.items() if node in above}
+        inner = set().union(*self.before.values()).difference(inputs)
+        self.vertices = [node for node in self.before if node in inner]
 
     @classmethod
     def of(
@@ -121,10 +125,13 @@ class Edges:
         given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
     ) -> "Edges":
         """The edges between some inputs and outputs (see `jacobian`)."""
-        if not given and (loops := _to_reverse(graph, inputs, outputs)):
-            with contextlib.suppress(Unsupported, TooLarge):
-                return _reversed(graph, inputs, outputs, loops)
-        return cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given))
+        loops, fewer = _to_reverse(graph, inputs, outputs)
+        if given or not loops:
+            return cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given))
+        ways = [lambda: _reversed(graph, inputs, outputs, loops)]
+        if fewer < _FAR_FEWER:
+            ways.append(lambda: cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given)))
+        return _cheaper(graph, outputs, ways)
 
     def cheapest(self, orders: Sequence[Order] = ORDERS) -> tuple[list[list[int]], str]:
         """The derivatives in the cheapest of some orders, and its name (see `jacobian`)."""
@@ -325,14 +332,39 @@ def _edges(
     return edges
 
 
-def _to_reverse(graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]) -> list[int]:
-    """The loops that adjoints are to be carried through, because there are few outputs."""
+def _to_reverse(
+    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]
+) -> tuple[list[int], float]:
+    """The loops that adjoints may be carried through, and how many times fewer these are."""
     forth, back = (len(groups_of(graph, nodes)) for nodes in (inputs, list(set(outputs))))
-    if back * _FEWER > forth:
-        return []
+    fewer = forth / max(1, back)
+    if fewer < _FEWER:
+        return [], fewer
     needed = graph.needed(outputs, differentiated=True)
     loops = [node for node in needed if graph.ops[node] == "loop"]
-    return [] if any(graph.params[node].active is not None for node in loops) else loops
+    if any(graph.params[node].active is not None for node in loops):
+        return [], fewer
+    return loops, fewer
+
+
+def _cheaper(graph: Scalars, outputs: Sequence[int], ways: Sequence[Callable[[], Edges]]) -> Edges:
+    """The cheapest of some ways through the loops, the last one where one is about as cheap."""
+    found, best = None, math.inf
+    failure: Exception = Unsupported("no way through a loop")
+    for way in ways:
+        try:
+            edges = way()
+            rows, _ = edges.cheapest()
+        except (Unsupported, TooLarge) as reason:
+            failure = reason
+            continue
+        price = cost(graph, [*outputs, *(node for row in rows for node in row)])
+        if price < _ABOUT * best:
+            found, best, loops = edges, price, graph.loops
+    if found is None:
+        raise failure
+    graph.loops = loops
+    return found
 
 
 def _reversed(
@@ -372,14 +404,18 @@ def _reversed(
                 for x, partial in others.items():
                     row[x] = graph.make("add", row[x], partial) if x in row else partial
     stands = _standing(graph, rows, -1)
-    pending, needed = [x for row in rows for x in row], set(inputs)
+    return Edges(graph, inputs, list(stands), {**edges, **stands})
+
+
+def _above(nodes: Iterable[int], edges: Mapping[int, Iterable[int]]) -> set[int]:
+    """The nodes that some nodes depend on, these included."""
+    pending, found = list(nodes), set[int]()
     while pending:
         node = pending.pop()
-        if node not in needed:
-            needed.add(node)
+        if node in edges and node not in found:
+            found.add(node)
             pending += edges[node]
-    left = {node: args for node, args in edges.items() if node in needed}
-    return Edges(graph, inputs, list(stands), {**left, **stands})
+    return found
 
 
 def _standing(

@@ -128,6 +128,19 @@ class Scalars:
         self._inner.append(graph)
         return graph
 
+    @property
+    def loops(self) -> list[tuple["Scalars", dict[int, int]]]:
+        """What is in place of which loops, here and in loops; may be set to what it was."""
+        return [
+            (self, dict(self.instead)),
+            *(each for inner in self._inner for each in inner.loops),
+        ]
+
+    @loops.setter
+    def loops(self, before: list[tuple["Scalars", dict[int, int]]]) -> None:
+        for graph, instead in before:
+            graph.instead = dict(instead)
+
     def adopt(self, graph: "Scalars") -> None:
         """Counts the nodes of a loop's body that was made elsewhere."""
         self._inner.append(graph)

@@ -1,4 +1,4 @@
-"""Loops that stay loops in native code, and carry the tangents of their state."""
+"""Loops that stay loops in native code, with tangents of their state, or adjoints."""
 
 import hypothesis.strategies as st
 import jax
@@ -11,7 +11,7 @@ from jax import lax
 import jax_cce
 from cases.agreement import assert_agree
 from cases.natively import assert_agrees_natively, is_native
-from jax_cce.native import lifting
+from jax_cce.native import eliminating, lifting
 
 X = jnp.asarray(np.array([0.3, 0.9, 0.6, 0.45]))
 TABLE = np.cos(np.arange(24.0)).reshape(12, 2)
@@ -20,6 +20,12 @@ TABLE = np.cos(np.arange(24.0)).reshape(12, 2)
 @pytest.fixture(autouse=True)
 def never_unrolled(monkeypatch):
     monkeypatch.setattr(lifting, "MOST_UNROLLED", 0)
+
+
+@pytest.fixture(params=["tangents", "adjoints"])
+def carried(request, monkeypatch):
+    """What loops of known length carry, where they can."""
+    monkeypatch.setattr(eliminating, "_FEWER", 0 if request.param == "adjoints" else 1 << 30)
 
 
 def pendulum(x, steps=40):
@@ -147,12 +153,12 @@ LOOPS = {
 
 @pytest.mark.parametrize("batch", [None, 3, 21])
 @pytest.mark.parametrize("name", LOOPS)
-def test_loops(name, batch, quiet):
+def test_loops(name, batch, carried, quiet):
     assert_agrees_natively(LOOPS[name], X, batch, 0.3)
 
 
 @pytest.mark.parametrize("name", LOOPS)
-def test_hessians_of_loops(name, quiet):
+def test_hessians_of_loops(name, carried, quiet):
     def fun(x):
         leaves = jax.tree.leaves(LOOPS[name](x))
         floats = [leaf for leaf in leaves if leaf.dtype == x.dtype]
@@ -216,7 +222,7 @@ def random_loops(draw):
 
 @settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(fun=random_loops(), batch=st.sampled_from([None, 2, 9]), data=st.data())
-def test_random_loops(fun, batch, data):
+def test_random_loops(fun, batch, data, carried):
     entry = st.sampled_from([-1.5, -0.25, 0.0, 0.2, 0.3, 0.9, 2.0])
     count = 4 * (batch or 1)
     x = jnp.asarray(data.draw(st.lists(entry, min_size=count, max_size=count))).reshape(
@@ -269,6 +275,69 @@ WHILES = {
 def test_loops_of_unknown_length(name, batch, quiet):
     """Each point, and each lane that none of three points needs, ends by itself."""
     assert_agrees_natively(WHILES[name], X, batch, 0.9)
+
+
+def controlled(u, start=(0.1, 0.4)):
+    """What a pendulum costs that is driven by many torques."""
+
+    def step(state, torque):
+        angle, speed = state
+        speed = speed + 0.05 * (torque - jnp.sin(angle))
+        return (angle + 0.05 * speed, speed), angle * angle + 0.1 * torque * torque
+
+    (angle, speed), costs = lax.scan(step, start, u)
+    return jnp.sum(costs) + speed * speed, angle
+
+
+MANY = {
+    "of controls": controlled,
+    "of parameters": lambda p: jnp.sum(
+        lax.fori_loop(
+            0,
+            80,
+            lambda _, y: y + 0.01 * jnp.tanh(p[:36].reshape(6, 6) @ y) * p[36:42],
+            jnp.ones(6),
+        )
+    ),
+    "one after another": lambda u: controlled(u[::-1] * u[0], controlled(u)),
+    "within another": lambda u: jnp.sum(
+        lax.scan(
+            lambda c, a: (lax.fori_loop(0, 70, lambda _, c: c + 0.01 * jnp.sin(c * a), c), c * a),
+            0.4,
+            u,
+        )[1]
+    ),
+    "beside another": lambda u: (
+        jnp.sum(lax.scan(lambda c, a: (c * a, c + a), 1.0, u)[1])
+        * lax.scan(lambda c, a: (jnp.cos(c + a), None), u[0], u, reverse=True)[0]
+    ),
+    "after operations": lambda u: lax.scan(
+        lambda c, a: (c * a[0] + a[1], None), u[0] * u[1], jnp.outer(jnp.sin(u), u[:2])
+    )[0],
+    "of nothing that varies": lambda u: jnp.sum(
+        u * lax.fori_loop(0, 80, lambda _, y: y * 0.9, 2.0)
+    ),
+    "not differentiated": lambda u: lax.scan(
+        lambda c, a: (c + a * lax.stop_gradient(c), lax.stop_gradient(a)), 1.0, u
+    ),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 3, 21])
+@pytest.mark.parametrize("name", MANY)
+def test_loops_of_many_inputs(name, batch, quiet):
+    """There are fewer outputs, whose adjoints are carried back."""
+    u = jnp.asarray(0.9 + 0.3 * np.sin(np.arange(60.0)))
+    assert_agrees_natively(MANY[name], u, batch, 0.1)
+
+
+def test_what_is_carried_back():
+    """The operations for many inputs are not many times those of the function."""
+    u = jnp.ones(100)
+    forth = jax_cce.explain(lambda a: controlled(a * jnp.ones(100)), backend="native")(1.0)
+    back = jax_cce.explain(controlled, backend="native")(u)
+    one, other = (int(e.backend_reason.split()[3].replace(",", "")) for e in (forth, back))
+    assert other < 3 * one
 
 
 def test_no_points():
