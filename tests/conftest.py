@@ -58,6 +58,8 @@ hypothesis.settings.register_profile(
     "short", max_examples=30, deadline=None, derandomize=True, print_blob=True
 )
 hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None, print_blob=True)
+# For a search of hours.
+hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
 _LARGEST_CACHE = 2**30

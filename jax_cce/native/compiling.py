@@ -110,6 +110,11 @@ def has_function(name: str) -> bool:
 # What is called may not be freed, and LLVM's contexts are not for several threads at once.
 _lock = threading.RLock()
 _engines: dict[str, Any] = {}
+# A process that forks waits for what is being compiled: its child has no thread to end that, nor
+# to give the lock back.
+os.register_at_fork(
+    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+)
 
 
 def registered(text: str, *, quickly: bool) -> str:

@@ -380,21 +380,42 @@ def _where(graph: Scalars, condition: int, node: int) -> int:
 
 
 def _masked_sum(graph: Scalars, op: str, x: int, y: int) -> int | None:
-    """A sum of what is masked, which is seen to be zero where both masks are."""
+    """A sum of what is masked, which is seen to be zero where both summands are."""
     if graph.ops[x] != "select_n" or graph.ops[y] != "select_n":
         return None
-    masks = _mask(graph, x), _mask(graph, y)
-    if None in masks:
+    (one, own), (other, others) = _masks(graph, x), _masks(graph, y)
+    if not one or not other:
         return None
-    (one, own), (other, others) = masks  # type: ignore[misc]
-    if one == other:
-        return _where(graph, one, graph.make(op, own, others))
-    either = graph.make("or", one, other)
+    if common := [condition for condition in one if condition in other]:
+        summands = (
+            _under(graph, [condition for condition in each if condition not in common], node)
+            for each, node in ((one, own), (other, others))
+        )
+        return _under(graph, common, graph.make(op, *summands))
+    if len(one) == len(other) == 1 and graph.make("not", one[0]) == other[0]:
+        case = others if op == "add" else graph.make("neg", others)
+        return graph.make("select_n", one[0], case, own)
+    all_of = functools.partial(functools.reduce, functools.partial(graph.make, "and"))
+    either = graph.make("or", all_of(one), all_of(other))
     if graph.values[either]:
         return None
     # As it is: it may not be made into what is masked again.
-    total = graph.raw(op, x, y)
-    return _where(graph, either, total)
+    return _where(graph, either, graph.raw(op, x, y))
+
+
+def _masks(graph: Scalars, node: int) -> tuple[list[int], int]:
+    """The conditions but under all of which a node is zero, and what it is then."""
+    conditions = []
+    while (mask := _mask(graph, node)) is not None:
+        condition, node = mask
+        conditions.append(condition)
+    return conditions, node
+
+
+def _under(graph: Scalars, conditions: Sequence[int], node: int) -> int:
+    for condition in reversed(conditions):
+        node = _where(graph, condition, node)
+    return node
 
 
 def _whole(graph: Scalars, *lanes: int) -> int | None:

@@ -362,9 +362,21 @@ def test_masks_hide_what_is_not_finite_as_in_jax():
         root = jnp.sqrt(x)
         return jnp.where(x > 0, root, 0.0) + jnp.where(x > 1, 2 * root, 0.0) - x
 
+    def after_a_choice(x):
+        root = jnp.sqrt(x)
+        chosen = jnp.where(x[::-1] > 1, x[1] * root, jnp.sin(root))
+        return jnp.where(x > 0, chosen * x[0], 0.0)
+
+    def of_two_choices(x):
+        root = jnp.sqrt(x)
+        one = jnp.where(x[::-1] > 1, jnp.where(x > 0, x[1] * root, 0.0), 0.0)
+        return one - jnp.where(x[::-1] > 2, jnp.where(x > 3, jnp.sin(root), 0.0), 0.0)
+
     x = jnp.array([0.0, 4.0])
     for fun, mode in (
         (after, jax.jacfwd),
+        (after_a_choice, jax.jacfwd),
+        (of_two_choices, jax.jacfwd),
         (before, jax.jacrev),
         (lambda x: on_both_sides(jnp.where(x > 0, x, 1.0)), jax.jacrev),
         (of_sums, jax.jacfwd),
