@@ -112,9 +112,10 @@ _lock = threading.RLock()
 _engines: dict[str, Any] = {}
 # A process that forks waits for what is being compiled: its child has no thread to end that, nor
 # to give the lock back.
-os.register_at_fork(
-    before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
-)
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(
+        before=_lock.acquire, after_in_parent=_lock.release, after_in_child=_lock.release
+    )
 
 
 def registered(text: str, *, quickly: bool) -> str:

@@ -247,9 +247,9 @@ def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     if equation.name == "platform_index":
         return [np.int32(_on_this(equation.params["platforms"]))]
     is_update = equation.name.startswith("scatter")
-    if jax_internals.uses_references(equation.origin) or (
-        tracing.inner_equations(equation) and not is_update
-    ):
+    inner = () if is_update else tracing.primitive_names(tracing.inner_equations(equation))
+    is_loop = not {equation.name, *inner}.isdisjoint(("scan", "while"))
+    if is_loop or jax_internals.uses_references(equation.origin):
         raise Unsupported(f"{equation.name} of constants")
     with jax.core.eval_context():
         return [np.asarray(x) for x in jax_internals.bind(equation, list(operands))]
