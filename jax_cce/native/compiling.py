@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_cce.native.nodes import Unsupported
 from jax_cce.native.objects import compiled_once
 
 __all__ = ["Machine", "machine", "minor_version", "registered"]
@@ -110,6 +111,8 @@ def has_function(name: str) -> bool:
 # What is called may not be freed, and LLVM's contexts are not for several threads at once.
 _lock = threading.RLock()
 _engines: dict[str, Any] = {}
+# Each takes two maps of memory, of which Linux gives a process 65,530.
+_MOST_KERNELS = 10_000
 # A process that forks waits for what is being compiled: its child has no thread to end that, nor
 # to give the lock back.
 if hasattr(os, "register_at_fork"):
@@ -124,10 +127,15 @@ def registered(text: str, *, quickly: bool) -> str:
     Args:
         text: the module, in LLVM's intermediate representation.
         quickly: whether time to compile counts for more than time to run.
+
+    Raises:
+        Unsupported: where the process holds as many kernels as it may.
     """
     name = f"jax_cce_{_digest(f'{quickly} {text}')}"
     with _lock:
         if name not in _engines:
+            if len(_engines) >= _MOST_KERNELS:
+                raise Unsupported(f"this process holds {_MOST_KERNELS} kernels, and frees none")
             level = 0 if quickly else 2
             code = compiled_once(_digest(f"{_compiler()} {name}"), lambda: _compiled(text, level))
             engine = _loaded(code)

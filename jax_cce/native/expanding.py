@@ -168,6 +168,8 @@ def expanded(
             new[node] = result.number(args[0])
         elif op == "truth":
             new[node] = result.truth(args[0])
+        elif node in graph.kept:
+            new[node] = result.raw(op, *(new[arg] for arg in args))
         elif op == "loop":
             new[node] = loops.added(result, node, new)
         elif op == "result":

@@ -188,7 +188,8 @@ def _lifted(
     """For each input and constant its nodes or its value; the arrays that are read; the outputs."""
     program = function.program
     values, operands = _operands(graph, function, signature)
-    found = lift(graph, program, values, program.outputs)
+    with graph.of_values():
+        found = lift(graph, program, values, program.outputs)
     return values, operands, [list(map(int, lifted(graph, x).flat)) for x in found]
 
 
@@ -257,7 +258,7 @@ def _edges(
     graph: Scalars, values: Sequence[Any], outputs: Sequence[list[int]], function: Function
 ) -> Edges:
     """The graph between the inputs and the outputs that are differentiated."""
-    wanted = [node for row in outputs[: function.num_values] for node in row]
+    wanted = [graph.twin(node) for row in outputs[: function.num_values] for node in row]
     inputs: list[int] = []
     for k in function.inputs:
         nodes = values[k]

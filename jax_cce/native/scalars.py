@@ -34,6 +34,13 @@ SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "
 _GIVEN = frozenset(("input", "number", "truth"))
 # What is differentiated otherwise than it is computed.
 DERIVED = frozenset(("ruled", "seed"))
+# Operations whose results are finite, for operands that are, and not large.
+_TAME = {
+    *("abs", "add", "atan", "atan2", "ceil", "clamp", "cos", "erf", "floor", "logistic", "max"),
+    *("min", "mul", "neg", "reduce_max", "reduce_min", "round", "ruled", "select_n", "sign", "sin"),
+    *("square", "stop_gradient", "sub", "tanh"),
+    *LOGIC,
+}
 _SYMMETRIC = frozenset(("add", "and", "eq", "max", "min", "mul", "ne", "or", "xor"))
 
 _FOLDED: dict[str, Callable[..., Any]] = {
@@ -67,6 +74,8 @@ class Scalars:
     Attributes:
         dtype: see above.
         most: see above.
+        exact: whether values are made, whose zeros and signs are JAX's; not derivatives, where a
+            structural zero is zero whatever it is multiplied by.
         ops: the operation of each node: a primitive's name, "input", "number" or "truth".
         args: its operands; of an input its place, of a number or a truth value that itself.
         params: its static parameter, such as an exponent; None for most.
@@ -77,11 +86,12 @@ class Scalars:
         together: of how many directions the tangents of loops may be vectors; 1 for none.
         packed: of how many they are, in the body of a loop; 0 where they are numbers.
         steps: of the body of a loop what it reads (see `loops`); None of other graphs.
+        kept: the nodes that are not made simpler.
         instead: for loops that have been differentiated those that carry the tangents, too.
     """
 
     def __init__(self, dtype: Any, most: int = 1 << 20) -> None:
-        self.dtype, self.most = np.dtype(dtype), most
+        self.dtype, self.most, self.exact = np.dtype(dtype), most, False
         self.ops: list[str] = []
         self.args: list[tuple[Any, ...]] = []
         self.params: list[Any] = []
@@ -94,6 +104,9 @@ class Scalars:
         self.instead: dict[int, int] = {}
         self._inner: list[Scalars] = []
         self._made: dict[Any, int] = {}
+        self._tame: list[bool] = []
+        self.kept: set[int] = set()
+        self._twins: dict[int, int] = {}
         self.zero, self.one = self.number(0.0), self.number(1.0)
 
     def number(self, value: Any) -> int:
@@ -116,15 +129,20 @@ class Scalars:
 
         The tangent is linear in seeds, which are differentiated like the nodes they stand for.
         """
-        return self._node(("ruled", value, tangent), "ruled", (value,), tangent)
+        node = self._node(("ruled", value, tangent), "ruled", (value,), tangent)
+        if self.exact and not self._twins.keys().isdisjoint((value, tangent)):
+            value, tangent = self.twin(value), self.twin(tangent)
+            self._twins[node] = self._node(("ruled", value, tangent), "ruled", (value,), tangent)
+        return node
 
     def seed(self, node: int) -> int:
         """The tangent of a node, in a rule for what is made of it: a new one at each call."""
-        return self._node(("seed", len(self.ops)), "seed", (node,))
+        return self._node(("seed", len(self.ops)), "seed", (self.twin(node),))
 
     def inner(self) -> "Scalars":
         """The graph of a loop's body, under construction."""
         graph = Scalars(self.dtype, self.most)
+        graph.exact = self.exact
         self._inner.append(graph)
         return graph
 
@@ -170,12 +188,36 @@ class Scalars:
         """The node of an operation on nodes, or one that equals it."""
         if op in _SYMMETRIC and args[0] > args[1]:
             args = args[1], args[0]
+        if self.exact:
+            return self._exactly(op, args, param)
         key = op, param, args
         node = self._made.get(key)
         if node is None:
             node = self._simpler(op, args) if param is None else None
             node = self._made[key] = self._new(op, args, param) if node is None else node
         return node
+
+    def _exactly(self, op: str, args: tuple[int, ...], param: Any) -> int:
+        """The node of a value; where its derivative is that of another one, that is its twin."""
+        self.exact = False
+        try:
+            keeps = op in _KEEP and _KEEP[op](self, *args)
+            node = self.raw(op, *args) if keeps else self.make(op, *args, param=param)
+            if op not in LOGIC and (keeps or not self._twins.keys().isdisjoint(args)):
+                twin = self.make(op, *map(self.twin, args), param=param)
+                if twin != node:
+                    self._twins[node] = twin
+        finally:
+            self.exact = True
+        return node
+
+    def twin(self, node: int) -> int:
+        """What is differentiated in place of a value."""
+        return self._twins.get(node, node)
+
+    def is_tame(self, node: int) -> bool:
+        """Whether a node is finite where the inputs are, and of usual size."""
+        return self._tame[node]
 
     def sum(self, nodes: Iterable[int]) -> int:
         """The sum of nodes, in their order."""
@@ -191,7 +233,7 @@ class Scalars:
         try:
             yield
         finally:
-            for attribute in (self.ops, self.args, self.params, self.values):
+            for attribute in (self.ops, self.args, self.params, self.values, self._tame):
                 del attribute[first:]
             # The latest come first.
             while len(self._made) > made:
@@ -227,7 +269,23 @@ class Scalars:
 
     def raw(self, op: str, *args: int) -> int:
         """The node of an operation that is not made simpler."""
-        return self._node(("raw", op, args), op, args)
+        node = self._node(("raw", op, args), op, args)
+        self.kept.add(node)
+        return node
+
+    @contextlib.contextmanager
+    def of_values(self) -> Iterator[None]:
+        """A block that makes values, here and in loops (see `exact`)."""
+        self.exact = True
+        try:
+            yield
+        finally:
+            self._settle()
+
+    def _settle(self) -> None:
+        self.exact = False
+        for graph in self._inner:
+            graph._settle()
 
     def _node(self, key: Any, op: str, args: tuple[Any, ...], param: Any = None) -> int:
         node = self._made.get(key)
@@ -240,6 +298,12 @@ class Scalars:
         self.args.append(args)
         self.params.append(param)
         self.values.append(args[0] if op in ("number", "truth") else None)
+        if op in _GIVEN:
+            is_tame = op != "number" or math.isfinite(args[0])
+        else:
+            is_tame = op in _TAME or (op == "integer_pow" and param > 0)
+            is_tame = is_tame and all(self._tame[arg] for arg in args)
+        self._tame.append(is_tame)
         return len(self.ops) - 1
 
     def _simpler(self, op: str, args: Sequence[int]) -> int | None:
@@ -416,6 +480,32 @@ def _under(graph: Scalars, conditions: Sequence[int], node: int) -> int:
     for condition in reversed(conditions):
         node = _where(graph, condition, node)
     return node
+
+
+# What a value keeps, although its derivative is not that of it: a product of zero by what may be
+# infinite or NaN, which is NaN; and the sign of a zero that is negated.
+
+
+def _keeps_product(graph: Scalars, x: int, y: int) -> bool:
+    return any(
+        not graph.is_tame(other) and (graph.values[one] == 0 or _mask(graph, one) is not None)
+        for one, other in ((x, y), (y, x))
+    )
+
+
+def _keeps_quotient(graph: Scalars, x: int, y: int) -> bool:
+    return x == graph.zero and not graph.values[y]  # zero itself, or not known
+
+
+def _keeps_sign(graph: Scalars, x: int) -> bool:
+    return _mask(graph, x) is not None
+
+
+_KEEP: dict[str, Callable[..., bool]] = {
+    "div": _keeps_quotient,
+    "mul": _keeps_product,
+    "neg": _keeps_sign,
+}
 
 
 def _whole(graph: Scalars, *lanes: int) -> int | None:

@@ -415,3 +415,52 @@ def test_random_programs(program: Program, seed: int):
         nearby = compiled(*perturbed(program))[2]
         assume(not differences(nearby, theirs, program.rtol))
     assert not found, "\n".join(found)
+
+
+# What is infinite, NaN or a zero of either sign on the way to a value, and where it is asked for.
+EXACT = {
+    "a comparison": (lambda x: jnp.where(0 * (1 / x) == 0, x, 7 + 2 * x), 0.0),
+    "a test": (lambda x: jnp.where(jnp.isnan(0 * jnp.log(x)), x, x * x), -2.0),
+    "a masked factor": (lambda x: jnp.where(x > 0, x, 0.0) * (1 / x), 0.0),
+    "a masked factor of a loop": (
+        lambda x: lax.fori_loop(0, 600, lambda _, y: y + jnp.where(x > 0, x, 0.0) * (1 / x), x),
+        0.0,
+    ),
+    "a negated mask": (lambda x: 1 / (-jnp.where(x > 0, x, 0.0)), -1.0),
+    "zero by zero": (lambda x: 0 / x + x, 0.0),
+    "an entry that is zero": (
+        lambda x: (jnp.array([[1.0, 0.0], [0.0, 2.0]]) @ jnp.stack([x, 1 / x]))[0],
+        0.0,
+    ),
+    "a rule": (lambda x: jax.nn.relu(x * 0.0 * jnp.log(x)), 0.0),
+}
+
+
+@pytest.mark.parametrize("batch", [None, 9])
+@pytest.mark.parametrize("name", EXACT)
+def test_values_are_exactly_those_of_jax(name, batch):
+    f, point = EXACT[name]
+    ours, theirs = jax_cce.value_and_jacobian(f), f
+    x = jnp.asarray(point) if batch is None else jnp.full(batch, point)
+    if batch is not None:
+        ours, theirs = jax.vmap(ours), jax.vmap(f)
+    assert is_native(ours, x)
+    value, _ = jax.jit(ours)(x)
+    assert_agree(value, theirs(x))
+    forward = jax.jacfwd(f)(jnp.asarray(point))
+    if jnp.isfinite(forward):
+        assert_agree(jax_cce.jacobian(f)(jnp.asarray(point)), forward)
+
+
+def test_zeros_of_values_cost_derivatives_nothing():
+    """Entries that are zero are left out of derivatives, whatever they are multiplied by."""
+
+    scales = jnp.array([2.0, 1.0, 3.0])
+    matrix = jnp.diag(scales)
+
+    def additions(f):
+        reason = jax_cce.explain(f, backend="native")(jnp.ones(3)).backend_reason
+        return int(reason.split()[3].replace(",", ""))
+
+    by_matrix = additions(lambda x: matrix @ jnp.log(matrix @ jnp.exp(x)))
+    assert by_matrix == additions(lambda x: scales * jnp.log(scales * jnp.exp(x)))
