@@ -20,6 +20,7 @@ from typing import Any
 import jax
 import numpy as np
 
+from jax_cce.native import threads
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.objects import compiled_once
 
@@ -136,13 +137,30 @@ def registered(text: str, *, quickly: bool) -> str:
         if name not in _engines:
             if len(_engines) >= _MOST_KERNELS:
                 raise Unsupported(f"this process holds {_MOST_KERNELS} kernels, and frees none")
-            level = 0 if quickly else 2
-            code = compiled_once(_digest(f"{_compiler()} {name}"), lambda: _compiled(text, level))
-            engine = _loaded(code)
+            if threads.SHARE in text:
+                _load_support()
+            engine = _engine_of(text, 0 if quickly else 2)
             address = ctypes.c_void_p(engine.get_function_address("handler"))
             jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
             _engines[name] = engine
     return name
+
+
+@functools.cache
+def _load_support() -> None:
+    """Makes what all kernels have in common known to LLVM."""
+    import llvmlite.binding as llvm
+
+    engine = _engine_of(threads.support(), 2)
+    for name in (threads.THREADS, threads.SHARE):
+        llvm.add_symbol(name, engine.get_function_address(name))
+    _engines["support"] = engine
+
+
+def _engine_of(text: str, level: int) -> Any:
+    """The engine that holds the code of a module, compiled where no process has done so."""
+    name = _digest(f"{_compiler()} {level} {text}")
+    return _loaded(compiled_once(name, lambda: _compiled(text, level)))
 
 
 def _digest(text: str) -> str:

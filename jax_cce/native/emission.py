@@ -10,7 +10,7 @@ from collections.abc import Sequence
 
 from jax_cce.native.instructions import Block
 from jax_cce.native.scalars import Scalars
-from jax_cce.native.threads import sharing
+from jax_cce.native.threads import SHARE, THREADS, packed
 from jax_cce.native.tiles import Operand, tile
 
 __all__ = ["kernel_text"]
@@ -229,13 +229,19 @@ def _handler(
     alone = [f"  call void @run({args}, i64 0, i64 {points})", "  ret ptr null", "}"]
     if not levels:
         return [*lines, *alone]
+    stored = []
+    for k, name in enumerate(names):
+        stored += [
+            f"  %array{k} = getelementptr ptr, ptr %arrays, i64 {k}",
+            f"  store ptr {name}, ptr %array{k}",
+        ]
     return [
         *lines,
         f"  %parts = udiv i64 {points}, {part}",
         "  %is_large = icmp ugt i64 %parts, 1",
         "  br i1 %is_large, label %large, label %alone",
         "large:",
-        "  %threads = call i64 @threads(ptr %frame)",
+        f"  %threads = call i64 @{THREADS}(ptr %frame)",
         "  %many = call i64 @llvm.umin.i64(i64 %threads, i64 %parts)",
         "  %is_shared = icmp ugt i64 %many, 1",
         "  br i1 %is_shared, label %shared, label %alone",
@@ -243,10 +249,14 @@ def _handler(
         f"  %mean = udiv i64 {points}, %many",
         f"  %above = add i64 %mean, {lanes}",
         f"  %each = and i64 %above, -{lanes}",
-        f"  call void @share(ptr %frame, i64 {points}, i64 %each, {args})",
+        f"  %arrays = alloca [{len(names)} x ptr]",
+        *stored,
+        f"  call void @{SHARE}(ptr %frame, i64 {points}, i64 %each, ptr @packed, ptr %arrays, "
+        f"i64 {len(names)})",
         "  ret ptr null",
         "alone:",
         *alone,
         *_ADVICE,
-        *sharing(names),
+        *packed(names),
+        "declare i64 @llvm.umin.i64(i64, i64)",
     ]

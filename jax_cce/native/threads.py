@@ -1,36 +1,57 @@
 """Large batches are shared out among the threads of XLA's own pool.
 
 The handler schedules all parts but the first, runs that one, and returns a future, which the last
-part that ends makes available. What a point gives depends on neither parts nor threads.
+part that ends makes available. What a point gives depends on neither parts nor threads. What all
+kernels have of this in common is a module of its own, compiled once, which they call by name.
 """
 
 from collections.abc import Sequence
 
-__all__ = ["sharing"]
+__all__ = ["SHARE", "THREADS", "packed", "support"]
+
+# The names of the functions: for the number of threads, and to start the parts.
+THREADS, SHARE = "jax_cce_threads", "jax_cce_share"
 
 # Byte offsets in the structures of XLA's foreign function interface, version 0: of a call, and of
 # its functions.
 _API, _CONTEXT, _FUTURE = 16, 24, 168
 _DESTROY, _SCHEDULE, _NUM_THREADS, _CREATE, _SET_AVAILABLE = 64, 136, 144, 152, 160
 # What a part knows: the shared data, its first point and its end; and what all share: how many
-# parts are left, the interface, the future, and the arrays.
-_PART, _SHARED = 24, 24
+# parts are left, the interface, the future, what runs a part, and the arrays.
+_PART, _RUN, _SHARED = 24, 24, 32
 
 
-def sharing(names: Sequence[str]) -> list[str]:
-    """The functions `@threads`, for the number of threads, and `@share`, which starts the parts.
+def packed(names: Sequence[str]) -> list[str]:
+    """The function `@packed`, which is `@run` for an array of pointers, and what it is given to.
 
     Args:
         names: the arrays that `@run` gets before the first point and the one after the last.
     """
-    pointers = ", ".join(f"ptr {name}" for name in names)
-    size = _SHARED + 8 * len(names)
-    stored, loaded = list[str](), list[str]()
+    loaded = list[str]()
     for k, name in enumerate(names):
-        at = f"getelementptr i8, ptr %shared, i64 {_SHARED + 8 * k}"
-        stored += [f"  %a{k} = {at}", f"  store ptr {name}, ptr %a{k}"]
-        loaded += [f"  %a{k} = {at}", f"  {name} = load ptr, ptr %a{k}"]
+        loaded += [
+            f"  %a{k} = getelementptr ptr, ptr %arrays, i64 {k}",
+            f"  {name} = load ptr, ptr %a{k}",
+        ]
+    pointers = ", ".join(f"ptr {name}" for name in names)
     return [
+        f"declare i64 @{THREADS}(ptr)",
+        f"declare void @{SHARE}(ptr, i64, i64, ptr, ptr, i64)",
+        "define internal void @packed(ptr %arrays, i64 %first, i64 %end) {",
+        *loaded,
+        f"  call void @run({pointers}, i64 %first, i64 %end)",
+        "  ret void",
+        "}",
+    ]
+
+
+def support() -> str:
+    """The text of the module that all kernels have in common.
+
+    `THREADS` takes a call of XLA's and returns the number of threads. `SHARE` takes that, the
+    number of points, how many are a part, a function like `@packed`, its arrays and their number.
+    """
+    lines = [
         "declare ptr @malloc(i64)",
         "declare void @free(ptr)",
         *_called("destroy", _DESTROY, 3, ["ptr null", "ptr %error"], "ptr %error"),
@@ -42,7 +63,7 @@ def sharing(names: Sequence[str]) -> list[str]:
             ["ptr null", "ptr %context", "ptr @part", "ptr %data"],
             "ptr %context, ptr %data",
         ),
-        "define internal i64 @threads(ptr %frame) noinline {",
+        f"define i64 @{THREADS}(ptr %frame) {{",
         *_loaded("api", "%frame", _API),
         *_loaded("context", "%frame", _CONTEXT),
         "  %count = alloca i64",
@@ -59,7 +80,8 @@ def sharing(names: Sequence[str]) -> list[str]:
         "  %ignored = call ptr @destroy(ptr %api, ptr %error)",
         "  ret i64 1",
         "}",
-        f"define internal void @share(ptr %frame, i64 %points, i64 %each, {pointers}) noinline {{",
+        f"define void @{SHARE}(ptr %frame, i64 %points, i64 %each, ptr %run, ptr %arrays, "
+        "i64 %count) {",
         "entry:",
         *_loaded("api", "%frame", _API),
         *_loaded("context", "%frame", _CONTEXT),
@@ -67,12 +89,18 @@ def sharing(names: Sequence[str]) -> list[str]:
         "  %rounded = sub i64 %above, 1",
         "  %parts = udiv i64 %rounded, %each",
         f"  %of_parts = mul i64 %parts, {_PART}",
-        f"  %bytes = add i64 %of_parts, {size}",
+        "  %of_arrays = mul i64 %count, 8",
+        f"  %size = add i64 %of_arrays, {_SHARED}",
+        "  %bytes = add i64 %of_parts, %size",
         "  %shared = call ptr @malloc(i64 %bytes)",
         "  store i64 %parts, ptr %shared",
         "  %kept_api = getelementptr i8, ptr %shared, i64 8",
         "  store ptr %api, ptr %kept_api",
-        *stored,
+        f"  %of_run = getelementptr i8, ptr %shared, i64 {_RUN}",
+        "  store ptr %run, ptr %of_run",
+        f"  %own_arrays = getelementptr i8, ptr %shared, i64 {_SHARED}",
+        "  call void @llvm.memcpy.p0.p0.i64("
+        "ptr %own_arrays, ptr %arrays, i64 %of_arrays, i1 false)",
         *_arguments(3, ["ptr null", "ptr null"]),
         *_loaded("function", "%api", _CREATE),
         "  %ignored = call ptr %function(ptr %arguments)",
@@ -82,7 +110,7 @@ def sharing(names: Sequence[str]) -> list[str]:
         "  store ptr %future, ptr %of_future",
         f"  %result = getelementptr i8, ptr %frame, i64 {_FUTURE}",
         "  store ptr %future, ptr %result",
-        f"  %records = getelementptr i8, ptr %shared, i64 {size}",
+        "  %records = getelementptr i8, ptr %shared, i64 %size",
         "  br label %next",
         # From the last part to the first, which is run here.
         "next:",
@@ -120,8 +148,9 @@ def sharing(names: Sequence[str]) -> list[str]:
         "  %first = load i64, ptr %of_first",
         "  %of_end = getelementptr i8, ptr %record, i64 16",
         "  %end = load i64, ptr %of_end",
-        *loaded,
-        f"  call void @run({pointers}, i64 %first, i64 %end)",
+        *_loaded("run", "%shared", _RUN),
+        f"  %arrays = getelementptr i8, ptr %shared, i64 {_SHARED}",
+        "  call void %run(ptr %arrays, i64 %first, i64 %end)",
         "  %before = atomicrmw sub ptr %shared, i64 1 acq_rel",
         "  %is_last = icmp eq i64 %before, 1",
         "  br i1 %is_last, label %last, label %done",
@@ -135,7 +164,10 @@ def sharing(names: Sequence[str]) -> list[str]:
         "  ret void",
         "}",
         "declare i64 @llvm.umin.i64(i64, i64)",
+        "declare void @llvm.memcpy.p0.p0.i64(ptr, ptr, i64, i1)",
+        "",
     ]
+    return "\n".join(lines)
 
 
 def _called(name: str, offset: int, size: int, values: Sequence[str], parameters: str) -> list[str]:
