@@ -358,7 +358,9 @@ def _cheaper(graph: Scalars, outputs: Sequence[int], ways: Sequence[Callable[[],
         except (Unsupported, TooLarge) as reason:
             failure = reason
             continue
-        price = cost(graph, [*outputs, *(node for row in rows for node in row)])
+        nodes = [*outputs, *(node for row in rows for node in row)]
+        # Long code outside loops takes time, too: to compile.
+        price = cost(graph, nodes) + len(graph.needed(nodes))
         if price < _ABOUT * best:
             found, best, loops = edges, price, graph.loops
     if found is None:
