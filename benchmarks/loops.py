@@ -1,8 +1,8 @@
 """Sensitivities through long loops, for one point and for many: `python -m benchmarks.loops`.
 
 Lotka-Volterra (1000 Runge-Kutta steps, by rates and initial values), a quadrotor (200 Runge-Kutta
-steps of 13 states, by the initial state) and the likelihood of a Kalman filter (500 steps, by six
-parameters), in float64 on one core, against the better of jit(jacfwd) and jit(jacrev).
+steps of 13 states, by the initial state), the likelihood of a Kalman filter (500 steps, by six
+parameters) and what a cart-pole costs (150 steps, by the force at each), in float64 on one core, against the better of jit(jacfwd) and jit(jacrev).
 """
 
 from __future__ import annotations
@@ -71,10 +71,23 @@ def _likelihood(p: jax.Array) -> jax.Array:
     return -0.5 * jnp.sum(lax.scan(step, start, jnp.asarray(_READINGS))[1])
 
 
+def _cost(forces: jax.Array) -> jax.Array:
+    def step(x: jax.Array, force: jax.Array) -> tuple[jax.Array, jax.Array]:
+        _, angle, speed, turn = x
+        sine, cosine = jnp.sin(angle), jnp.cos(angle)
+        pull = (force + 0.1 * turn**2 * sine - 0.98 * sine * cosine) / (1.1 - 0.1 * cosine**2)
+        x = x + 0.02 * jnp.stack([speed, turn, pull, 9.8 * sine - pull * cosine])
+        return x, jnp.sum(x**2) + 0.01 * force**2
+
+    end, costs = lax.scan(step, jnp.array([0.0, 0.1, 0.0, 0.0]), forces)
+    return jnp.sum(costs) + 10 * jnp.sum(end**2)
+
+
 PROGRAMS: dict[str, tuple[Callable[[jax.Array], jax.Array], np.ndarray]] = {
     "Lotka-Volterra, 1000 steps": (_populations, np.array([1.1, 0.4, 0.4, 0.1, 1.0, 0.5])),
     "quadrotor, 200 steps": (_quadrotor, np.array([0.0] * 6 + [1.0] + [0.0] * 3 + [0.1] * 3)),
     "Kalman likelihood, 500 steps": (_likelihood, np.array([0.3, 0.2, 0.5, 1.0, 0.1, 0.2])),
+    "cart-pole cost, 150 forces": (_cost, 0.3 * np.sin(np.arange(150.0))),
 }
 
 
