@@ -2,7 +2,8 @@
 
 Lotka-Volterra (1000 Runge-Kutta steps, by rates and initial values), a quadrotor (200 Runge-Kutta
 steps of 13 states, by the initial state), the likelihood of a Kalman filter (500 steps, by six
-parameters) and what a cart-pole costs (150 steps, by the force at each), in float64 on one core, against the better of jit(jacfwd) and jit(jacrev).
+parameters) and what a cart-pole costs (150 steps, by the force at each), in float64 on one core,
+against the better of jit(jacfwd) and jit(jacrev).
 """
 
 from __future__ import annotations
