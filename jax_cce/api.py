@@ -123,7 +123,7 @@ def jacobian(
             are bounded by the work that is nominally done in that time and not by the clock, so
             that every process finds the same; None stands for well under a second, and 0 leaves
             forward, reverse and minimal Markowitz.
-        backend: what computes a dense Jacobian on the CPU. "auto": native code, where the
+        backend: what computes a dense or BCOO Jacobian on the CPU. "auto": native code, where the
             function has such and it is expected to run faster and to compile as soon, else XLA.
             "native": native code also where it takes longer to compile, or may run slower. "xla":
             never native code. Where there is no native code XLA computes the same; `explain` says

@@ -24,7 +24,7 @@ from jax_cce.execution.results import (
     zero_block,
 )
 from jax_cce.native.eliminating import GIVEN, ORDERS, Edges, Order
-from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of
+from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of, may_be_native
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
@@ -33,7 +33,7 @@ from jax_cce.planning.task import Task, task_of_run, task_of_trace
 from jax_cce.program import calls
 from jax_cce.program.calls import Call
 from jax_cce.rules.derivatives import has_custom
-from jax_cce.sparse.formats import DENSE, STRUCTURED
+from jax_cce.sparse.formats import STRUCTURED, Format
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = ["native", "scalars", "transformed"]
@@ -90,17 +90,22 @@ def transformed(
     return compute
 
 
-def native(task: Task, request: OrderRequest, avals: Sequence[Any]) -> Kernel | str:
-    """Machine code for the dense Jacobian at a single point, or why XLA computes it.
+def native(task: Task, request: OrderRequest, avals: Sequence[Any], form: Format) -> Kernel | str:
+    """Machine code for the Jacobian at a single point, or why XLA computes it.
 
     Args:
         task: the task.
         request: what is asked of the order and the backend.
         avals: the abstract value of each input.
+        form: the format of the Jacobian.
     """
+    if form is STRUCTURED:
+        return "its format is structured"
     if not primitive.can_hold(task.traced.program):
         return "it does more than to return values"
-    programs = _Programs(task, request, avals, Wanted(DENSE, value=False))
+    programs = _Programs(task, request, avals, Wanted(form, value=False))
+    if form.sparse and not programs.has_places:
+        return "where its entries are depends on data, or it is too large"
     return programs.kernel_or_reason(_of_one_point(task), None)
 
 
@@ -113,11 +118,18 @@ def scalars(task: Task) -> Edges | str:
     return edges_of(_function(task), _of_one_point(task))
 
 
-def _function(task: Task, *, value: bool = False, orders: Sequence[Order] = ORDERS) -> Function:
+def _function(
+    task: Task,
+    *,
+    value: bool = False,
+    orders: Sequence[Order] = ORDERS,
+    places: Sequence[Any] | None = None,
+) -> Function:
     """What native code has to know of a task."""
     program, first = task.traced.program, task.traced.program.num_inputs
     known = [task.known.get(name) for name in range(first, program.first_computed)]
-    return Function(program, task.traced.num_values, task.differentiated, known, value, orders)
+    num_values, inputs = task.traced.num_values, task.differentiated
+    return Function(program, num_values, inputs, known, value, orders, places)
 
 
 def _of_one_point(task: Task) -> Signature:
@@ -142,7 +154,7 @@ def _execute(
         check_memory(traced, avals)
     arguments = [*traced.constants, *leaves]
     staged = any(map(jax_internals.is_staged, arguments))
-    holds = not wanted.format.sparse and primitive.can_hold(traced.program)
+    holds = wanted.format is not STRUCTURED and primitive.can_hold(traced.program)
     # What is kept of it holds neither the constants of this call nor its other data.
     programs = _Programs(task.without_values(), request, avals, wanted)
     with task.context() as widened:
@@ -183,10 +195,33 @@ class _Programs:
         self._task, self._request, self._avals, self._wanted = task, request, avals, wanted
         # The arguments that are constants of the compiled program, None for each other.
         self._fixed: list[Any] = [None] * task.traced.program.first_computed
+        # Of a sparse Jacobian the entries of each block (see `native.kernels.Function`).
+        self._places: list[Any] | None = None
 
     def as_operations(self) -> _Program:
         """The program for the task's own number of points."""
         return self._of(self._plan_of(self._task))
+
+    def _types(self) -> Any:
+        """The tree of the types of the results; None where they are best left to XLA at once.
+
+        Which entries a sparse Jacobian has only a plan says.
+        """
+        task, wanted = self._task, self._wanted
+        if not wanted.format.sparse:
+            return types_of(task.traced, self._avals, wanted)
+        asks = self._request.backend != "xla" and (
+            self._request.is_default or self._request.backend == "native"
+        )
+        if not asks or not may_be_native(_function(task, value=wanted.value)):
+            return None
+        closed, shapes = jax.make_jaxpr(self(1), return_shape=True)(self._argument_types)
+        types = jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
+        places = [block.places for row in types[1] for block in row]
+        if any(each is None for each in places):
+            return None
+        self._places = places
+        return types
 
     def as_one_equation(self, arguments: Sequence[Any], *, staged: bool) -> Any:
         """The same, by an equation that waits for the number of points.
@@ -195,7 +230,9 @@ class _Programs:
             arguments: the constants and inputs.
             staged: whether the caller only traces, and compiles later.
         """
-        types = types_of(self._task.traced, self._avals, self._wanted)
+        types = self._types()
+        if types is None:
+            return self.as_operations()(arguments)
         if staged:
             self._fixed = [None if jax_internals.is_tracer(x) else x for x in arguments]
         at_once = self._has_rules or (staged and self._is_to_be_heard)
@@ -204,6 +241,17 @@ class _Programs:
     def __call__(self, points: int) -> _Program:
         """The program for each of so many points."""
         return self._of(self._plans(points))
+
+    @property
+    def _argument_types(self) -> list[Any]:
+        program = self._task.traced.program
+        avals = [*program.avals[program.num_inputs : program.first_computed], *self._avals]
+        return list(map(jax_internals.abstract, avals))
+
+    @property
+    def has_places(self) -> bool:
+        """Whether it is known where the entries of the sparse Jacobian are."""
+        return self._types() is not None
 
     def kernel(self, signature: Signature, points: int | None) -> Kernel | None:
         """Machine code for it; None where XLA compiles it (see `primitive.ByPoints`)."""
@@ -234,7 +282,8 @@ class _Programs:
         orders: Sequence[Order] = [request.order]
         if request.order == "auto":
             orders = ORDERS if scalars is None else [scalars, *ORDERS]
-        function = _function(task, value=self._wanted.value, orders=orders)
+        value, places = self._wanted.value, self._places
+        function = _function(task, value=value, orders=orders, places=places)
         found = kernel_of(function, signature, limited=request.backend == "auto")
         if isinstance(found, Kernel) and request.order == "auto" and found.order == GIVEN:
             return dataclasses.replace(found, order="stored")
@@ -281,7 +330,7 @@ class _Programs:
         if points == 1:
             return self._plan_of_one
         task = self._task.of(points)
-        if (
+        if self._wanted.format.sparse or (
             choosing.is_same_for(one, task)
             and not self._request.tuned
             and self._answer_for(one).stored == self._answer_for(task).stored
@@ -297,9 +346,7 @@ class _Programs:
         return choosing.plan(task, self._request.of_arrays, self._answer_for(task).stored)
 
     def _answer_for(self, task: Task) -> choosing.Answer:
-        program = task.traced.program
-        avals = [*program.avals[program.num_inputs : program.first_computed], *self._avals]
-        types = list(map(jax_internals.abstract, avals))
+        types = self._argument_types
         known = [x if own is None else own for x, own in zip(types, self._fixed, strict=True)]
         return self.answer(task, known)
 

@@ -21,7 +21,7 @@ from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 
-__all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of"]
+__all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of", "may_be_native"]
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
@@ -77,6 +77,8 @@ class Function:
         constants: what is known of the program's constants: arrays, in which NaN is not known.
         value: whether the values are among the results.
         orders: of elimination, of which the cheapest is taken.
+        places: of each block the entries that are wanted, by place in the flattened block; by
+            default all of all.
     """
 
     program: Program
@@ -85,6 +87,7 @@ class Function:
     constants: Sequence[Any]
     value: bool
     orders: Sequence[Order] = ORDERS
+    places: Sequence[np.ndarray] | None = None
 
 
 @dataclass(frozen=True)
@@ -160,6 +163,18 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         return str(reason)
 
 
+def may_be_native(function: Function) -> bool:
+    """Whether there may be a kernel, as far as can be seen at once."""
+    if machine().obstacle:
+        return False
+    try:
+        _check(function)
+        check(function.program, int(_OF_AN_ORDER * _seconds(function.program) / _NODE))
+    except Unsupported:
+        return False
+    return True
+
+
 def edges_of(function: Function, signature: Signature) -> Edges | str:
     """The graph of scalars of a function's Jacobian, to be searched, or why there is none."""
     try:
@@ -219,6 +234,8 @@ def _check(function: Function) -> np.dtype:
 def _size_of_results(function: Function) -> int:
     program = function.program
     sizes = [jax_internals.size(program.aval(atom)) for atom in program.outputs]
+    if function.places is not None:
+        return sum(sizes) + sum(map(len, function.places))
     columns = sum(jax_internals.size(program.avals[k]) for k in function.inputs)
     return sum(sizes) + sum(sizes[: function.num_values]) * columns
 
@@ -281,7 +298,10 @@ def _results(
         own = [next(rest) for _ in output]
         begin = 0
         for size in sizes:
-            blocks.append([node for row in own for node in row[begin : begin + size]])
+            block = [node for row in own for node in row[begin : begin + size]]
+            if function.places is not None:
+                block = [block[place] for place in function.places[len(blocks)]]
+            blocks.append(block)
             begin += size
     return [*(outputs if function.value else outputs[num_values:]), *blocks], order
 

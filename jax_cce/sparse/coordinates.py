@@ -340,6 +340,13 @@ class Coordinates:
         """The inverse of `tree_flatten`."""
         return cls(entries, *children)
 
+    @property
+    def places(self) -> np.ndarray | None:
+        """Where the entries lie in the flattened dense block; None where that depends on data."""
+        if self._indices is not None or not self._entries.is_static:
+            return None
+        return np.ravel_multi_index(tuple(self._entries.pattern.T), self._entries.shape)
+
     def to_bcoo(self) -> "BCOO":
         """The matrix; its indices are NumPy, or computed in the program if they are large."""
         indices = self._indices

@@ -79,11 +79,8 @@ def explain(
     def explained(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Explanation:
         task = traced_task(fun, options, args, kwargs)
         plan = choosing.planned(task, options.request.of_arrays)
-        if options.format.sparse:
-            kernel: Kernel | str = "its format is sparse"
-        else:
-            inputs = task.traced.program.avals[: task.traced.program.num_inputs]
-            kernel = native(task, options.request, inputs)
+        inputs = task.traced.program.avals[: task.traced.program.num_inputs]
+        kernel = native(task, options.request, inputs, options.format)
         return _explained(plan, task.name, task.key, task.batch, kernel)
 
     return calls.from_shapes(explained)

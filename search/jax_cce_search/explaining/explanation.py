@@ -87,7 +87,7 @@ class Explanation:
             the cost in each measure of `Plan.cost`. A function that is defined in reverse order
             only has no others.
         bound: how many multiplications every order takes at least; None where that is unknown.
-        backend: what computes a dense Jacobian on the CPU: "native" or "xla".
+        backend: what computes the Jacobian on the CPU: "native" or "xla".
         backend_reason: why XLA computes it, or what native code takes.
         source: where the order comes from (see `Plan.source`).
         entry: what the registry holds, where the order comes from there.
