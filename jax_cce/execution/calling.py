@@ -24,7 +24,7 @@ from jax_cce.execution.results import (
     zero_block,
 )
 from jax_cce.native.eliminating import GIVEN, ORDERS, Edges, Order
-from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of, may_be_native
+from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of, obstacle_to
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest
 from jax_cce.planning.plans import Plan
@@ -105,7 +105,7 @@ def native(task: Task, request: OrderRequest, avals: Sequence[Any], form: Format
         return "it does more than to return values"
     programs = _Programs(task, request, avals, Wanted(form, value=False))
     if form.sparse and not programs.has_places:
-        return "where its entries are depends on data, or it is too large"
+        return obstacle_to(_function(task)) or "where its entries are depends on data"
     return programs.kernel_or_reason(_of_one_point(task), None)
 
 
@@ -213,7 +213,7 @@ class _Programs:
         asks = self._request.backend != "xla" and (
             self._request.is_default or self._request.backend == "native"
         )
-        if not asks or not may_be_native(_function(task, value=wanted.value)):
+        if not asks or obstacle_to(_function(task, value=wanted.value)):
             return None
         closed, shapes = jax.make_jaxpr(self(1), return_shape=True)(self._argument_types)
         types = jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)

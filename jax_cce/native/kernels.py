@@ -21,7 +21,7 @@ from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
 
-__all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of", "may_be_native"]
+__all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of", "obstacle_to"]
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
@@ -163,16 +163,16 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         return str(reason)
 
 
-def may_be_native(function: Function) -> bool:
-    """Whether there may be a kernel, as far as can be seen at once."""
-    if machine().obstacle:
-        return False
+def obstacle_to(function: Function) -> str:
+    """Why there is no kernel, as far as can be seen at once; "" where there may be one."""
+    if host_obstacle := machine().obstacle:
+        return host_obstacle
     try:
         _check(function)
         check(function.program, int(_OF_AN_ORDER * _seconds(function.program) / _NODE))
-    except Unsupported:
-        return False
-    return True
+    except Unsupported as reason:
+        return str(reason)
+    return ""
 
 
 def edges_of(function: Function, signature: Signature) -> Edges | str:
