@@ -200,8 +200,8 @@ def rolled(
     num_consts, num_carry = jax_internals.scan_counts(equation)
     length, reverse = equation.params["length"], equation.params["reverse"]
     carried = sum(map(jax_internals.size, equation.in_avals[num_consts:][:num_carry]))
-    # Tangents, or adjoints.
-    directions = min(len(graph.varied), graph.num_outputs)
+    # Tangents, or adjoints; of many states XLA's arrays are faster whatever they are of.
+    directions = min(len(graph.varied), max(graph.num_outputs, carried))
     if graph.together > 1 and carried * directions > 2 * MOST_CARRIED:
         raise Unsupported("a loop carries too much")
     steps = _Body(graph, length)
