@@ -89,6 +89,17 @@ def test_a_machine_without_vectors_of_functions(monkeypatch):
     assert_agree(jax.vmap(jax_cce.jacobian(fun))(POINTS), jax.vmap(jax.jacrev(fun))(POINTS))
 
 
+def test_a_process_that_holds_many_kernels(monkeypatch):
+    monkeypatch.setattr(compiling, "_MOST_KERNELS", 0)
+
+    def new(x):
+        return jnp.sin(x) * 3.25 + x[0]
+
+    assert not is_native(jax_cce.jacobian(new), X)
+    assert "holds 0 kernels" in jax_cce.explain(new)(X).backend_reason
+    assert_agree(jax_cce.jacobian(new)(X), jax.jacrev(new)(X))
+
+
 def test_a_library_without_a_function(monkeypatch):
     monkeypatch.setattr("jax_cce.native.kernels.has_function", lambda name: "exp" not in name)
     assert not is_native(jax_cce.jacobian(fun), X)
