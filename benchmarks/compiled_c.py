@@ -3,8 +3,9 @@
 The programs of the suite in float64 that are graphs of scalars, each built anew as a CasADi
 expression, operation by operation, and differentiated by CasADi. Its C is compiled with
 `cc -O3 -march=native` together with a loop over the points, writes only what is not structurally
-zero, and is called through ctypes; ours is called through JAX and writes the dense result. It needs
-the extra `benchmarks` and a C compiler.
+zero, and is called through ctypes; ours is called through JAX and does the same (`format="bcoo"`),
+or writes a dense result where that is what there is native code for. It needs the extra
+`benchmarks` and a C compiler.
 """
 
 from __future__ import annotations
@@ -26,6 +27,7 @@ import casadi
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.experimental.sparse import BCOO
 
 import jax_cce
 from benchmarks import programs, report, suite, timing
@@ -170,11 +172,16 @@ def measure(program: Program) -> dict[str, Any]:
     """
     fun, arguments = program.build()
     function = _function(program, fun, arguments)
-    derivative = suite.derivative("jax_cce", program, fun)
-    if program.batch:
-        derivative = jax.vmap(derivative, in_axes=(0, *[None] * (len(arguments) - 1)))
-    ours = jax.jit(derivative)
-    if "jax_cce_" not in ours.lower(*arguments).as_text():
+
+    def mapped(derivative: Callable[..., Any]) -> Any:
+        axes = (0, *[None] * (len(arguments) - 1))
+        return jax.jit(jax.vmap(derivative, in_axes=axes) if program.batch else derivative)
+
+    dense = mapped(suite.derivative("jax_cce", program, fun))
+    ours = mapped(_entries(program, fun))
+    if not _is_native(ours, arguments):
+        ours = dense
+    if not _is_native(ours, arguments):
         raise Unsupported("ours is XLA's")
     points = program.batch or 1
     x = np.concatenate(
@@ -200,8 +207,28 @@ def measure(program: Program) -> dict[str, Any]:
         "nonzeros": pattern.nnz(),
         **{name: each.median * 1e6 for name, each in measured.items()},
         "ratio": (measured["CasADi"] / measured["jax_cce"]).median,
-        "difference": _difference(ours(*arguments), pattern, out, x.shape[1]),
+        "difference": _difference(dense(*arguments), pattern, out, x.shape[1]),
     }
+
+
+def _entries(program: Program, fun: Callable[..., Any]) -> Callable[..., Any]:
+    """Our derivative's nonzeros."""
+    transform = jax_cce.jacobian if program.derivative == "jacobian" else jax_cce.hessian
+    derivative = transform(fun, format="bcoo")
+
+    def data(*arguments: Any) -> Any:
+        return [
+            block.data
+            for block in jax.tree.leaves(
+                derivative(*arguments), is_leaf=lambda block: isinstance(block, BCOO)
+            )
+        ]
+
+    return data
+
+
+def _is_native(function: Any, arguments: Sequence[Any]) -> bool:
+    return "jax_cce_" in function.lower(*arguments).as_text()
 
 
 def _difference(found: Any, pattern: Any, out: np.ndarray, columns: int) -> float:
