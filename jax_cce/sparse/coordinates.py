@@ -345,7 +345,10 @@ class Coordinates:
         """Where the entries lie in the flattened dense block; None where that depends on data."""
         if self._indices is not None or not self._entries.is_static:
             return None
-        return np.ravel_multi_index(tuple(self._entries.pattern.T), self._entries.shape)
+        pattern, shape = self._entries.pattern, self._entries.shape
+        if not shape:
+            return np.zeros(len(pattern), np.int64)
+        return np.ravel_multi_index(tuple(pattern.T), shape)
 
     def to_bcoo(self) -> "BCOO":
         """The matrix; its indices are NumPy, or computed in the program if they are large."""

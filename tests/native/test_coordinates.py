@@ -29,6 +29,8 @@ FUNCTIONS = {
     "around": (lambda x: (jnp.roll(x, -1) - jnp.roll(x, 2)) * jnp.roll(x, 1) - x, X),
     "of matrices": (lambda x: jnp.tanh(x @ jnp.tril(jnp.ones((4, 4)))), X.reshape(3, 4)),
     "of trees": (tree, {"x": X[:3], "y": X[3:7]}),
+    "of numbers": (lambda x: (jnp.sin(x) * x, x), X[0]),
+    "of numbers and more": (lambda d: d["x"] * d["y"], {"x": X[1], "y": X[:3]}),
     "of a loop": (lambda x: jax.lax.fori_loop(0, 90, lambda _, y: y + 0.01 * jnp.sin(y), x), X),
     "with repeated entries": (lambda x: x[jnp.array([1, 1, 0])] * x[jnp.array([1, 2, 0])], X),
 }
