@@ -185,30 +185,33 @@ class Scalars:
         return self.ops[node] in _GIVEN
 
     def make(self, op: str, *args: int, param: Any = None) -> int:
-        """The node of an operation on nodes, or one that equals it."""
+        """The node of an operation on nodes, or one that equals it.
+
+        Of a value that keeps what its derivative does not, the simpler one that is differentiated
+        becomes the twin.
+        """
         if op in _SYMMETRIC and args[0] > args[1]:
             args = args[1], args[0]
-        if self.exact:
-            return self._exactly(op, args, param)
+        if not self.exact:
+            return self._simplest(op, args, param)
+        keeps = op in _KEEP and _KEEP[op](self, *args)
+        node = self.raw(op, *args) if keeps else self._simplest(op, args, param)
+        if op not in LOGIC and (keeps or not self._twins.keys().isdisjoint(args)):
+            self.exact = False
+            try:
+                twin = self.make(op, *map(self.twin, args), param=param)
+            finally:
+                self.exact = True
+            if twin != node:
+                self._twins[node] = twin
+        return node
+
+    def _simplest(self, op: str, args: tuple[int, ...], param: Any) -> int:
         key = op, param, args
         node = self._made.get(key)
         if node is None:
             node = self._simpler(op, args) if param is None else None
             node = self._made[key] = self._new(op, args, param) if node is None else node
-        return node
-
-    def _exactly(self, op: str, args: tuple[int, ...], param: Any) -> int:
-        """The node of a value; where its derivative is that of another one, that is its twin."""
-        self.exact = False
-        try:
-            keeps = op in _KEEP and _KEEP[op](self, *args)
-            node = self.raw(op, *args) if keeps else self.make(op, *args, param=param)
-            if op not in LOGIC and (keeps or not self._twins.keys().isdisjoint(args)):
-                twin = self.make(op, *map(self.twin, args), param=param)
-                if twin != node:
-                    self._twins[node] = twin
-        finally:
-            self.exact = True
         return node
 
     def twin(self, node: int) -> int:

@@ -427,6 +427,8 @@ EXACT = {
         0.0,
     ),
     "a negated mask": (lambda x: 1 / (-jnp.where(x > 0, x, 0.0)), -1.0),
+    "a negated mask's factor": (lambda x: -jnp.where(x > 0, x, 0.0) * (1 / x) + x, 0.0),
+    "a factor of a difference": (lambda x: (2.0 - jnp.where(x > 0, x, 2.0)) * jnp.log(x), 0.0),
     "zero by zero": (lambda x: 0 / x + x, 0.0),
     "an entry that is zero": (
         lambda x: (jnp.array([[1.0, 0.0], [0.0, 2.0]]) @ jnp.stack([x, 1 / x]))[0],
