@@ -30,7 +30,7 @@ from benchmarks.programs.program import Program
 from benchmarks.tasks import TASKS
 from benchmarks.tasks.task import Task
 from jax_cce.execution.calling import scalars
-from jax_cce.native.eliminating import ORDERS, Edges
+from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.skeletons import skeleton
 from jax_cce.planning.task import task_of
 

@@ -23,7 +23,7 @@ from jax_cce.execution.results import (
     values_of,
     zero_block,
 )
-from jax_cce.native.eliminating import GIVEN, ORDERS, Edges, Order
+from jax_cce.native.edges import GIVEN, ORDERS, Edges, Order
 from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of, obstacle_to
 from jax_cce.planning import choosing, running
 from jax_cce.planning.options import Options, OrderRequest

@@ -34,7 +34,7 @@ def extended(
         node: the loop.
         inputs: what the tangents are tangents of.
         tangents: for each operand that depends on them the derivative by each that is not zero.
-        jacobian: gives the derivatives of a step (`eliminating.jacobian`).
+        jacobian: gives the derivatives of a step (`jacobians.jacobian`).
         dependence: on which inputs, as a set of bits, outputs of a graph depend.
 
     Returns:

@@ -9,10 +9,11 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.native import compiling
 from jax_cce.native.compiling import Machine, has_function, machine
-from jax_cce.native.eliminating import ORDERS, Edges, Order, cost
+from jax_cce.native.edges import ORDERS, Edges, Order, cost
 from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
 from jax_cce.native.instructions import function_name
+from jax_cce.native.jacobians import edges_between
 from jax_cce.native.lifting import MOST_NODES, check, lift
 from jax_cce.native.loops import USUAL
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
@@ -282,7 +283,7 @@ def _edges(
         if not isinstance(nodes, Nodes):
             raise Unsupported("an input is no operand")
         inputs += map(int, nodes.nodes.flat)
-    return Edges.of(graph, inputs, wanted)
+    return edges_between(graph, inputs, wanted)
 
 
 def _results(

@@ -39,7 +39,7 @@ def reversed_through(
         node: the loop, of known length.
         rows: for each output its derivative by each result that is not zero.
         varied: the nodes that depend on what is differentiated by.
-        jacobian: gives the derivatives of a step (`eliminating.jacobian`).
+        jacobian: gives the derivatives of a step (`jacobians.jacobian`).
         dependence: on which inputs, as a set of bits, outputs of a graph depend.
 
     Raises:

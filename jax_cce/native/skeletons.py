@@ -4,7 +4,7 @@ import math
 
 from jax_cce.algebra import terms
 from jax_cce.algebra.blocks import Piece
-from jax_cce.native.eliminating import Edges
+from jax_cce.native.edges import Edges
 from jax_cce.orders.block_table import BlockTable, PricedBlocks
 from jax_cce.orders.skeleton import Skeleton
 

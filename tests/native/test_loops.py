@@ -11,7 +11,7 @@ from jax import lax
 import jax_cce
 from cases.agreement import assert_agree
 from cases.natively import assert_agrees_natively, is_native
-from jax_cce.native import eliminating, lifting
+from jax_cce.native import jacobians, lifting
 
 X = jnp.asarray(np.array([0.3, 0.9, 0.6, 0.45]))
 TABLE = np.cos(np.arange(24.0)).reshape(12, 2)
@@ -25,7 +25,7 @@ def never_unrolled(monkeypatch):
 @pytest.fixture(params=["tangents", "adjoints"])
 def carried(request, monkeypatch):
     """What loops of known length carry, where they can."""
-    monkeypatch.setattr(eliminating, "_FEWER", 0 if request.param == "adjoints" else 1 << 30)
+    monkeypatch.setattr(jacobians, "_FEWER", 0 if request.param == "adjoints" else 1 << 30)
 
 
 def pendulum(x, steps=40):

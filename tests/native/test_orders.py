@@ -20,7 +20,7 @@ from cases.agreement import assert_agree
 from cases.natively import is_native
 from jax_cce import registry
 from jax_cce.execution.calling import scalars
-from jax_cce.native.eliminating import ORDERS, Edges
+from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.skeletons import skeleton
 from jax_cce.planning.task import task_of
 

@@ -11,7 +11,7 @@ from jax_cce.algebra.costs import CostName
 from jax_cce.execution import measuring
 from jax_cce.execution.calling import scalars
 from jax_cce.native.compiling import machine
-from jax_cce.native.eliminating import ORDERS, Edges
+from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of

@@ -9,7 +9,7 @@ at, goes on from the best.
 import math
 from collections.abc import Sequence
 
-from jax_cce.native.eliminating import ORDERS, Edges
+from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.scalars import TooLarge
 from jax_cce.native.skeletons import skeleton
 from jax_cce_search.game.problem import Problem

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 from jax_cce.algebra.costs import CostName
 from jax_cce.graph.building import Graph
-from jax_cce.native.eliminating import Edges
+from jax_cce.native.edges import Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce_search.game.problem import Problem

@@ -7,26 +7,19 @@ known exactly.
 
 import functools
 import heapq
-import math
 import operator
 import reprlib
-from collections.abc import Callable, Collection, Iterable, Mapping, Sequence
-from types import MappingProxyType
-from typing import Any
+from collections.abc import Callable, Iterable, Mapping, Sequence
 
-from jax_cce.native.differentiating import partials
-from jax_cce.native.extending import extended, groups_of
 from jax_cce.native.nodes import Unsupported
-from jax_cce.native.reversing import reversed_through
-from jax_cce.native.scalars import DERIVED, SIMPLE, Scalars, TooLarge
+from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
 
-__all__ = ["GIVEN", "ORDERS", "Edges", "Order", "cost", "jacobian"]
+__all__ = ["GIVEN", "ORDERS", "Edges", "Order", "cost"]
 
 # The name of an order, or vertices by their number among all, in the order of the graph.
 Order = str | tuple[int, ...]
 GIVEN = "given"
 ORDERS: tuple[Order, ...] = ("markowitz", "forward", "reverse")
-
 # Estimated times of operations, in those of an addition (AMD EPYC, 8 lanes: 0.024 ns an
 # instruction, 0.09 a division or root, 0.45 a transcendental function).
 _DEAR = {"clamp": 2, "div": 4, "sqrt": 4, "rsqrt": 8, "logistic": 24, "integer_pow": 3}
@@ -35,10 +28,6 @@ _DEAR |= {"lane": 1, "pack": 4, "result": 0}
 _TRANSCENDENTAL = 20
 # Minimal Markowitz looks at all pairs of edges at each vertex.
 _MOST_BY_DEGREE = 1500
-# Adjoints may be carried back through loops where there are so many times fewer of them than
-# tangents; where there are so many, tangents are not tried. To stack states takes time, too: which
-# of them cost so much more is about the same.
-_FEWER, _FAR_FEWER, _ABOUT = 2, 16, 1.1
 # Forward or reverse elimination is not tried where it has so many times the products of the
 # other, or as many as nodes may be made.
 _FAR_MORE = 2.5
@@ -55,34 +44,6 @@ def _price(graph: Scalars, node: int) -> int:
         loop = graph.params[node]
         return int(loop.length * cost(loop.body, loop.outputs))
     return 1 if op in SIMPLE else _DEAR.get(op, _TRANSCENDENTAL)
-
-
-def jacobian(
-    graph: Scalars,
-    inputs: Sequence[int],
-    outputs: Sequence[int],
-    given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
-    orders: Sequence[Order] = ORDERS,
-) -> tuple[list[list[int]], str]:
-    """The derivative of each output with respect to each input, in the cheapest of some orders.
-
-    Args:
-        graph: the graph.
-        inputs: its inputs that are differentiated.
-        outputs: the outputs.
-        given: for other inputs the derivatives by those that are not zero.
-        orders: of the nodes outside loops; in these, the cheapest of `ORDERS` is taken.
-
-    Returns:
-        The nodes by output and input, and the order by its name, or `GIVEN`.
-
-    Raises:
-        Unsupported: where an operation on the way has no formula for its derivative, or a rule
-            that is not linear.
-        TooLarge: where every order makes more nodes than the graph may have.
-        ValueError: where the only order is no permutation of the vertices.
-    """
-    return Edges.of(graph, inputs, outputs, given).cheapest(orders)
 
 
 class Edges:
@@ -115,23 +76,6 @@ class Edges:
         self.before = {node: args for node, args in before.items() if node in above}
         inner = set().union(*self.before.values()).difference(inputs)
         self.vertices = [node for node in self.before if node in inner]
-
-    @classmethod
-    def of(
-        cls,
-        graph: Scalars,
-        inputs: Sequence[int],
-        outputs: Sequence[int],
-        given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
-    ) -> "Edges":
-        """The edges between some inputs and outputs (see `jacobian`)."""
-        loops, fewer = _to_reverse(graph, inputs, outputs)
-        if given or not loops:
-            return cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given))
-        ways = [lambda: _reversed(graph, inputs, outputs, loops)]
-        if fewer < _FAR_FEWER:
-            ways.append(lambda: cls(graph, inputs, outputs, _edges(graph, inputs, outputs, given)))
-        return _cheaper(graph, outputs, ways)
 
     def cheapest(self, orders: Sequence[Order] = ORDERS) -> tuple[list[list[int]], str]:
         """The derivatives in the cheapest of some orders, and its name (see `jacobian`)."""
@@ -279,136 +223,6 @@ def _products(graph: Edges) -> dict[Order, int]:
     }
 
 
-def _edges(
-    graph: Scalars,
-    inputs: Sequence[int],
-    outputs: Sequence[int],
-    given: Mapping[int, Mapping[int, int]] = MappingProxyType({}),
-    apart: Collection[int] = (),
-) -> dict[int, dict[int, int]]:
-    """For each node that depends on inputs the nodes that it is made of, with the partials.
-
-    Args:
-        graph: see `jacobian`.
-        inputs: see there.
-        outputs: see there.
-        given: see there.
-        apart: loops whose results are among the inputs.
-    """
-    edges: dict[int, dict[int, int]] = {node: {} for node in inputs}
-    # For each loop that depends on inputs the derivatives of its results.
-    loops: dict[int, Callable[[Any], dict[int, int]]] = {}
-    # Nodes that depend on seeds: in a rule, what they are multiplied by is not differentiated.
-    seeded: set[int] = set()
-    for node in graph.needed(outputs, differentiated=True):
-        if node in given:
-            edges[node] = dict(given[node])
-        if node in edges or node in apart or graph.is_given(node):
-            continue
-        if graph.ops[node] == "result":
-            (loop,) = graph.args[node]
-            if loop in loops and (own := loops[loop](graph.params[node])):
-                edges[node] = own
-            continue
-        if graph.ops[node] == "seed" or not seeded.isdisjoint(graph.args[node]):
-            seeded.add(node)
-        if not any(arg in edges for arg in graph.differentiated(node)):
-            continue
-        if graph.ops[node] == "loop":
-            if node in seeded:
-                raise Unsupported("a loop in a rule for a derivative")
-            tangents = _tangents(graph, edges, inputs, graph.args[node])
-            loops[node] = extended(graph, node, inputs, tangents, jacobian, _dependence)
-            continue
-        is_linear = node in seeded and graph.ops[node] not in DERIVED
-        found: dict[int, int] = {}
-        for arg, partial in partials(graph, node):
-            if is_linear and arg not in seeded:
-                continue
-            if arg in edges and partial != graph.zero:
-                found[arg] = graph.make("add", found[arg], partial) if arg in found else partial
-        if found:
-            edges[node] = found
-    return edges
-
-
-def _to_reverse(
-    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int]
-) -> tuple[list[int], float]:
-    """The loops that adjoints may be carried through, and how many times fewer these are."""
-    forth, back = (len(groups_of(graph, nodes)) for nodes in (inputs, list(set(outputs))))
-    fewer = forth / max(1, back)
-    if fewer < _FEWER:
-        return [], fewer
-    needed = graph.needed(outputs, differentiated=True)
-    loops = [node for node in needed if graph.ops[node] == "loop"]
-    if any(graph.params[node].active is not None for node in loops):
-        return [], fewer
-    return loops, fewer
-
-
-def _cheaper(graph: Scalars, outputs: Sequence[int], ways: Sequence[Callable[[], Edges]]) -> Edges:
-    """The cheapest of some ways through the loops, the last one where one is about as cheap."""
-    found, best = None, math.inf
-    failure: Exception = Unsupported("no way through a loop")
-    for way in ways:
-        try:
-            edges = way()
-            rows, _ = edges.cheapest()
-        except (Unsupported, TooLarge) as reason:
-            failure = reason
-            continue
-        nodes = [*outputs, *(node for row in rows for node in row)]
-        # Long code outside loops takes time, too: to compile.
-        price = cost(graph, nodes) + len(graph.needed(nodes))
-        if price < _ABOUT * best:
-            found, best, loops = edges, price, graph.loops
-    if found is None:
-        raise failure
-    graph.loops = loops
-    return found
-
-
-def _reversed(
-    graph: Scalars, inputs: Sequence[int], outputs: Sequence[int], loops: Sequence[int]
-) -> Edges:
-    """The edges that are left when adjoints have been carried through all loops.
-
-    What is below a loop is eliminated; then its operands take the place of its results. In place of
-    the outputs there are nodes that stand for them.
-    """
-    results: dict[int, list[int]] = {node: [] for node in loops}
-    for node in graph.needed(outputs, differentiated=True):
-        if graph.ops[node] == "result":
-            results[graph.args[node][0]].append(node)
-    leaves = [*inputs, *(node for every in results.values() for node in every)]
-    operands = [node for loop in loops for node in graph.args[loop]]
-    edges = _edges(graph, leaves, [*outputs, *operands], apart=set(loops))
-    rows: list[dict[int, int]] = [{node: graph.one} if node in edges else {} for node in outputs]
-    for k, loop in reversed(list(enumerate(loops))):
-        below: set[int] = set(results[loop])
-        for node, args in edges.items():
-            if not below.isdisjoint(args):
-                below.add(node)
-        own = {node: edges[node] for node in edges if node in below.difference(results[loop])}
-        stands = _standing(graph, rows, k)
-        above = dict.fromkeys(x for args in (*own.values(), *rows) for x in args if x not in own)
-        before = {**{node: {} for node in above}, **own, **stands}
-        found, _ = Edges(graph, list(above), list(stands), before).cheapest()
-        rows = [
-            {x: partial for x, partial in zip(above, row, strict=True) if partial != graph.zero}
-            for row in found
-        ]
-        ended = [{x: row.pop(x) for x in results[loop] if x in row} for row in rows]
-        if any(ended):
-            more = reversed_through(graph, loop, ended, edges, jacobian, _dependence)
-            for row, others in zip(rows, more, strict=True):
-                for x, partial in others.items():
-                    row[x] = graph.make("add", row[x], partial) if x in row else partial
-    stands = _standing(graph, rows, -1)
-    return Edges(graph, inputs, list(stands), {**edges, **stands})
-
-
 def _above(nodes: Iterable[int], edges: Mapping[int, Iterable[int]]) -> set[int]:
     """The nodes that some nodes depend on, these included."""
     pending, found = list(nodes), set[int]()
@@ -418,43 +232,6 @@ def _above(nodes: Iterable[int], edges: Mapping[int, Iterable[int]]) -> set[int]
             found.add(node)
             pending += edges[node]
     return found
-
-
-def _standing(
-    graph: Scalars, rows: Sequence[Mapping[int, int]], number: int
-) -> dict[int, Mapping[int, int]]:
-    """Nodes that stand for outputs, with their derivatives."""
-    return {graph.input(("output", number, j)): row for j, row in enumerate(rows)}
-
-
-def _tangents(
-    graph: Scalars, edges: dict[int, dict[int, int]], inputs: Sequence[int], nodes: Sequence[int]
-) -> dict[int, dict[int, int]]:
-    """For nodes that depend on inputs the derivatives that are not zero."""
-    wanted = [node for node in dict.fromkeys(nodes) if node in edges]
-    above = [*inputs, *graph.needed(wanted, differentiated=True)]
-    own = {node: edges[node] for node in dict.fromkeys(above) if node in edges}
-    rows, _ = Edges(graph, inputs, wanted, own).cheapest()
-    return {
-        node: {column: k for column, k in zip(inputs, row, strict=True) if k != graph.zero}
-        for node, row in zip(wanted, rows, strict=True)
-    }
-
-
-def _dependence(graph: Scalars, given: Mapping[int, int], outputs: Sequence[int]) -> list[int]:
-    """On what outputs depend, as sets of bits, from the sets of some nodes."""
-    found = dict(given)
-    for node in graph.needed(outputs, differentiated=True):
-        if node in found or graph.is_given(node):
-            continue
-        if graph.ops[node] in ("loop", "result"):
-            args = graph.args[node]
-        else:
-            args = tuple(arg for arg, partial in partials(graph, node) if partial != graph.zero)
-        bits = functools.reduce(operator.or_, (found.get(arg, 0) for arg in args), 0)
-        if bits:
-            found[node] = bits
-    return [found.get(node, 0) for node in outputs]
 
 
 def _by_degree(
