@@ -227,7 +227,8 @@ def test_what_explain_says_of_the_backend():
     assert "native code, as much as" in str(native)
     for reason, function, how in (
         ("XLA is asked for", fun, {"backend": "xla"}),
-        ("its format is sparse", fun, {"format": "bcoo"}),
+        ("its format is structured", fun, {"format": "structured"}),
+        ("depends on data", lambda x: jnp.sort(x) * x, {"format": "bcoo"}),
         ("an order is asked for", fun, {"order": "reverse"}),
         ("slower than matrix products", network, {}),
         ("fft is no scalar operation", UNSUPPORTED["complex numbers"], {}),
