@@ -3,7 +3,7 @@
 import functools
 import math
 from collections import defaultdict
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
@@ -160,7 +160,7 @@ def expanded(
     needed = graph.needed(nodes)
     loops = _Loops(graph, needed)
     # A loop that carries tangents is younger than the nodes that need what it replaces.
-    for node in _in_order(graph, needed) if graph.instead else needed:
+    for node in graph.depth_first(needed) if graph.instead else needed:
         op, args, param = graph.ops[node], graph.args[node], graph.params[node]
         if op == "input":
             new[node] = result.input(renamed.get(args[0], args[0]))
@@ -214,21 +214,3 @@ class _Loops:
             simple = replace(simple, active=nodes[-1])
         args = self._graph.args[node]
         return result.loop(simple, [new[args[k]] for k in kept])
-
-
-def _in_order(graph: Scalars, needed: Sequence[int]) -> Iterator[int]:
-    """Nodes, each after its operands."""
-    done: set[int] = set()
-    for last in needed:
-        pending = [last]
-        while pending:
-            node = pending[-1]
-            before = () if graph.is_given(node) else graph.operands(node)
-            missing = [arg for arg in before if arg not in done]
-            if missing and node not in done:
-                pending += missing
-                continue
-            pending.pop()
-            if node not in done:
-                done.add(node)
-                yield node

@@ -17,7 +17,7 @@ from jax_cce.native.jacobians import edges_between
 from jax_cce.native.lifting import MOST_NODES, check, lift
 from jax_cce.native.loops import USUAL
 from jax_cce.native.nodes import Nodes, Unsupported, lifted
-from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
+from jax_cce.native.scalars import INSTRUCTIONS, Scalars, TooLarge
 from jax_cce.native.tiles import Operand
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation, Program
@@ -49,7 +49,6 @@ _OF_AN_ORDER = 0.3
 # lines that the derivative of such an operation takes.
 _MOSTLY_PRODUCTS, _LONG, _LINES = 0.5, 5_000, 5
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
-_INSTRUCTIONS = SIMPLE | {"div", "lane", "pack", "rem", "result", "sqrt"}
 
 
 @dataclass(frozen=True)
@@ -340,7 +339,7 @@ def _missing(graph: Scalars, nodes: Sequence[int], lanes: int, host: Machine) ->
             loop = graph.params[node]
             if (missing := _missing(loop.body, loop.outputs, lanes, host)) is not None:
                 return missing
-        elif op not in _INSTRUCTIONS and not graph.is_given(node):
+        elif op not in INSTRUCTIONS and not graph.is_given(node):
             count = len(graph.args[node])
             name = function_name(op, count, graph.dtype, lanes, host.library)
             if not has_function(name):

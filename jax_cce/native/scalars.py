@@ -16,7 +16,7 @@ import numpy as np
 
 from jax_cce.program import in_numpy
 
-__all__ = ["COMPARISONS", "DERIVED", "LOGIC", "SIMPLE", "Scalars", "TooLarge"]
+__all__ = ["COMPARISONS", "DERIVED", "INSTRUCTIONS", "LOGIC", "SIMPLE", "Scalars", "TooLarge"]
 
 
 class TooLarge(Exception):
@@ -30,6 +30,8 @@ SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "
     *LOGIC,
     *("sign", "stop_gradient", "sub"),
 }
+# What is no call of a function of the library.
+INSTRUCTIONS = SIMPLE | {"div", "lane", "loop", "pack", "rem", "result", "sqrt"}
 # What is not computed.
 _GIVEN = frozenset(("input", "number", "truth"))
 # What is differentiated otherwise than it is computed.
@@ -262,6 +264,36 @@ class Scalars:
                 if ops[node] not in _GIVEN:
                     pending.extend(operands(node))
         return list(itertools.compress(range(len(seen)), seen))
+
+    def depth_first(self, nodes: Iterable[int]) -> list[int]:
+        """The nodes that some nodes need, these included, each just before what needs it first.
+
+        So few of them wait at a time to be used, which a processor has few registers for.
+        """
+        done, order = bytearray(len(self.ops)), list[int]()
+        for last in nodes:
+            pending = [last]
+            while pending:
+                node = pending[-1]
+                before = () if done[node] or self.ops[node] in _GIVEN else self.operands(node)
+                missing = [arg for arg in before if not done[arg]]
+                if missing:
+                    pending += reversed(missing)
+                    continue
+                pending.pop()
+                if not done[node]:
+                    done[node] = True
+                    order.append(node)
+        return order
+
+    def in_order_of_code(self, nodes: Sequence[int]) -> list[int]:
+        """The same, what calls need first: at a call, no number stays in a register."""
+        calls = [
+            node
+            for node in self.needed(nodes)
+            if not self.is_given(node) and self.ops[node] not in INSTRUCTIONS
+        ]
+        return self.depth_first([*calls, *nodes])
 
     def operands(self, node: int) -> tuple[int, ...]:
         """The operands that a node has when it is computed."""

@@ -65,7 +65,7 @@ def tile(
         operands: the arrays to read.
         results: the nodes of each array to write.
     """
-    nodes = graph.needed([node for row in results for node in row])
+    nodes = graph.in_order_of_code([node for row in results for node in row])
     entries = [graph.args[node][0] for node in nodes if graph.ops[node] == "input"]
     source, target = _Source(block, operands, entries), _Target(block, results, graph.zero)
     code = Code(block, graph, source.place)
