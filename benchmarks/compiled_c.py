@@ -179,9 +179,9 @@ def measure(program: Program) -> dict[str, Any]:
 
     dense = mapped(suite.derivative("jax_cce", program, fun))
     ours = mapped(_entries(program, fun))
-    if not _is_native(ours, arguments):
+    if not suite.is_native(ours, arguments):
         ours = dense
-    if not _is_native(ours, arguments):
+    if not suite.is_native(ours, arguments):
         raise Unsupported("ours is XLA's")
     points = program.batch or 1
     x = np.concatenate(
@@ -225,10 +225,6 @@ def _entries(program: Program, fun: Callable[..., Any]) -> Callable[..., Any]:
         ]
 
     return data
-
-
-def _is_native(function: Any, arguments: Sequence[Any]) -> bool:
-    return "jax_cce_" in function.lower(*arguments).as_text()
 
 
 def _difference(found: Any, pattern: Any, out: np.ndarray, columns: int) -> float:

@@ -125,7 +125,7 @@ def measure(name: str, called: Called, seconds: float) -> list[object] | str:
     for label, order in orders.items():
         jacobian = jax_cce.jacobian(fun, argnums, order=order, backend="native")
         run = jax.jit(jax.vmap(jacobian, axes))
-        if "jax_cce_" not in run.lower(*batch).as_text():
+        if not suite.is_native(run, batch):
             return "too large"
         calls[label] = lambda run=run: run(*batch)
     measured = timing.take_turns(calls, turns=_TURNS, turn_seconds=0.01)

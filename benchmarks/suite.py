@@ -113,6 +113,11 @@ def keep_to(cores: int) -> None:
         os.sched_setaffinity(0, sorted(os.sched_getaffinity(0))[:cores])
 
 
+def is_native(function: Any, arguments: Sequence[Any]) -> bool:
+    """Whether a jitted function calls native code."""
+    return "jax_cce_" in function.lower(*arguments).as_text()
+
+
 def derivative(peer: str, program: Program, fun: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the derivative of `fun` as a peer computes it: for one point, not compiled.
 

@@ -111,11 +111,18 @@ def native(task: Task, request: OrderRequest, avals: Sequence[Any], form: Format
 
 def scalars(task: Task) -> Edges | str:
     """The graph of scalars of a task, as native code computes it, or why there is none."""
-    if task.remark or task.holomorphic or task.method != "elimination":
-        return task.remark or "it is differentiated otherwise"
+    if reason := _differentiated_otherwise(task):
+        return reason
     if not primitive.can_hold(task.traced.program):
         return "it does more than to return values"
     return edges_of(_function(task), _of_one_point(task))
+
+
+def _differentiated_otherwise(task: Task) -> str:
+    """Why a task is not eliminated in native code; "" where it is."""
+    if task.remark or task.holomorphic or task.method != "elimination":
+        return task.remark or "it is differentiated otherwise"
+    return ""
 
 
 def _function(
@@ -210,10 +217,7 @@ class _Programs:
         task, wanted = self._task, self._wanted
         if not wanted.format.sparse:
             return types_of(task.traced, self._avals, wanted)
-        asks = self._request.backend != "xla" and (
-            self._request.is_default or self._request.backend == "native"
-        )
-        if not asks or obstacle_to(_function(task, value=wanted.value)):
+        if self._not_asked or obstacle_to(_function(task, value=wanted.value)):
             return None
         closed, shapes = jax.make_jaxpr(self(1), return_shape=True)(self._argument_types)
         types = jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
@@ -268,12 +272,8 @@ class _Programs:
     def kernel_or_reason(self, signature: Signature, points: int | None) -> Kernel | str:
         """Machine code for it, or why there is none."""
         task, request = self._task, self._request
-        if request.backend == "xla":
-            return "XLA is asked for"
-        if request.backend != "native" and not request.is_default:
-            return "an order is asked for"
-        if task.remark or task.holomorphic or task.method != "elimination":
-            return task.remark or "it is differentiated otherwise"
+        if reason := self._not_asked or _differentiated_otherwise(task):
+            return reason
         stored, scalars = self._answer_for(task.of(points))
         # What was measured for another number of points says nothing of this one.
         is_measured = tuning.is_tuned(stored, task.of(points)) and not stored.is_native
@@ -288,6 +288,16 @@ class _Programs:
         if isinstance(found, Kernel) and request.order == "auto" and found.order == GIVEN:
             return dataclasses.replace(found, order="stored")
         return found
+
+    @property
+    def _not_asked(self) -> str:
+        """Why native code is not asked for; "" where it is."""
+        request = self._request
+        if request.backend == "xla":
+            return "XLA is asked for"
+        if request.backend != "native" and not request.is_default:
+            return "an order is asked for"
+        return ""
 
     def answer(
         self, task: Task, arguments: Sequence[Any], name: Hashable = None

@@ -76,9 +76,16 @@ class Edges:
         self.before = {node: args for node, args in before.items() if node in above}
         inner = set().union(*self.before.values()).difference(inputs)
         self.vertices = [node for node in self.before if node in inner]
+        self._cheapest: dict[tuple[Order, ...], tuple[list[list[int]], str]] = {}
 
     def cheapest(self, orders: Sequence[Order] = ORDERS) -> tuple[list[list[int]], str]:
         """The derivatives in the cheapest of some orders, and its name (see `jacobian`)."""
+        key = tuple(orders)
+        if key not in self._cheapest:
+            self._cheapest[key] = self._cheapest_of(key)
+        return self._cheapest[key]
+
+    def _cheapest_of(self, orders: Sequence[Order]) -> tuple[list[list[int]], str]:
         graph, products = self.graph, _products(self)
         limit = most = graph.most
         found = []

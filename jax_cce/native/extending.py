@@ -13,7 +13,7 @@ from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
-__all__ = ["extended", "groups_of", "packed"]
+__all__ = ["extended", "groups_of", "packed", "spread"]
 
 # For the nodes of a loop's operands that depend on some inputs, the derivatives that are not zero.
 _Tangents = Mapping[int, Mapping[int, int]]
@@ -46,7 +46,7 @@ def extended(
     loop: Loop = graph.params[node]
     body = loop.body
     initial, entering, rows = loop.split(graph.args[node])
-    kinds = {"carry": [[x] for x in initial], "entering": [[x] for x in entering], "row": rows}
+    kinds = loop.operands(graph.args[node])
     depends = _dependences(loop, kinds, inputs, tangents, dependence)
     groups = groups_of(graph, inputs)
     body.packed = graph.packed or (len(groups[0]) if len(groups) < len(inputs) else 0)
@@ -132,19 +132,33 @@ def _dependences(
         )
         for kind, k in places
     }
-    slots = [body.input(("carry", k)) for k in range(len(loop.carries))]
-    before = None
-    # A carry depends on what its next value does.
-    while bits != before:
-        before = dict(bits)
-        for slot, own in zip(slots, dependence(body, bits, loop.carries), strict=True):
-            bits[slot] |= own
+    spread(loop, bits, dependence)
     found = {place: bits[body.input(place)] for place in places}
     for k, own in enumerate(dependence(body, bits, loop.results)):
         found["stacked", k] = own
     return {
         place: {column for column, one in bit.items() if one & own} for place, own in found.items()
     }
+
+
+def spread(
+    loop: Loop,
+    bits: dict[int, int],
+    dependence: Callable[[Scalars, Mapping[int, int], Sequence[int]], list[int]],
+) -> None:
+    """Has carries depend on what their next values do, in any step.
+
+    Args:
+        loop: the loop.
+        bits: for each input of its body the set of bits that it depends on; those of carries grow.
+        dependence: see `extended`.
+    """
+    body, before = loop.body, None
+    slots = [body.input(("carry", k)) for k in range(len(loop.carries))]
+    while bits != before:
+        before = dict(bits)
+        for slot, own in zip(slots, dependence(body, bits, loop.carries), strict=True):
+            bits[slot] |= own
 
 
 def groups_of(graph: Scalars, inputs: Sequence[int]) -> list[Sequence[int]]:

@@ -82,6 +82,11 @@ class Loop:
         ]
         return args[: len(self.carries)], args[len(self.carries) : first], rows
 
+    def operands(self, args: Sequence[int]) -> dict[str, list[Sequence[int]]]:
+        """The operands by the kind of input that they are, each with its nodes for the steps."""
+        initial, entering, rows = self.split(args)
+        return {"carry": [[x] for x in initial], "entering": [[x] for x in entering], "row": rows}
+
 
 class _Body:
     """A body under construction: what enters it, and which of its inputs that is.

@@ -11,7 +11,7 @@ from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
 from jax_cce.native.expanding import expanded
-from jax_cce.native.extending import groups_of, packed
+from jax_cce.native.extending import groups_of, packed, spread
 from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
@@ -47,7 +47,11 @@ def reversed_through(
     """
     loop: Loop = graph.params[node]
     body = loop.body
-    operands = _operands(loop, graph.args[node])
+    operands = {
+        (kind, k): nodes
+        for kind, every in loop.operands(graph.args[node]).items()
+        for k, nodes in enumerate(every)
+    }
     places = _varying(loop, operands, varied, dependence)
     slots = [body.input(place) for place in places]
     bits = {slot: 1 << k for k, slot in enumerate(slots)}
@@ -213,13 +217,6 @@ class _Back:
                     yield operand, g, self.graph.result(node, ("stacked", k, t))
 
 
-def _operands(loop: Loop, args: Sequence[int]) -> dict[Place, Sequence[int]]:
-    """The operands of a loop by what they are to its body; of rows those for all steps."""
-    initial, entering, rows = loop.split(args)
-    kinds = {"carry": [[x] for x in initial], "entering": [[x] for x in entering], "row": rows}
-    return {(kind, k): nodes for kind, every in kinds.items() for k, nodes in enumerate(every)}
-
-
 def _varying(
     loop: Loop,
     operands: Mapping[Place, Sequence[int]],
@@ -232,11 +229,7 @@ def _varying(
         body.input(place): int(any(node in varied for node in nodes))
         for place, nodes in operands.items()
     }
-    before = None
-    while bits != before:
-        before = dict(bits)
-        for k, own in enumerate(dependence(body, bits, loop.carries)):
-            bits[body.input(("carry", k))] |= own
+    spread(loop, bits, dependence)
     return [place for place in operands if bits[body.input(place)]]
 
 

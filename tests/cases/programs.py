@@ -11,7 +11,7 @@ allowed value is scaled down by a power of two.
 
 import dataclasses
 import itertools
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any
 
 import jax
@@ -19,7 +19,8 @@ import jax.numpy as jnp
 import numpy as np
 from hypothesis import strategies as st
 
-from cases.program_scope import NAMESPACE, Choices, Scope, Value
+from cases.program_scope import Choices, Scope, Value
+from cases.program_source import Source
 from cases.program_statements import STATEMENTS, convert, promote, unary
 
 _RESULTS = {
@@ -30,38 +31,26 @@ _RESULTS = {
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class Program:
+class Program(Source):
     """A function with arguments; `repr` is its source.
 
     Attributes:
-        source: the lines that define `f`.
         args: positional arguments, pytrees of arrays and Python floats.
         argnums: the differentiated ones.
         has_aux: whether `f` returns a pair of its result and auxiliary integers.
         rtol: the relative accuracy that its narrowest dtype allows.
     """
 
-    source: str
     args: tuple[Any, ...]
     argnums: int | tuple[int, ...]
     has_aux: bool
     rtol: float
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        namespace = dict(NAMESPACE)
-        exec(compile(self.source, "<program>", "exec"), namespace)
-        return namespace["f"]
 
     def __repr__(self) -> str:
         with np.printoptions(threshold=10_000, linewidth=10_000):
             args = ",\n    ".join(_literal(arg) for arg in self.args)
         options = f"argnums={self.argnums}, has_aux={self.has_aux}"
         return f"\n{self.source}\nargs = (\n    {args},\n)\n# {options}, rtol={self.rtol}\n"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What hypothesis prints in place of the fields of a dataclass."""
-        printer.text(repr(self))
 
 
 def _literal(tree: Any) -> str:

@@ -5,7 +5,6 @@ function of a vector of three and a number.
 """
 
 import dataclasses
-from collections.abc import Callable
 from typing import Any
 
 import jax
@@ -13,6 +12,8 @@ import numpy as np
 from hypothesis import strategies as st
 from jax import lax
 from jax import numpy as jnp
+
+from cases.program_source import Source
 
 __all__ = ["WildProgram", "points", "wild_programs"]
 
@@ -85,23 +86,10 @@ _NUMBERS += (5e-324, -2e-310, 1e-100, 20.0, -1e100, 1e300)
 
 
 @dataclasses.dataclass(frozen=True, repr=False)
-class WildProgram:
-    """A function of a vector of three and a number; `repr` is its source."""
+class WildProgram(Source):
+    """A function of a vector of three and a number."""
 
-    source: str
-
-    @property
-    def function(self) -> Callable[..., Any]:
-        namespace = dict(_NAMESPACE)
-        exec(compile(self.source, "<program>", "exec"), namespace)
-        return namespace["f"]
-
-    def __repr__(self) -> str:
-        return f"\n{self.source}"
-
-    def _repr_pretty_(self, printer: Any, cycle: bool) -> None:
-        """What hypothesis prints in place of the fields of a dataclass."""
-        printer.text(repr(self))
+    namespace = _NAMESPACE
 
 
 @st.composite
