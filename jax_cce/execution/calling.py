@@ -161,9 +161,9 @@ def _execute(
         check_memory(traced, avals)
     arguments = [*traced.constants, *leaves]
     staged = any(map(jax_internals.is_staged, arguments))
-    holds = wanted.format is not STRUCTURED and primitive.can_hold(traced.program)
     # What is kept of it holds neither the constants of this call nor its other data.
     programs = _Programs(task.without_values(), request, avals, wanted)
+    holds = programs.holds
     with task.context() as widened:
         if widened is not None:
             # Numbers and NumPy arrays are what they are in the caller's configuration.
@@ -204,6 +204,12 @@ class _Programs:
         self._fixed: list[Any] = [None] * task.traced.program.first_computed
         # Of a sparse Jacobian the entries of each block (see `native.kernels.Function`).
         self._places: list[Any] | None = None
+
+    @property
+    def holds(self) -> bool:
+        """Whether the program may be one equation."""
+        form, program = self._wanted.format, self._task.traced.program
+        return form is not STRUCTURED and primitive.can_hold(program)
 
     def as_operations(self) -> _Program:
         """The program for the task's own number of points."""
@@ -316,8 +322,7 @@ class _Programs:
             request = dataclasses.replace(self._request, tuned=False)
             natively = _Programs(self._task, request, self._avals, self._wanted)
             as_default = functools.partial(natively.as_one_equation, staged=False)
-            holds = not self._wanted.format.sparse and primitive.can_hold(task.traced.program)
-            default = as_default if holds else None
+            default = as_default if self.holds else None
             tuning.tune(task, request, self._of, default, arguments, self._fixed)
             answer = choosing.look_up(task, name)
         return answer
