@@ -11,6 +11,7 @@ from jax.experimental.sparse import BCOO
 import jax_cce
 from cases.agreement import assert_agree
 from cases.natively import is_native
+from jax_cce import registry
 
 X = jnp.linspace(-0.8, 1.1, 12)
 
@@ -125,3 +126,25 @@ def test_what_is_left_to_xla():
         assert_agree(ours(*args).todense(), jax.jacrev(f)(*args))
     assert jax_cce.explain(banded, format="bcoo")(X).backend == "native"
     assert "structured" in jax_cce.explain(banded, format="structured")(X).backend_reason
+
+
+@pytest.mark.parametrize("how", ["tuned", "optimized"])
+def test_what_is_measured_is_what_runs_by_default_too(how, monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path))
+
+    def race(calls, **_):
+        return {name: 1.0 if name == "native" else 2.0 for name in calls}
+
+    monkeypatch.setattr("jax_cce.execution.measuring.race", race)
+    options = {"format": "bcoo"}
+    if how == "optimized":
+        found = jax_cce.optimize(banded, budget=0.5, strategy="reverse", **options)(X)
+        assert found.entry.method == "native"
+    else:
+        options["order"] = "tuned"
+    ours = jax_cce.jacobian(banded, **options)
+    assert_agree(ours(X).todense(), jax.jacrev(banded)(X))
+    assert is_native(ours, X)
+    (entry,) = registry.entries(cost="runtime")
+    assert entry.method == "native"
+    assert set(entry.times).isdisjoint(["jacfwd", "jacrev"])

@@ -66,11 +66,13 @@ def contenders(
     requests = {
         name: OrderRequest(plan.order, scalarised=plan.scalarised) for name, plan in plans.items()
     }
-    if request.format == "dense" and not _is_complex(graph):
+    if _is_complex(graph):
+        return requests
+    if request.format == "dense":
         for mode in JAX_MODES:
             requests[mode] = OrderRequest("reverse", scalarised=False, method=mode)
-        if not machine().obstacle:
-            requests[NATIVE] = OrderRequest()
+    if request.is_native and not machine().obstacle:
+        requests[NATIVE] = OrderRequest()
     return requests
 
 

@@ -84,7 +84,7 @@ class Request:
     @property
     def is_native(self) -> bool:
         """Whether native code takes part, so that its order is searched."""
-        return self.cost == "native" or (self.is_timed and self.format == "dense")
+        return self.cost == "native" or (self.is_timed and self.format != "structured")
 
     def share(self, parts: int) -> Budget:
         """The budget of each of so many searches for one function."""
