@@ -76,6 +76,10 @@ class Code:
                     self._run(node)
                 case "pack":
                     self._widths[node] = len(args)
+                case "keep":
+                    wide, lanes = block.of_width(self._widths[args[0]]), graph.params[node]
+                    self._names[node] = wide.kept(self.name(args[0]), lanes)
+                    self._widths[node] = wide.lanes
                 case "lane":
                     self._names[node] = self._of_lane(args[0], graph.params[node])
                 case "result":

@@ -9,11 +9,12 @@ take the lanes that are the points otherwise: a tangent then is a vector, of one
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
+from jax_cce.native.directions import groups_of, packed, width_of
 from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
-__all__ = ["extended", "groups_of", "packed", "spread"]
+__all__ = ["extended", "spread"]
 
 # For the nodes of a loop's operands that depend on some inputs, the derivatives that are not zero.
 _Tangents = Mapping[int, Mapping[int, int]]
@@ -49,7 +50,7 @@ def extended(
     kinds = loop.operands(graph.args[node])
     depends = _dependences(loop, kinds, inputs, tangents, dependence)
     groups = groups_of(graph, inputs)
-    body.packed = graph.packed or (len(groups[0]) if len(groups) < len(inputs) else 0)
+    body.packed = graph.packed or width_of(graph, inputs)
     directions = [body.input(("direction", k)) for k in range(len(groups))]
     new: dict[str, list[list[int]]] = {kind: [] for kind in kinds}
     given: dict[int, dict[int, int]] = {}
@@ -159,23 +160,6 @@ def spread(
         before = dict(bits)
         for slot, own in zip(slots, dependence(body, bits, loop.carries), strict=True):
             bits[slot] |= own
-
-
-def groups_of(graph: Scalars, inputs: Sequence[int]) -> list[Sequence[int]]:
-    """The inputs, or outputs, whose directions are together in a vector."""
-    count = len(inputs)
-    if graph.packed or graph.together < 2 or count < 2:
-        return [[column] for column in inputs]
-    width = min(graph.together, 1 << (count - 1).bit_length())
-    return [inputs[first : first + width] for first in range(0, count, width)]
-
-
-def packed(graph: Scalars, width: int, group: Sequence[int], tangents: Mapping[int, int]) -> int:
-    """The derivatives by the inputs of a group, or of its outputs, as one node."""
-    nodes = [tangents.get(column, graph.zero) for column in group]
-    if not width or graph.packed:
-        return nodes[0]
-    return graph.make("pack", *nodes, *[graph.zero] * (width - len(nodes)))
 
 
 def _wide(

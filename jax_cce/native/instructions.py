@@ -152,6 +152,12 @@ class Block:
         """A number of a vector."""
         return self.add(f"extractelement {self.vector} {vector}, i32 {lane}")
 
+    def kept(self, vector: str, lanes: int) -> str:
+        """A vector in which all lanes but some, a set of bits, are zero."""
+        truths = ", ".join(f"i1 {lanes >> k & 1}" for k in range(self.lanes))
+        zeros = f"{self.vector} zeroinitializer"
+        return self.add(f"select {self.mask} <{truths}>, {self.vector} {vector}, {zeros}")
+
     def splat(self, scalar: str) -> str:
         """A number in all lanes."""
         if self.lanes == 1:

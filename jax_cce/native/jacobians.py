@@ -11,8 +11,9 @@ from types import MappingProxyType
 from typing import Any
 
 from jax_cce.native.differentiating import partials
+from jax_cce.native.directions import groups_of
 from jax_cce.native.edges import Edges, cost
-from jax_cce.native.extending import extended, groups_of
+from jax_cce.native.extending import extended
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.reversing import reversed_through
 from jax_cce.native.scalars import DERIVED, Scalars, TooLarge

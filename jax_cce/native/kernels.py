@@ -9,6 +9,7 @@ import numpy as np
 from jax_cce import jax_internals
 from jax_cce.native import compiling
 from jax_cce.native.compiling import Machine, has_function, machine
+from jax_cce.native.directions import vectors_of
 from jax_cce.native.edges import ORDERS, Edges, Order, cost
 from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
@@ -36,10 +37,14 @@ _ASKED_FOR = 20.0
 # Seconds that a node takes to make, and a line of code to write and compile: of a single point,
 # where it is over before it matters how well its code is arranged, of vectors quickly, and well.
 _NODE, _SINGLE, _QUICKLY, _WELL = 6e-6, 6.5e-6, 12e-6, 50e-6
+# Of a single point, code is made quickly of fewer lines, and where to make it well would take more
+# than this share of the time.
+_SHORT, _OF_WELL = 1500, 0.3
 # Code of more lines for a single point comes from memory, and is slower than operations on arrays,
 # unless these are in a loop, or a line takes so many additions, most in transcendental functions.
-# A number takes two, with its derivatives.
-_MOST_LINES, _DEAR, _WITH_DERIVATIVE = 20_000, 2, 2
+_MOST_LINES, _DEAR = 20_000, 2
+# Code made quickly keeps vectors in memory, which takes as long as so many lines more.
+_IN_MEMORY = 3
 # Additions for each equation that a loop runs, above which it is XLA's for a single point.
 _DEAREST = 600
 # The share of these seconds that one order of elimination may take.
@@ -134,13 +139,14 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         if most is not None and work * _LINES > most:
             return f"{work} operations are slower than matrix products"
         values, operands, outputs = _lifted(graph, function, signature)
-        if limited and lanes == 1:
-            numbers = [node for row in outputs for node in row]
-            least = _WITH_DERIVATIVE * len(graph.needed(numbers))
-            if _is_for_arrays(program, graph, least, cost(graph, numbers)):
-                return f"{least} lines of code are slower than operations on arrays"
+        is_limited = limited and lanes == 1
+        # A number takes two lines, with its derivatives.
+        if is_limited and (reason := _better_on_arrays(program, graph, outputs, 2, seconds)):
+            return reason
         results, order = _results(_edges(graph, values, outputs, function), outputs, function)
         wanted = [results[k] for k in signature.kept]
+        if is_limited and (reason := _better_on_arrays(program, graph, wanted, 1, seconds)):
+            return reason
         simple, nodes = expanded(graph, [node for row in wanted for node in row])
         if (missing := _missing(simple, nodes, lanes, host)) is not None:
             return f"the library has no {missing}"
@@ -152,15 +158,13 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         seconds -= graph.size * _NODE
         if most is not None and lines > most:
             return f"{lines} lines of code are slower than matrix products"
-        if limited and lanes == 1 and _is_for_arrays(program, simple, lines, price):
-            return f"{lines} lines of code, {price} operations are slower than those on arrays"
         if lines * (_SINGLE if lanes == 1 else _QUICKLY) > seconds:
             return f"{lines} lines of code take too long to compile"
-        is_short = lanes == 1 and "loop" not in simple.ops
-        quickly = is_short or lines * _WELL > seconds
+        is_straight = lanes == 1 and "loop" not in simple.ops
+        quickly = _is_made_quickly(lines, seconds) if is_straight else lines * _WELL > seconds
         return Kernel(compiling.registered(text, quickly=quickly), order, price)
-    except (Unsupported, TooLarge) as reason:
-        return str(reason)
+    except (Unsupported, TooLarge) as error:
+        return str(error)
 
 
 def obstacle_to(function: Function) -> str:
@@ -314,12 +318,36 @@ def _seconds(program: Program) -> float:
     return min(_AT_MOST, max(_IN_ANY_CASE, _LONGER * by_xla))
 
 
-def _is_for_arrays(program: Program, graph: Scalars, lines: int, price: int) -> bool:
-    """Whether XLA's operations on arrays are faster than so much code for a single point."""
+def _better_on_arrays(
+    program: Program, graph: Scalars, rows: Sequence[Sequence[int]], often: int, seconds: float
+) -> str:
+    """Why XLA's operations on arrays are faster than code for a single point; "" if they are not.
+
+    Args:
+        program: the function.
+        graph: the graph.
+        rows: the nodes of arrays that are computed.
+        often: how many lines of code there are for each node.
+        seconds: how long the kernel may take to make.
+    """
+    nodes = [node for row in rows for node in row]
+    price = cost(graph, nodes)
     if "loop" in graph.ops:
-        return price > _DEAREST * _steps(program.equations)
+        is_slower = price > _DEAREST * _steps(program.equations)
+        return f"{price} operations are slower than those on arrays" if is_slower else ""
+    needed = graph.needed(nodes)
+    lines = often * len(needed)
+    if _is_made_quickly(lines, seconds):
+        lines += _IN_MEMORY * len(vectors_of(graph, needed))
     is_loop = "scan" in tracing.primitive_names(program.equations)
-    return lines > _MOST_LINES and not is_loop and price < _DEAR * lines
+    if lines <= _MOST_LINES or is_loop or price >= _DEAR * lines:
+        return ""
+    return f"{lines} lines of code, {price} operations are slower than those on arrays"
+
+
+def _is_made_quickly(lines: int, seconds: float) -> bool:
+    """Whether it is not worth the time, of a single point, to make so much code well."""
+    return lines < _SHORT or lines * _WELL > _OF_WELL * seconds
 
 
 def _steps(equations: Iterable[Equation]) -> int:

@@ -10,8 +10,9 @@ import functools
 from collections.abc import Callable, Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 
+from jax_cce.native.directions import groups_of, packed, width_of
 from jax_cce.native.expanding import expanded
-from jax_cce.native.extending import groups_of, packed, spread
+from jax_cce.native.extending import spread
 from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
@@ -64,7 +65,7 @@ def reversed_through(
         for output, own in zip(outputs, found, strict=True)
     }
     groups = groups_of(graph, range(len(rows)))
-    width = body.packed = graph.packed or (len(groups[0]) if len(groups) < len(rows) else 0)
+    width = body.packed = graph.packed or width_of(graph, range(len(rows)))
     back = _Back(graph, loop, node, width)
     seeds = []
     for g, group in enumerate(groups):

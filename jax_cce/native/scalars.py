@@ -31,7 +31,7 @@ SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "
     *("sign", "stop_gradient", "sub"),
 }
 # What is no call of a function of the library.
-INSTRUCTIONS = SIMPLE | {"div", "lane", "loop", "pack", "rem", "result", "sqrt"}
+INSTRUCTIONS = SIMPLE | {"div", "keep", "lane", "loop", "pack", "rem", "result", "sqrt"}
 # What is not computed.
 _GIVEN = frozenset(("input", "number", "truth"))
 # What is differentiated otherwise than it is computed.
@@ -212,7 +212,7 @@ class Scalars:
         key = op, param, args
         node = self._made.get(key)
         if node is None:
-            node = self._simpler(op, args) if param is None else None
+            node = self._simpler(op, args, param)
             node = self._made[key] = self._new(op, args, param) if node is None else node
         return node
 
@@ -341,8 +341,10 @@ class Scalars:
         self._tame.append(is_tame)
         return len(self.ops) - 1
 
-    def _simpler(self, op: str, args: Sequence[int]) -> int | None:
+    def _simpler(self, op: str, args: Sequence[int], param: Any) -> int | None:
         """A node that equals an operation, by what is known of its operands."""
+        if param is not None:
+            return _of_vector(self, op, args[0], param) if op in ("keep", "lane") else None
         if self.values[args[-1]] is not None and op in _FOLDED:
             values = [self.values[node] for node in args]
             if None not in values:
@@ -541,6 +543,14 @@ _KEEP: dict[str, Callable[..., bool]] = {
     "mul": _keeps_product,
     "neg": _keeps_sign,
 }
+
+
+def _of_vector(graph: Scalars, op: str, vector: int, lane: int) -> int | None:
+    """What is known of lanes of a vector: all of them are zero, or one was put there."""
+    if vector == graph.zero:
+        return vector
+    is_known = op == "lane" and graph.ops[vector] == "pack"
+    return graph.args[vector][lane] if is_known else None
 
 
 def _whole(graph: Scalars, *lanes: int) -> int | None:

@@ -1,18 +1,39 @@
 """Whether code is native, and whether what it gives is JAX's."""
 
-from collections.abc import Callable
+import contextlib
+from collections.abc import Callable, Iterator
 from typing import Any
+from unittest import mock
 
 import jax
 import jax.numpy as jnp
 
 import jax_cce
 from cases.agreement import assert_agree
+from jax_cce.native.edges import IN_VECTORS, ORDERS, Edges
+
+__all__ = ["IN_VECTORS", "assert_agrees_natively", "is_native", "only"]
 
 
 def is_native(fun: Callable[..., Any], *args: Any) -> bool:
     """Whether a function, compiled for the arguments, calls native code."""
     return "jax_cce_" in jax.jit(fun).lower(*args).as_text()
+
+
+@contextlib.contextmanager
+def only(order: str) -> Iterator[None]:
+    """Has the Jacobians of single points made by one order, outside loops, whatever it costs."""
+    found = []
+
+    def cheapest(edges: Edges, orders: Any = ORDERS) -> Any:
+        is_outside = edges.graph.together > 1
+        rows, name = edges._cheapest_of((order,) if is_outside else tuple(orders))
+        found.append(is_outside)
+        return rows, name
+
+    with mock.patch.object(Edges, "cheapest", cheapest):
+        yield
+    assert any(found)
 
 
 def assert_agrees_natively(

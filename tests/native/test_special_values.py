@@ -1,5 +1,6 @@
 """Random programs at infinities, NaN, zeros, and numbers that are denormal or huge."""
 
+import contextlib
 import itertools
 
 import jax
@@ -9,7 +10,7 @@ from hypothesis import HealthCheck, event, given, settings
 from hypothesis import strategies as st
 
 import jax_cce
-from cases.natively import is_native
+from cases.natively import IN_VECTORS, is_native, only
 from cases.wild_programs import WildProgram, points, wild_programs
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import read
@@ -106,11 +107,20 @@ def is_rounding(f, point, differs):
 
 
 @settings(suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture])
-@given(program=wild_programs(), numbers=points(9), batch=st.booleans())
+@given(
+    program=wild_programs(),
+    numbers=points(9),
+    how=st.sampled_from(("batch", "point", *sorted(IN_VECTORS))),
+)
 def test_random_programs_at_special_values(
-    program: WildProgram, numbers: np.ndarray, batch: bool, quiet
+    program: WildProgram, numbers: np.ndarray, how: str, quiet
 ):
-    """What JAX's modes agree on is the result, at a point and in batches."""
+    """What JAX's modes agree on is the result, at a point, in vectors of directions, in batches."""
+    with only(how) if how in IN_VECTORS else contextlib.nullcontext():
+        check(program, numbers, batch=how == "batch")
+
+
+def check(program, numbers, *, batch):
     if next(EXAMPLES) % KEPT == 0:
         jax.clear_caches()
     f = program.function
