@@ -77,6 +77,7 @@ __all__ = [
     "is_leak",
     "is_mapped",
     "is_number",
+    "is_operand_structure",
     "is_plain",
     "is_reference",
     "is_saved",
@@ -687,6 +688,11 @@ def exceeds(one: Any, other: Any, *, unknown: bool = False) -> bool:
 def is_jaxpr(value: Any) -> bool:
     """Whether a value is a jaxpr, open or closed."""
     return isinstance(value, JAXPRS)
+
+
+def is_operand_structure(value: Any) -> bool:
+    """Whether a value says which operands belong together, as in scans from JAX 0.12 on."""
+    return type(value).__module__ == "jax._src.flattree"
 
 
 def is_dtype(value: Any) -> bool:

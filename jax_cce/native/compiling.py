@@ -20,15 +20,16 @@ from typing import Any
 import jax
 import numpy as np
 
-from jax_cce.native import threads
+from jax_cce.native import objects, threads
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.objects import compiled_once
 
-__all__ = ["Machine", "machine", "minor_version", "registered"]
+__all__ = ["Machine", "compiler", "machine", "minor_version", "registered", "registered_again"]
 
 VARIABLE = "JAX_CCE_NATIVE"
 # The letters of vector instructions in the names of the vector library, by bytes of a register.
 _LIBRARIES = {64: "e", 32: "d"}
+_PREFIX = "jax_cce_"
 _HEADER = "xla/ffi/api/c_api.h"
 
 
@@ -132,18 +133,35 @@ def registered(text: str, *, quickly: bool) -> str:
     Raises:
         Unsupported: where the process holds as many kernels as it may.
     """
-    name = f"jax_cce_{_digest(f'{quickly} {text}')}"
+    level = 0 if quickly else 2
+    name = _digest(f"{compiler()} {level} {text}")
     with _lock:
         if name not in _engines:
-            if len(_engines) >= _MOST_KERNELS:
-                raise Unsupported(f"this process holds {_MOST_KERNELS} kernels, and frees none")
-            if threads.SHARE in text:
-                _load_support()
-            engine = _engine_of(text, 0 if quickly else 2)
-            address = ctypes.c_void_p(engine.get_function_address("handler"))
-            jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
-            _engines[name] = engine
-    return name
+            _register(name, compiled_once(name, lambda: _compiled(text, level)))
+    return _PREFIX + name
+
+
+def registered_again(target: str) -> bool:
+    """Whether XLA finds a handler, which an earlier process has compiled, under its name."""
+    name = target.removeprefix(_PREFIX)
+    with _lock:
+        if name not in _engines:
+            code = objects.read(name)
+            if code is None:
+                return False
+            _register(name, code)
+    return True
+
+
+def _register(name: str, code: bytes) -> None:
+    if len(_engines) >= _MOST_KERNELS:
+        raise Unsupported(f"this process holds {_MOST_KERNELS} kernels, and frees none")
+    if threads.SHARE.encode() in code:
+        _load_support()
+    engine = _loaded(code)
+    address = ctypes.c_void_p(engine.get_function_address("handler"))
+    jax.ffi.register_ffi_target(_PREFIX + name, jax.ffi.pycapsule(address), platform="cpu")
+    _engines[name] = engine
 
 
 @functools.cache
@@ -151,16 +169,12 @@ def _load_support() -> None:
     """Makes what all kernels have in common known to LLVM."""
     import llvmlite.binding as llvm
 
-    engine = _engine_of(threads.support(), 2)
+    text = threads.support()
+    name = _digest(f"{compiler()} {text}")
+    engine = _loaded(compiled_once(name, lambda: _compiled(text, 2)))
     for name in (threads.THREADS, threads.SHARE):
         llvm.add_symbol(name, engine.get_function_address(name))
     _engines["support"] = engine
-
-
-def _engine_of(text: str, level: int) -> Any:
-    """The engine that holds the code of a module, compiled where no process has done so."""
-    name = _digest(f"{_compiler()} {level} {text}")
-    return _loaded(compiled_once(name, lambda: _compiled(text, level)))
 
 
 def _digest(text: str) -> str:
@@ -168,7 +182,7 @@ def _digest(text: str) -> str:
 
 
 @functools.cache
-def _compiler() -> str:
+def compiler() -> str:
     """What machine code depends on beside the text."""
     import llvmlite
     import llvmlite.binding as llvm

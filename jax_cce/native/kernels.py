@@ -1,13 +1,14 @@
 """The kernel of a Jacobian: from a traced function to the name of a foreign function of XLA."""
 
+import dataclasses
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_cce import jax_internals
-from jax_cce.native import compiling
+from jax_cce.native import compiling, decisions
 from jax_cce.native.compiling import Machine, has_function, machine
 from jax_cce.native.directions import vectors_of
 from jax_cce.native.edges import ORDERS, Edges, Order, cost
@@ -121,11 +122,56 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
         signature: how it is called.
         limited: whether there is none where XLA is expected to do as well, or to compile sooner.
     """
+    host = machine()
+    if host.obstacle:
+        return host.obstacle
+    name = decisions.name_of(
+        function.program,
+        *(function.num_values, function.inputs, function.constants, function.value),
+        *(function.orders, function.places, signature.arguments, signature.mapped),
+        *(signature.levels, signature.kept, limited, host.bytes),
+    )
+    try:
+        known = None if name is None else decisions.recalled(name)
+        if isinstance(known, str):
+            return known
+        if known is not None and compiling.registered_again(known["name"]):
+            return Kernel(**known)
+        written = _written(function, signature, limited=limited, host=host)
+        if isinstance(written, str):
+            found: Kernel | str = written
+        else:
+            target = compiling.registered(written.text, quickly=written.quickly)
+            found = Kernel(target, written.order, written.cost)
+    except Unsupported as error:
+        return str(error)
+    if name is not None:
+        decisions.keep(name, found if isinstance(found, str) else dataclasses.asdict(found))
+    return found
+
+
+class _Text(NamedTuple):
+    """The code of a kernel.
+
+    Attributes:
+        text: the module.
+        quickly: whether time to compile counts for more than time to run.
+        order: see `Kernel`.
+        cost: see `Kernel`.
+    """
+
+    text: str
+    quickly: bool
+    order: str
+    cost: int
+
+
+def _written(
+    function: Function, signature: Signature, *, limited: bool, host: Machine
+) -> _Text | str:
+    """The code of a kernel, or why there is none (see `kernel_of`)."""
     program, levels = function.program, signature.levels
     try:
-        host = machine()
-        if host.obstacle:
-            return host.obstacle
         dtype = _check(function)
         lanes = host.lanes(dtype) if levels else 1
         if not lanes:
@@ -162,7 +208,7 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return f"{lines} lines of code take too long to compile"
         is_straight = lanes == 1 and "loop" not in simple.ops
         quickly = _is_made_quickly(lines, seconds) if is_straight else lines * _WELL > seconds
-        return Kernel(compiling.registered(text, quickly=quickly), order, price)
+        return _Text(text, quickly, order, price)
     except (Unsupported, TooLarge) as error:
         return str(error)
 

@@ -1,9 +1,9 @@
 """Machine code on disk, so that no process compiles what an earlier one has compiled.
 
-A file holds the code of one kernel. Its name is a digest of all that the code depends on; its
-contents begin with a digest of the rest, so that what is damaged or cut off is compiled again, as
-is everything where the directory cannot be read. The files that were written first go when there
-are too many.
+A file holds the code of one kernel, or what was decided of a function. Its name is a digest of all
+that it depends on; its contents begin with a digest of the rest, so that what is damaged or cut off
+is made again, as is everything where the directory cannot be read. The files that were written
+first go when there are too many.
 """
 
 import contextlib
@@ -15,8 +15,9 @@ from collections.abc import Callable
 
 from jax_cce.registry import defaults
 
-__all__ = ["compiled_once"]
+__all__ = ["are_kept", "compiled_once", "keep", "read"]
 
+CODE = "o"
 _MOST_BYTES = 256 << 20
 _DIGEST_BYTES = 32
 
@@ -28,26 +29,37 @@ def compiled_once(name: str, make: Callable[[], bytes]) -> bytes:
         name: identifies the code.
         make: compiles it.
     """
-    directory = defaults.directory_beside("native")
-    if directory is None:
-        return make()
-    path = directory / f"{name}.o"
-    code = _read(path)
+    code = read(name)
     if code is None:
         code = make()
-        # Where nothing can be kept, it is as if there were no directory.
-        with contextlib.suppress(OSError):
-            _write(path, code)
+        keep(name, code)
     return code
 
 
-def _read(path: pathlib.Path) -> bytes | None:
+def are_kept() -> bool:
+    """Whether there is a directory."""
+    return defaults.directory_beside("native") is not None
+
+
+def read(name: str, kind: str = CODE) -> bytes | None:
+    """What was kept under a name, if it is still there as it was written."""
+    directory = defaults.directory_beside("native")
+    if directory is None:
+        return None
     try:
-        content = path.read_bytes()
+        content = (directory / f"{name}.{kind}").read_bytes()
     except OSError:
         return None
     digest, code = content[:_DIGEST_BYTES], content[_DIGEST_BYTES:]
     return code if digest == _digest(code) else None
+
+
+def keep(name: str, content: bytes, kind: str = CODE) -> None:
+    """Keeps something; where nothing can be kept, it is as if there were no directory."""
+    directory = defaults.directory_beside("native")
+    if directory is not None:
+        with contextlib.suppress(OSError):
+            _write(directory / f"{name}.{kind}", content)
 
 
 def _write(path: pathlib.Path, code: bytes) -> None:
