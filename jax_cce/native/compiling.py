@@ -134,16 +134,15 @@ def registered(text: str, *, quickly: bool) -> str:
         Unsupported: where the process holds as many kernels as it may.
     """
     level = 0 if quickly else 2
-    name = _digest(f"{compiler()} {level} {text}")
+    name = _PREFIX + _digest(f"{compiler()} {level} {text}")
     with _lock:
         if name not in _engines:
             _register(name, compiled_once(name, lambda: _compiled(text, level)))
-    return _PREFIX + name
+    return name
 
 
-def registered_again(target: str) -> bool:
+def registered_again(name: str) -> bool:
     """Whether XLA finds a handler, which an earlier process has compiled, under its name."""
-    name = target.removeprefix(_PREFIX)
     with _lock:
         if name not in _engines:
             code = objects.read(name)
@@ -160,7 +159,7 @@ def _register(name: str, code: bytes) -> None:
         _load_support()
     engine = _loaded(code)
     address = ctypes.c_void_p(engine.get_function_address("handler"))
-    jax.ffi.register_ffi_target(_PREFIX + name, jax.ffi.pycapsule(address), platform="cpu")
+    jax.ffi.register_ffi_target(name, jax.ffi.pycapsule(address), platform="cpu")
     _engines[name] = engine
 
 
