@@ -156,6 +156,9 @@ class _Writer:
     def _array(self, value: Any) -> None:
         if jax_internals.is_tracer(value):
             raise _Unknown("a tracer")
+        if not jax_internals.is_number(value):
+            self._piece("key", str(value.dtype))
+            value = jax.random.key_data(value)
         array = np.asarray(value)
         if array.dtype.hasobject:
             raise _Unknown("objects")

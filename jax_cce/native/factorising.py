@@ -2,16 +2,16 @@
 
 import functools
 import itertools
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 import numpy as np
 
-from jax_cce.native.nodes import Nodes, Unsupported, lifted
+from jax_cce.native.nodes import Nodes, Unsupported, lifted, most_of
 from jax_cce.native.scalars import Scalars
 from jax_cce.program.flat import Equation
 
-__all__ = ["cholesky", "lu", "sort", "triangular_solve"]
+__all__ = ["cholesky", "eigenvalues", "extreme", "lu", "sort", "top_k", "triangular_solve"]
 
 # Larger factorisations are the library's, which takes less than scalar code of single points.
 _MOST_ROWS = 12
@@ -46,7 +46,9 @@ def cholesky(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 
 # Rows are exchanged by selections, one for every row below.
-_MOST_PIVOTS = 8
+_MOST_PIVOTS, _MOST_SORTED = 8, 16
+# After four, eigenvalues of random matrices of 3 x 3 are exact to rounding.
+_SWEEPS = 5
 
 
 def lu(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -120,20 +122,130 @@ def triangular_solve(graph: Scalars, equation: Equation, operands: Sequence[Any]
 
 
 def sort(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
-    """A few integers in order, and what goes with them: neighbours exchanged until they are."""
-    size = equation.in_avals[0].shape[-1] if equation.in_avals[0].ndim == 1 else 0
-    if equation.params["num_keys"] != 1 or not 0 < size <= _MOST_PIVOTS:
-        raise Unsupported("sort of many numbers, or by several")
-    if equation.in_avals[0].dtype.kind != "i":
-        raise Unsupported(f"sort of numbers of type {equation.in_avals[0].dtype}")
-    columns = [list(map(int, lifted(graph, x))) for x in operands]
-    for end, k in itertools.product(reversed(range(size)), range(size - 1)):
-        if k >= end:
-            continue
-        exchanged = graph.make("gt", columns[0][k], columns[0][k + 1])
-        for column in columns:
-            column[k], column[k + 1] = _exchanged(graph, exchanged, column[k], column[k + 1])
+    """A few numbers in order, and what goes with them; equal ones stay in their order."""
+    aval, axis = equation.in_avals[0], equation.params["dimension"]
+    if equation.params["num_keys"] != 1 or aval.dtype.kind not in "fi":
+        raise Unsupported("sort by several keys, or by others than numbers")
+    is_after = functools.partial(_is_greater if aval.dtype.kind == "f" else _is_larger, graph)
+    arrays = [np.moveaxis(lifted(graph, x), axis, -1) for x in operands]
+    found = [np.array(each) for each in arrays]
+    for place in np.ndindex(arrays[0].shape[:-1]):
+        for each, row in zip(
+            found, _sorted(graph, [x[place] for x in arrays], is_after), strict=True
+        ):
+            each[place] = row
     return [
-        Nodes(column, x.most if isinstance(x, Nodes) else int(np.max(np.abs(x))))
-        for column, x in zip(columns, operands, strict=True)
+        Nodes(np.moveaxis(each, -1, axis), most_of(x))
+        for each, x in zip(found, operands, strict=True)
     ]
+
+
+def top_k(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """The greatest of a few numbers in the total order of IEEE 754, and where they are."""
+    aval, count = equation.in_avals[0], equation.params["k"]
+    size = aval.shape[-1]
+    if aval.dtype.kind != "f" or equation.params.get("axis", aval.ndim - 1) != aval.ndim - 1:
+        raise Unsupported("top_k of others than numbers, or along another axis")
+    array = lifted(graph, operands[0])
+    numbers = [graph.number(k) for k in range(size)]
+    shape = (*aval.shape[:-1], count)
+    values, places = np.empty(shape, np.int64), np.empty(shape, np.int64)
+    is_after = functools.partial(graph.make, "lt_to")
+    for place in np.ndindex(aval.shape[:-1]):
+        values[place], places[place] = (
+            row[:count] for row in _sorted(graph, [array[place], numbers], is_after)
+        )
+    return [Nodes(values), Nodes(places, size - 1)]
+
+
+def _sorted(
+    graph: Scalars, columns: Sequence[Iterable[int]], is_after: Callable[[int, int], int]
+) -> list[list[int]]:
+    """Columns in the order of the first one: neighbours are exchanged until they are."""
+    found = [list(map(int, column)) for column in columns]
+    keys = found[0]
+    if len(keys) > _MOST_SORTED:
+        raise Unsupported("sort of many numbers")
+    for end in reversed(range(len(keys))):
+        for k in range(end):
+            exchanged = is_after(keys[k], keys[k + 1])
+            for column in found:
+                column[k], column[k + 1] = _exchanged(graph, exchanged, column[k], column[k + 1])
+    return found
+
+
+def _is_larger(graph: Scalars, x: int, y: int) -> int:
+    return graph.make("gt", x, y)
+
+
+def _is_greater(graph: Scalars, x: int, y: int) -> int:
+    """Whether a number comes after another in the order that JAX sorts by: NaN is the last one."""
+    is_nan, is_number = graph.make("ne", x, x), graph.make("eq", y, y)
+    return graph.make("or", graph.make("gt", x, y), graph.make("and", is_nan, is_number))
+
+
+def extreme(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """Where the first of the greatest, or least, numbers is, or the first NaN (argmax, argmin)."""
+    (axis,), aval = equation.params["axes"], equation.in_avals[0]
+    size = aval.shape[axis]
+    if size > _MOST_SORTED or not size:
+        raise Unsupported(f"{equation.name} of many numbers")
+    rows = np.moveaxis(lifted(graph, operands[0]), axis, -1)
+    found = np.empty(rows.shape[:-1], np.int64)
+    for place in np.ndindex(found.shape):
+        best, where = int(rows[place][0]), graph.zero
+        for k in range(1, size):
+            node = int(rows[place][k])
+            better = graph.make("gt" if equation.name == "argmax" else "lt", node, best)
+            if aval.dtype.kind == "f":
+                is_nan, is_number = graph.make("ne", node, node), graph.make("eq", best, best)
+                better = graph.make("or", better, graph.make("and", is_nan, is_number))
+            best = graph.make("select_n", better, best, node)
+            where = graph.make("select_n", better, where, graph.number(k))
+        found[place] = where
+    return [Nodes(found, size - 1)]
+
+
+def eigenvalues(graph: Scalars, matrix: np.ndarray) -> tuple[list[int], np.ndarray]:
+    """The eigenvalues of a symmetric matrix of 2 x 2 or 3 x 3, in order, and its eigenvectors.
+
+    Entries beside the diagonal are rotated away, one after the other (the cyclic Jacobi method,
+    Golub & Van Loan, Matrix Computations, 8.5). Signs of eigenvectors are not those of LAPACK.
+
+    Args:
+        graph: the graph.
+        matrix: the nodes of the matrix.
+    """
+    make, size = graph.make, len(matrix)
+    a, vectors = np.array(matrix), np.full((size, size), graph.zero)
+    np.fill_diagonal(vectors, graph.one)
+
+    def rotated(x: int, y: int, cosine: int, sine: int) -> tuple[int, int]:
+        return (
+            make("sub", make("mul", cosine, x), make("mul", sine, y)),
+            make("add", make("mul", sine, x), make("mul", cosine, y)),
+        )
+
+    pairs = list(itertools.combinations(range(size), 2))
+    for p, q in pairs * (1 if size == 2 else _SWEEPS):
+        beside = int(a[p, q])
+        twice = make("add", beside, beside)
+        ratio = make("div", make("sub", int(a[q, q]), int(a[p, p])), twice)
+        root = make("sqrt", make("add", graph.one, make("mul", ratio, ratio)))
+        size_of = make("div", graph.one, make("add", make("abs", ratio), root))
+        sign = make("select_n", make("lt", ratio, graph.zero), size_of, make("neg", size_of))
+        tangent = make("select_n", make("eq", beside, graph.zero), sign, graph.zero)
+        root = make("sqrt", make("add", graph.one, make("mul", tangent, tangent)))
+        cosine = make("div", graph.one, root)
+        sine = make("mul", tangent, cosine)
+        moved = make("mul", tangent, beside)
+        a[p, p], a[q, q] = make("sub", int(a[p, p]), moved), make("add", int(a[q, q]), moved)
+        a[p, q] = a[q, p] = graph.zero
+        for k in set(range(size)).difference((p, q)):
+            a[k, p], a[k, q] = rotated(int(a[k, p]), int(a[k, q]), cosine, sine)
+            a[p, k], a[q, k] = a[k, p], a[k, q]
+        for row in vectors:
+            row[p], row[q] = rotated(int(row[p]), int(row[q]), cosine, sine)
+    is_after = functools.partial(_is_greater, graph)
+    values, *rows = _sorted(graph, [np.diagonal(a), *vectors], is_after)
+    return values, np.array(rows)

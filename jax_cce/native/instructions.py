@@ -11,7 +11,13 @@ import numpy as np
 __all__ = ["Block", "function_name"]
 
 _COMPARISONS = {"eq": "oeq", "ge": "oge", "gt": "ogt", "le": "ole", "lt": "olt", "ne": "une"}
-_INTRINSICS = {"abs": "fabs", "ceil": "ceil", "floor": "floor", "sqrt": "sqrt"}
+_INTRINSICS = {
+    "abs": "fabs",
+    "ceil": "ceil",
+    "floor": "floor",
+    "round": "roundeven",
+    "sqrt": "sqrt",
+}
 
 
 def function_name(op: str, count: int, dtype: np.dtype, lanes: int, library: str) -> str:

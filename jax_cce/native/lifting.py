@@ -252,7 +252,11 @@ def _known(equation: Equation, operands: Sequence[Any]) -> list[Any]:
     if is_loop or jax_internals.uses_references(equation.origin):
         raise Unsupported(f"{equation.name} of constants")
     with jax.core.eval_context():
-        return [np.asarray(x) for x in jax_internals.bind(equation, list(operands))]
+        # Keys of random numbers are no arrays of NumPy.
+        return [
+            np.asarray(x) if jax_internals.is_number(x) else x
+            for x in jax_internals.bind(equation, list(operands))
+        ]
 
 
 # Operations that integers have as well, and how large their results may be.
@@ -449,6 +453,32 @@ def _solved(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
     return [_ruled(graph, *pair) for pair in zip(solution, tangents, strict=True)]
 
 
+def _symmetric(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    """The eigenvalues of a small matrix, not the vectors, whose signs would not be LAPACK's."""
+    shape, params = equation.in_avals[0].shape, equation.params
+    if len(shape) != 2 or not 2 <= shape[0] <= 3 or params["subset_by_index"] is not None:
+        raise Unsupported("eigh of others than matrices of 2 x 2 or 3 x 3")
+    nodes = operands[0].nodes
+    half = np.tril(nodes) if params["lower"] else np.triu(nodes).T
+    values, vectors = factorising.eigenvalues(graph, half + np.tril(half, -1).T)
+    seeds = _seeds(graph, operands[0]).nodes
+    make = graph.make
+    tangents = [
+        graph.sum(
+            make("mul", make("mul", int(v[j]), int(v[k])), int(seeds[j, k]))
+            for j, k in np.ndindex(shape)
+        )
+        for v in vectors.T
+    ]
+    return [None, _ruled(graph, Nodes(values), Nodes(tangents))]
+
+
+def _rounded(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
+    if equation.params["rounding_method"] is not lax.RoundingMethod.TO_NEAREST_EVEN:
+        raise Unsupported("round away from zero")
+    return [_elementwise(graph, "round", operands, equation)]
+
+
 def _power(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
     param = equation.params["y"]
     if param in (1, 2):
@@ -586,6 +616,7 @@ def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 
 _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
+    **dict.fromkeys(("argmax", "argmin"), factorising.extreme),
     "add_any": lambda graph, e, xs: [_elementwise(graph, "add", xs, e)],
     "call_hi_primitive": _implemented,
     "cholesky": factorising.cholesky,
@@ -597,6 +628,7 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "custom_vjp_call": _with_rule,
     "cumprod": _cumulative,
     "cumsum": _cumulative,
+    "eigh": _symmetric,
     "integer_pow": _power,
     "lu": factorising.lu,
     "pad": _padded,
@@ -607,11 +639,13 @@ _SPECIAL: dict[str, Callable[[Scalars, Equation, Sequence[Any]], list[Any]]] = {
     "reduce_prod": _reduced,
     "reduce_sum": _reduced,
     "rem": _remainder,
+    "round": _rounded,
     "scan": _scanned,
     "scatter-mul": _multiplied,
     "select_n": _select,
     "sort": factorising.sort,
     "square": _square,
+    "top_k": factorising.top_k,
     "triangular_solve": factorising.triangular_solve,
     "while": lambda graph, e, xs: repeated(graph, e, xs, lift),
 }

@@ -28,7 +28,7 @@ LOGIC = frozenset(("and", "is_finite", "not", "or", "truth", "xor")) | COMPARISO
 # Operations of one instruction or a few.
 SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "select_n")) | {
     *LOGIC,
-    *("sign", "stop_gradient", "sub"),
+    *("round", "sign", "stop_gradient", "sub"),
 }
 # What is no call of a function of the library.
 INSTRUCTIONS = SIMPLE | {"div", "keep", "lane", "loop", "pack", "rem", "result", "sqrt"}

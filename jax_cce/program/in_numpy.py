@@ -155,8 +155,8 @@ def evaluated(equation: Equation, operands: Sequence[Any]) -> list[np.ndarray] |
             them, if the equation has the result's shape.
     """
     avals = [*equation.in_avals, *equation.out_avals]
-    # Other types, such as bfloat16, are left to JAX with all their rules.
-    if any(getattr(aval.dtype, "kind", "") not in "biuf" for aval in avals):
+    # Other types, such as bfloat16 and keys, are left to JAX with all their rules.
+    if any(getattr(aval.dtype, "kind", "-") not in "biuf" for aval in avals):
         return None
     arrays = [np.asarray(x, a.dtype) for x, a in zip(operands, equation.in_avals, strict=True)]
     with np.errstate(all="ignore"):

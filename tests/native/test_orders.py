@@ -85,8 +85,11 @@ def test_orders_of_other_graphs_are_refused():
 
 
 def test_where_there_is_no_native_code_the_order_says_nothing():
-    ours = jax_cce.jacobian(lambda x: jnp.sort(x) * x, order=[2, 0, 1], backend="native")
-    assert_agree(ours(X), jax.jacrev(lambda x: jnp.sort(x) * x)(X))
+    def fun(x):
+        return jax.scipy.special.i0e(x) * x
+
+    ours = jax_cce.jacobian(fun, order=[1, 0], backend="native")
+    assert_agree(ours(X), jax.jacrev(fun)(X))
 
 
 def test_pricing_leaves_no_trace():
@@ -153,5 +156,5 @@ def test_a_stored_order_of_another_graph_makes_no_difference(store):
 def test_what_is_optimal():
     found = jax_cce.optimize(lambda x: jnp.sin(x) * 2, cost="native", budget=1.0)(X)
     assert found.value == found.reference["forward"]
-    with pytest.raises(ValueError, match="has no native code: sort"):
-        jax_cce.optimize(lambda x: jnp.sort(x) * x, cost="native", budget=1.0)(X)
+    with pytest.raises(ValueError, match="has no native code: bessel"):
+        jax_cce.optimize(jax.scipy.special.i0e, cost="native", budget=1.0)(X)
