@@ -123,7 +123,8 @@ class Edges:
                 if order in products:
                     break
                 continue
-            most = (len(graph.ops) - first) * (1 + _WIDE if order in IN_VECTORS else 1)
+            made = (len(graph.ops) - first) * (1 + _WIDE if order in IN_VECTORS else 1)
+            most = min(most, made)
             found.append((self._price(rows), order if isinstance(order, str) else GIVEN, rows))
         graph.most = limit
         if not found:
