@@ -33,6 +33,8 @@ _TRANSCENDENTAL = 20
 # What an operation on a vector takes more than one on a number: 0.3 to 0.8 in code that is made
 # well, 2 to 2.7 in code that is made quickly, which keeps vectors in memory.
 _WIDE = 2
+# Lines of code that take an entry out of a vector and write it.
+_OF_AN_ENTRY = 3
 # Minimal Markowitz looks at all pairs of edges at each vertex.
 _MOST_BY_DEGREE = 1500
 # Forward or reverse elimination is not tried where it has so many times the products of the
@@ -239,7 +241,8 @@ class Edges:
 def _products(graph: Edges, orders: Iterable[Order]) -> dict[Order, int]:
     """How many products each sweep takes that is among some orders, factors of one included.
 
-    Those of vectors count like the numbers that take as long, and are left out where they are more.
+    Those of vectors, and what takes them apart, count like the numbers that take as long, and are
+    left out where they are more.
     """
     edges, inputs = graph.before, graph.inputs
     outputs = [node for node in dict.fromkeys(graph.outputs) if node in edges]
@@ -263,12 +266,13 @@ def _products(graph: Edges, orders: Iterable[Order]) -> dict[Order, int]:
         "forward in vectors": (forward, max(1, width_of(graph.graph, inputs))),
         "reverse in vectors": (reverse, max(1, width_of(graph.graph, outputs))),
     }
-    found = {
-        order: sum(_groups(bits, width) * count for bits, count in pairs)
-        * (1 + _WIDE * (width > 1))
-        for order, (pairs, width) in sweeps.items()
-        if order in orders
-    }
+    entries = sum(above[node].bit_count() for node in outputs)
+    found = {}
+    for order, (pairs, width) in sweeps.items():
+        if order in orders:
+            found[order] = sum(_groups(bits, width) * count for bits, count in pairs)
+        if order in found and width > 1:
+            found[order] = (1 + _WIDE) * found[order] + _OF_AN_ENTRY * entries
     least = min((found[order] for order in found if order not in IN_VECTORS), default=math.inf)
     return {order: k for order, k in found.items() if order not in IN_VECTORS or k < least}
 
