@@ -67,6 +67,7 @@ bench: $(VENV)/.installed ## The measured tables: programs, counts, overhead, bo
 	@$(BIN)/python -m benchmarks.bottleneck
 	@$(BIN)/python -m benchmarks.dense
 	@$(BIN)/python -m benchmarks.loops
+	@$(BIN)/python -m benchmarks.roofline
 	@$(BIN)/python -m benchmarks.orders
 	@$(BIN)/python -m benchmarks.searches --speed
 
