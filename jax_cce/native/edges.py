@@ -266,7 +266,8 @@ def _products(graph: Edges, orders: Iterable[Order]) -> dict[Order, int]:
         "forward in vectors": (forward, max(1, width_of(graph.graph, inputs))),
         "reverse in vectors": (reverse, max(1, width_of(graph.graph, outputs))),
     }
-    entries = sum(above[node].bit_count() for node in outputs)
+    # Of an output that depends on nothing there is none.
+    entries = sum(above.get(node, 0).bit_count() for node in outputs)
     found = {}
     for order, (pairs, width) in sweeps.items():
         if order in orders:
