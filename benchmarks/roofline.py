@@ -14,7 +14,6 @@ from collections.abc import Callable
 from typing import Any
 
 import jax
-import jax.numpy as jnp
 import numpy as np
 
 from benchmarks import programs, report, suite, timing
@@ -43,13 +42,7 @@ def measure(program: Program) -> tuple[list[object], float, float] | None:
         ours = mapped(suite.derivative("jax_cce", program, fun))
         if not suite.is_native(ours, arguments):
             return None
-        results = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(ours(*arguments))]
-
-        @jax.jit
-        def empty(*arguments: Any) -> list[jax.Array]:
-            number = jax.tree.leaves(arguments)[0].ravel()[0]
-            return [jnp.full(shape, number, dtype) for shape, dtype in results]
-
+        empty = suite.empty_call(ours(*arguments))
         modes = {name: suite.derivative(name, program, fun) for name in ("jacfwd", "jacrev")}
         compiled = {"ours": ours, "empty": empty, "value": mapped(fun)}
         compiled |= {name: mapped(mode) for name, mode in modes.items()}

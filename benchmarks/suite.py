@@ -118,6 +118,18 @@ def is_native(function: Any, arguments: Sequence[Any]) -> bool:
     return "jax_cce_" in function.lower(*arguments).as_text()
 
 
+def empty_call(results: Any) -> Callable[..., Any]:
+    """A jitted function of any arguments that writes arrays like some, and computes nothing."""
+    like = [(leaf.shape, leaf.dtype) for leaf in jax.tree.leaves(results)]
+
+    @jax.jit
+    def empty(*arguments: Any) -> list[jax.Array]:
+        number = jax.tree.leaves(arguments)[0].ravel()[0]
+        return [jax.numpy.full(shape, number, dtype) for shape, dtype in like]
+
+    return empty
+
+
 def derivative(peer: str, program: Program, fun: Callable[..., Any]) -> Callable[..., Any]:
     """Returns the derivative of `fun` as a peer computes it: for one point, not compiled.
 

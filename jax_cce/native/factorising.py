@@ -126,7 +126,7 @@ def sort(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[An
     aval, axis = equation.in_avals[0], equation.params["dimension"]
     if equation.params["num_keys"] != 1 or aval.dtype.kind not in "fi":
         raise Unsupported("sort by several keys, or by others than numbers")
-    is_after = functools.partial(_is_greater if aval.dtype.kind == "f" else _is_larger, graph)
+    is_after = functools.partial(_is_beyond, graph, "gt", aval.dtype.kind == "f")
     arrays = [np.moveaxis(lifted(graph, x), axis, -1) for x in operands]
     found = [np.array(each) for each in arrays]
     for place in np.ndindex(arrays[0].shape[:-1]):
@@ -174,14 +174,13 @@ def _sorted(
     return found
 
 
-def _is_larger(graph: Scalars, x: int, y: int) -> int:
-    return graph.make("gt", x, y)
-
-
-def _is_greater(graph: Scalars, x: int, y: int) -> int:
-    """Whether a number comes after another in the order that JAX sorts by: NaN is the last one."""
+def _is_beyond(graph: Scalars, op: str, floats: bool, x: int, y: int) -> int:
+    """Whether a number is greater ("gt"), or less ("lt"), than another; NaN is beyond all."""
+    beyond = graph.make(op, x, y)
+    if not floats:
+        return beyond
     is_nan, is_number = graph.make("ne", x, x), graph.make("eq", y, y)
-    return graph.make("or", graph.make("gt", x, y), graph.make("and", is_nan, is_number))
+    return graph.make("or", beyond, graph.make("and", is_nan, is_number))
 
 
 def extreme(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -192,14 +191,12 @@ def extreme(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
         raise Unsupported(f"{equation.name} of many numbers")
     rows = np.moveaxis(lifted(graph, operands[0]), axis, -1)
     found = np.empty(rows.shape[:-1], np.int64)
+    op = {"argmax": "gt", "argmin": "lt"}[equation.name]
     for place in np.ndindex(found.shape):
         best, where = int(rows[place][0]), graph.zero
         for k in range(1, size):
             node = int(rows[place][k])
-            better = graph.make("gt" if equation.name == "argmax" else "lt", node, best)
-            if aval.dtype.kind == "f":
-                is_nan, is_number = graph.make("ne", node, node), graph.make("eq", best, best)
-                better = graph.make("or", better, graph.make("and", is_nan, is_number))
+            better = _is_beyond(graph, op, aval.dtype.kind == "f", node, best)
             best = graph.make("select_n", better, best, node)
             where = graph.make("select_n", better, where, graph.number(k))
         found[place] = where
@@ -246,6 +243,6 @@ def eigenvalues(graph: Scalars, matrix: np.ndarray) -> tuple[list[int], np.ndarr
             a[p, k], a[q, k] = a[k, p], a[k, q]
         for row in vectors:
             row[p], row[q] = rotated(int(row[p]), int(row[q]), cosine, sine)
-    is_after = functools.partial(_is_greater, graph)
+    is_after = functools.partial(_is_beyond, graph, "gt", True)
     values, *rows = _sorted(graph, [np.diagonal(a), *vectors], is_after)
     return values, np.array(rows)

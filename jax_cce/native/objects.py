@@ -17,7 +17,7 @@ from jax_cce.registry import defaults
 
 __all__ = ["are_kept", "compiled_once", "keep", "read"]
 
-CODE = "o"
+_CODE = "o"
 _MOST_BYTES = 256 << 20
 _DIGEST_BYTES = 32
 
@@ -41,7 +41,7 @@ def are_kept() -> bool:
     return defaults.directory_beside("native") is not None
 
 
-def read(name: str, kind: str = CODE) -> bytes | None:
+def read(name: str, kind: str = _CODE) -> bytes | None:
     """What was kept under a name, if it is still there as it was written."""
     directory = defaults.directory_beside("native")
     if directory is None:
@@ -54,7 +54,7 @@ def read(name: str, kind: str = CODE) -> bytes | None:
     return code if digest == _digest(code) else None
 
 
-def keep(name: str, content: bytes, kind: str = CODE) -> None:
+def keep(name: str, content: bytes, kind: str = _CODE) -> None:
     """Keeps something; where nothing can be kept, it is as if there were no directory."""
     directory = defaults.directory_beside("native")
     if directory is not None:

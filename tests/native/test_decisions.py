@@ -32,6 +32,12 @@ def written(monkeypatch):
     return found
 
 
+def forget():
+    """Leaves nothing of earlier calls in memory."""
+    jax_cce.cache_clear()
+    jax.clear_caches()
+
+
 def name_of(f, *args, facts=()):
     program, constants = tracing.trace(f, args or (X,), differentiated=True)
     return decisions.name_of(program, constants, *facts)
@@ -153,8 +159,7 @@ def test_kernels_are_written_once(written, batch):
         return jnp.sin(x) * x[::-1] / (1 + x[0])
 
     def result():
-        jax_cce.cache_clear()
-        jax.clear_caches()
+        forget()
         x = X if batch is None else X + jnp.linspace(0, 1, batch)[:, None]
         ours, theirs = jax_cce.jacobian(lambda x: fun(x)), jax.jacfwd(fun)
         if batch is not None:
@@ -176,8 +181,7 @@ def test_refusals_are_kept(written):
         return jax.scipy.special.i0e(x) * x
 
     for _ in range(2):
-        jax_cce.cache_clear()
-        jax.clear_caches()
+        forget()
         assert not is_native(jax_cce.jacobian(lambda x: fun(x)), X)
         count = len(written)
     assert count <= 1
@@ -188,8 +192,7 @@ def test_code_that_is_gone_is_made_again(written, directory, monkeypatch):
         return jnp.cos(x) * x[::-1]
 
     for _ in range(2):
-        jax_cce.cache_clear()
-        jax.clear_caches()
+        forget()
         assert is_native(jax_cce.jacobian(lambda x: fun(x)), X)
         for path in directory.glob("*.o"):
             path.unlink()
@@ -210,8 +213,7 @@ def test_what_is_damaged_is_decided_again(written, directory):
         return jnp.exp(x) * x[::-1]
 
     for _ in range(2):
-        jax_cce.cache_clear()
-        jax.clear_caches()
+        forget()
         assert is_native(jax_cce.jacobian(lambda x: fun(x)), X)
         for path in directory.glob(f"*.{decisions._KIND}"):
             path.write_bytes(path.read_bytes()[:-1])
