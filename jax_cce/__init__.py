@@ -12,6 +12,7 @@ from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
+from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
 from jax_cce.sparse.bands_and_blocks import Bands

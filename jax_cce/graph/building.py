@@ -98,6 +98,7 @@ def build(
     holomorphic: bool = False,
     sparse: bool = False,
     apart: bool = False,
+    by_steps: bool = False,
 ) -> Graph:
     """Builds the graph of the Jacobian of `outputs` with respect to `inputs`.
 
@@ -108,6 +109,7 @@ def build(
         holomorphic: whether complex coefficients may stand for derivatives.
         sparse: whether the Jacobian is wanted as terms, so that no structural zero may be lost.
         apart: whether single entries of small blocks are kept apart.
+        by_steps: whether loops are differentiated by the Jacobians of their steps.
     """
     program = fuse_complex_regions(program, holomorphic, inputs)
     recorder = Recorder(sparse=sparse, apart=apart)
@@ -124,7 +126,7 @@ def build(
         if active != varied and has_custom([equation]):
             # A custom rule sees what JAX sees, which knows of fewer structural zeros.
             active = varied
-        local = local_jacobian(equation, active, sparse=sparse)
+        local = local_jacobian(equation, active, sparse=sparse, by_steps=by_steps)
         sites.append(local)
         for (operand, output), terms in local.edges.items():
             source, target = equation.inputs[operand], equation.outputs[output]

@@ -12,7 +12,8 @@ from jax_cce import jax_internals
 from jax_cce.graph import building, scalarising
 from jax_cce.graph.building import Graph
 from jax_cce.graph.complex_regions import with_real_outputs
-from jax_cce.planning import running
+from jax_cce.planning import loops, running
+from jax_cce.planning.loops import Setting
 from jax_cce.planning.options import Options, options_of
 from jax_cce.planning.running import Ran
 from jax_cce.program import calls, known_values
@@ -72,7 +73,7 @@ class Task:
         self.sparse = options.format.sparse
         self.name = name
         # The graphs, shared by the tasks for other numbers of points.
-        self._made: dict[bool, dict[bool, Graph]] = {}
+        self._made: dict[Any, dict[bool, Graph]] = {}
 
     @property
     def apart(self) -> bool:
@@ -98,6 +99,7 @@ class Task:
             return self
         task = copy.copy(self)
         task.batch = points
+        task.__dict__.pop("by_steps", None)
         return task
 
     @functools.cached_property
@@ -112,13 +114,30 @@ class Task:
         avals = program.avals[: program.num_inputs]
         return [k for k, aval in enumerate(avals) if jax_internals.is_differentiable(aval)]
 
+    @functools.cached_property
+    def setting(self) -> Setting | None:
+        """What the cost of each mode of JAX depends on; None where none is asked for."""
+        if self.sparse or self.is_symbolic or self.transposed or self.method != "elimination":
+            return None
+        program, num_values = self.traced.program, self.traced.num_values
+        return loops.setting_of(program, program.outputs[:num_values], self.differentiated)
+
+    @functools.cached_property
+    def by_steps(self) -> bool:
+        """Whether loops are differentiated by the Jacobians of their steps."""
+        program, setting = self.traced.program, self.setting
+        if setting is None or not loops.has_loops(program):
+            return False
+        return loops.are_by_steps(program, setting, self.batch or 1)
+
     @property
     def graphs(self) -> dict[bool, Graph]:
         """The graph, and under True that with its small arrays scalarised."""
-        if self.apart not in self._made:
+        form = self.apart, self.by_steps
+        if form not in self._made:
             with self.context():
-                self._made[self.apart] = self._graphs()
-        return self._made[self.apart]
+                self._made[form] = self._graphs()
+        return self._made[form]
 
     def _graphs(self) -> dict[bool, Graph]:
         traced, holomorphic, sparse = self.traced, self.holomorphic, self.sparse
@@ -128,7 +147,13 @@ class Task:
         def build(program: Program) -> Graph:
             outputs = program.outputs[: traced.num_values]
             return building.build(
-                program, names, outputs, holomorphic=holomorphic, sparse=sparse, apart=self.apart
+                program,
+                names,
+                outputs,
+                holomorphic=holomorphic,
+                sparse=sparse,
+                apart=self.apart,
+                by_steps=self.by_steps,
             )
 
         graphs = {False: build(program)}

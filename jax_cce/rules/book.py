@@ -128,6 +128,8 @@ class Record:
         rule: its local Jacobian; None where JAX linearises it.
         sparse_rule: the same without structural zeros, tried first where these matter.
         linear_rule: the same for equations that are linear in their active operands.
+        steps_rule: the local Jacobian of a loop from those of its steps, tried first where that is
+            expected to be the fastest.
         linear: in which operands it is linear; None where that is not known.
         entrywise: how entries of the results come from entries; None where arrays stay whole.
         operation: for layouts and contractions the operation on NumPy arrays of entries, called
@@ -145,6 +147,7 @@ class Record:
     rule: Rule | None = None
     sparse_rule: Rule | None = None
     linear_rule: Rule | None = None
+    steps_rule: Rule | None = None
     linear: Linear | None = None
     entrywise: Entrywise | None = None
     operation: Callable[..., Any] | None = None
@@ -199,23 +202,28 @@ def describe(primitive: Any, anew: bool = False, /, **facts: Any) -> None:
     known = record(primitive)
     if anew:
         own = _of_package.get(primitive, _UNKNOWN)
-        known = dataclasses.replace(own, rule=None, sparse_rule=None, linear_rule=None)
+        known = dataclasses.replace(
+            own, rule=None, sparse_rule=None, linear_rule=None, steps_rule=None
+        )
     _records[primitive] = dataclasses.replace(known, **facts)
     if by_package:
         _of_package[primitive] = _records[primitive]
     caches.next_generation()
 
 
-def rules_for(equation: Equation, *, sparse: bool, linear: bool = False) -> list[Rule]:
+def rules_for(
+    equation: Equation, *, sparse: bool, linear: bool = False, by_steps: bool = False
+) -> list[Rule]:
     """The rules of an equation's primitive, the one to try first coming first.
 
     Args:
         equation: the equation.
         sparse: whether structural zeros matter.
         linear: whether it is linear in its active operands.
+        by_steps: whether loops are differentiated by the Jacobians of their steps.
     """
     known = record_of(equation)
-    rules = [known.rule]
+    rules = [known.steps_rule if by_steps else None, known.rule]
     if sparse:
         rules = [known.linear_rule if linear else None, known.sparse_rule, known.rule]
     return [rule for rule in rules if rule is not None]

@@ -52,7 +52,7 @@ class OnlyWhileRunning(Exception):
 
 
 def local_jacobian(
-    equation: Equation, active: tuple[bool, ...], *, sparse: bool = False
+    equation: Equation, active: tuple[bool, ...], *, sparse: bool = False, by_steps: bool = False
 ) -> LocalJacobian:
     """The local Jacobian of an equation with respect to its active operands.
 
@@ -60,6 +60,7 @@ def local_jacobian(
         equation: the equation.
         active: for each operand whether it is differentiated.
         sparse: whether structural zeros matter.
+        by_steps: whether loops are differentiated by the Jacobians of their steps.
 
     Raises:
         OnlyWhileRunning: where a custom rule cannot be traced by itself.
@@ -72,7 +73,7 @@ def local_jacobian(
     smooth = filter(jax_internals.is_differentiable, equation.out_avals)
     if not any(map(jax_internals.size, varied)) or not any(map(jax_internals.size, smooth)):
         return LocalJacobian({})
-    for rule in rules_for(equation, sparse=sparse):
+    for rule in rules_for(equation, sparse=sparse, by_steps=by_steps):
         try:
             return rule(equation, active)
         except (Unrepresentable, jax_internals.InconclusiveDimensionOperation):

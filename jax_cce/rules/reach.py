@@ -18,8 +18,11 @@ from jax_cce import jax_internals
 from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.stacking import listed, positions_of
 from jax_cce.algebra.terms import Unrepresentable
+from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
-from jax_cce.rules.local import LocalTerm, Primals, local_term
+from jax_cce.rules.book import record_of
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, local_term
+from jax_cce.rules.steps import steps_of, work_of
 
 __all__ = ["Reach", "pushed_terms"]
 
@@ -27,6 +30,9 @@ __all__ = ["Reach", "pushed_terms"]
 _MOST_STATE = 512
 _MOST_PATTERNS = 256
 _MOST_ENTRIES = 1 << 20
+# What the Jacobians of steps must be expected to save.
+_SAVING = 0.6
+_MASKS = {"select_n", "cond"}
 
 # For (operand, result) the linear positions of the entries, rows and columns, row by row.
 Positions = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
@@ -232,6 +238,7 @@ def pushed_terms(
         blocks: the positions.
     """
     edges = {}
+    chain = _chain(equation, active, blocks)
     for (operand, result), (rows, columns) in blocks.items():
         shapes = tuple(equation.out_avals[result].shape), tuple(equation.in_avals[operand].shape)
         rank = len(shapes[0])
@@ -242,9 +249,37 @@ def pushed_terms(
         positions = np.stack(parts) if parts else np.zeros((0, len(rows)), np.int64)
         term = listed(positions, rank)
         edges[operand, result] = local_term(
-            term, 1, _Pushed(equation, active, operand, result, rows, columns)
+            term, 1, _Pushed(equation, active, operand, result, rows, columns, chain)
         )
     return edges
+
+
+def _chain(equation: Equation, active: Sequence[bool], blocks: Positions) -> LocalJacobian | None:
+    """The same blocks by the Jacobians of the steps, where that takes fewer operations.
+
+    What a mask may hide is not known here, as the values of the residuals are not.
+    """
+    rule = record_of(equation).steps_rule
+    if rule is None or not _MASKS.isdisjoint(tracing.primitive_names([equation])):
+        return None
+    try:
+        steps = steps_of(equation, active)
+    except Unrepresentable:
+        return None
+    if not steps.states:
+        return None
+    sizes = {
+        pair: (jax_internals.size(equation.in_avals[pair[0]]), jax_internals.size(aval))
+        for pair in blocks
+        for aval in [equation.out_avals[pair[1]]]
+    }
+    pushed = {pair[0]: width for pair, (width, height) in sizes.items() if width <= height}
+    pulled = {pair[1]: height for pair, (width, height) in sizes.items() if width > height}
+    directions = sum(pushed.values()) + sum(pulled.values())
+    stacked = any(result >= steps.carry for _, result in blocks)
+    if steps.cost(stacked=stacked) > _SAVING * directions * work_of([equation]):
+        return None
+    return rule(equation, tuple(active))
 
 
 class _Pushed:
@@ -258,8 +293,9 @@ class _Pushed:
         result: int,
         rows: np.ndarray,
         columns: np.ndarray,
+        chain: LocalJacobian | None,
     ) -> None:
-        self._equation, self._active = equation, active
+        self._equation, self._active, self._chain = equation, active, chain
         self._operand, self._result = operand, result
         self._rows, self._columns = rows, columns
 
@@ -268,7 +304,10 @@ class _Pushed:
         equation = self._equation
         height = jax_internals.size(equation.out_avals[self._result])
         width = jax_internals.size(equation.in_avals[self._operand])
-        if height < width:
+        if self._chain is not None:
+            array = lax.reshape(self._chained(primals, self._chain), (height, width))
+            first, second = self._rows, self._columns
+        elif height < width:
             array = self._pulled(primals)
             array = lax.reshape(array, (height, width))
             first, second = self._rows, self._columns
@@ -280,6 +319,18 @@ class _Pushed:
         if len(first) == height * width:
             return lax.reshape(array, (height * width,))
         return array.at[first, second].get(mode="promise_in_bounds", unique_indices=True)
+
+    def _chained(self, primals: Primals, chain: LocalJacobian) -> Any:
+        """The whole block from the Jacobians of the steps."""
+        if "chained" not in primals.memo:
+            assert chain.evaluate is not None
+            pairs = zip(primals.ins, self._equation.in_avals, strict=True)
+            ins = [jax_internals.zeros(aval) if x is None else x for x, aval in pairs]
+            primals.memo["chained"] = Primals(self._equation, ins, *chain.evaluate(ins))
+        terms = chain.edges[self._operand, self._result]
+        assert isinstance(terms, tuple)
+        assert terms[0].value is not None
+        return terms[0].value(primals.memo["chained"])
 
     def _pushed(self, primals: Primals) -> Any:
         """What becomes of unit seeds of the operand: all results, one after the other."""

@@ -1,0 +1,1 @@
+"""Loops: derivatives accumulated over time from the Jacobians of the steps."""
