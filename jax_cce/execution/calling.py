@@ -26,7 +26,7 @@ from jax_cce.execution.results import (
 from jax_cce.native.edges import GIVEN, ORDERS, Edges, Order
 from jax_cce.native.kernels import Function, Kernel, Signature, edges_of, kernel_of, obstacle_to
 from jax_cce.planning import choosing, running
-from jax_cce.planning.options import Options, OrderRequest
+from jax_cce.planning.options import Options, OrderRequest, under
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.running import Ran
 from jax_cce.planning.task import Task, task_of_run, task_of_trace
@@ -371,12 +371,12 @@ class _Programs:
         if plan.graph.reverse_only:
             check_memory(traced, avals, by_rows=True)
         check_plan(plan, self._task, wanted.format)
-        num_values, context = traced.num_values, self._task.context
+        num_values, context, request = traced.num_values, self._task.context, self._request
 
         def jacobian_program(arguments: Sequence[Any]) -> tuple[list[Any], list[list[Any]]]:
             first = len(arguments) - len(avals)
             constants, leaves = arguments[:first], arguments[first:]
-            with context():
+            with context(), under(request):
                 outputs, blocks = outputs_and_blocks(
                     plan, num_values, avals, wanted, constants, leaves
                 )

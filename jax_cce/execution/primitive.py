@@ -83,11 +83,13 @@ class _Origin:
     def kernel(
         self, sizes: Sequence[int], mapped: Sequence[Sequence[bool]], kept: Sequence[int]
     ) -> Kernel | None:
-        """Machine code for some results of the program, where there is any."""
-        whole = all(all(levels) or not any(levels) for levels in mapped)
-        if not whole or not mapped or not all(isinstance(size, int) for size in sizes):
+        """Machine code for some results of the program, where there is any.
+
+        An operand over which one of the maps runs has axes of all of them there.
+        """
+        if not mapped or not all(isinstance(size, int) for size in sizes):
             return None
-        over = [bool(sizes) and levels[0] for levels in mapped]
+        over = [any(levels) for levels in mapped]
         points = math.prod(sizes) if sizes else None
         signature = Signature(self._arguments, over, len(sizes), kept)
         return self._by_points.kernel(signature, points)
@@ -142,6 +144,23 @@ class _Body(LazyJaxpr):
         if 0 in self._sizes:
             return None
         return self._origin.kernel(self._sizes, self._mapped, self._kept)
+
+    def spread(self, operands: Sequence[Any]) -> list[Any]:
+        """Operands of which those with axes of points have one for each map, for machine code."""
+        results = []
+        for x, aval, levels in zip(operands, self._operands, self._mapped, strict=True):
+            if any(levels) and not all(levels):
+                own = list(aval.shape[sum(levels) :])
+                axes = [*itertools.compress(range(len(levels)), levels)]
+                axes += range(len(levels), len(levels) + len(own))
+                x = jax.lax.broadcast_in_dim(x, (*self._sizes, *own), axes)
+            results.append(x)
+        return results
+
+    @property
+    def is_spread(self) -> bool:
+        """Whether each map runs over all operands that have axes of points."""
+        return all(all(levels) or not any(levels) for levels in self._mapped)
 
     def without(self, used: Sequence[bool]) -> "_Body":
         """The same of fewer results."""
@@ -255,7 +274,11 @@ def _lowered_on_cpu(ctx: Any, *operands: Any, body: _Body) -> Any:
     kernel = body.kernel() if jax_internals.is_for_one_device(ctx) else None
     if kernel is None:
         return jax_internals.lowered_as_call(ctx, *operands, body=body)
-    return jax.ffi.ffi_lowering(kernel.name)(ctx, *operands)
+    if body.is_spread:
+        return jax.ffi.ffi_lowering(kernel.name)(ctx, *operands)
+    call = jax.ffi.ffi_call(kernel.name, body.out_avals)
+    spread = mlir.lower_fun(lambda *operands: call(*body.spread(operands)), multiple_results=True)
+    return spread(ctx, *operands)
 
 
 PLANNED_JACOBIAN.def_impl(_run)

@@ -25,11 +25,12 @@ from jax_cce import jax_internals
 from jax_cce.algebra.terms import Term
 from jax_cce.api import jacobian
 from jax_cce.jax_internals import Literal
+from jax_cce.planning.options import backend_inside
 from jax_cce.program import flat, passes
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import describe
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
-from jax_cce.rules.steps import Steps, steps_of
+from jax_cce.rules.steps import Steps, products_are_written_out, steps_of
 
 __all__: list[str] = []
 
@@ -118,7 +119,8 @@ class _Loop:
             passes.fill(at, steps.program.equations)
             return [flat.read(at, name) for name in steps.ends]
 
-        blocks = jacobian(ends, tuple(range(len(varied))))(*(inputs[k] for k in varied))
+        by_all = jacobian(ends, tuple(range(len(varied))), backend=backend_inside())
+        blocks = by_all(*(inputs[k] for k in varied))
         return {
             k: jnp.concatenate(
                 [
@@ -265,9 +267,14 @@ class _Loop:
 def _product(one: Any, other: Any) -> Any:
     """The product of a matrix with the first axis of an array."""
     rest = other.shape[1:]
-    flat_other = lax.reshape(other, (other.shape[0], math.prod(rest)))
-    numbers = (((1,), (0,)), ((), ()))
-    rows = lax.dot_general(one, flat_other, numbers, precision=lax.Precision.HIGHEST)
+    columns = lax.reshape(other, (other.shape[0], math.prod(rest)))
+    inner, width = columns.shape
+    if products_are_written_out(inner, width):
+        terms = [one[:, k, None] * columns[None, k] for k in range(inner)]
+        rows = functools.reduce(lax.add, terms)
+    else:
+        numbers = (((1,), (0,)), ((), ()))
+        rows = lax.dot_general(one, columns, numbers, precision=lax.Precision.HIGHEST)
     return lax.reshape(rows, (one.shape[0], *rest))
 
 

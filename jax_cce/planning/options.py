@@ -1,7 +1,9 @@
 """What a caller asks: of the function, of the order, and of the form of the result."""
 
+import contextlib
+import contextvars
 import os
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
@@ -18,8 +20,10 @@ __all__ = [
     "Order",
     "OrderName",
     "OrderRequest",
+    "backend_inside",
     "options_of",
     "order_request",
+    "under",
 ]
 
 OrderName = Literal["auto", "forward", "markowitz", "reverse", "tuned"]
@@ -144,3 +148,21 @@ def options_of(
     request = order_request(order, search, search_budget, backend)
     contract = Contract(argnums, has_aux, holomorphic, allow_int)
     return Options(contract, request, formats.named(format))
+
+
+_backend: contextvars.ContextVar[Backend] = contextvars.ContextVar("backend", default="auto")
+
+
+@contextlib.contextmanager
+def under(request: OrderRequest) -> Iterator[None]:
+    """A context of computing a Jacobian, which may be made from others."""
+    token = _backend.set("xla" if request.backend == "xla" else "auto")
+    try:
+        yield
+    finally:
+        _backend.reset(token)
+
+
+def backend_inside() -> Backend:
+    """The backend of the Jacobians that the surrounding one is made from."""
+    return _backend.get()

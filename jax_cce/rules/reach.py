@@ -277,7 +277,8 @@ def _chain(equation: Equation, active: Sequence[bool], blocks: Positions) -> Loc
     pulled = {pair[1]: height for pair, (width, height) in sizes.items() if width > height}
     directions = sum(pushed.values()) + sum(pulled.values())
     stacked = any(result >= steps.carry for _, result in blocks)
-    if steps.cost(stacked=stacked) > _SAVING * directions * work_of([equation]):
+    taken = steps.work(stacked=stacked) + steps.stepping(stacked=stacked)
+    if taken > _SAVING * directions * work_of([equation]):
         return None
     return rule(equation, tuple(active))
 

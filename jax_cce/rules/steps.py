@@ -20,11 +20,15 @@ from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Wild, record_of
 from jax_cce.rules.wildness import wildness
 
-__all__ = ["Steps", "steps_of", "work_of"]
+__all__ = ["Steps", "products_are_written_out", "steps_of", "work_of"]
 
-# What a step of products of matrices takes beside these, and how much less than another operation
-# one of a product takes.
-_PRODUCT_STEP, _OF_A_PRODUCT = 15_000, 0.5
+# What a step of products of matrices takes beside these, in operations, where they are calls of the
+# library and where they are written out, and how much less than another operation one takes.
+_PRODUCT_STEP, _WRITTEN_OUT_STEP, _OF_A_PRODUCT = 12_000, 3_000, 0.5
+_FEW, _NOT_MANY, _NARROW = 4, 16, 128
+# What an operation that is none of a product of matrices takes, compared to one of these, where a
+# step is differentiated at many points at once.
+_ELEMENTWISE = 2
 # Rows that are pulled back for what a column takes that is pushed.
 _ROWS_PER_COLUMN = 1.5
 
@@ -85,22 +89,31 @@ class Steps:
         """Numbers that a step computes and that vary."""
         return sum(map(self.size, self.ends))
 
-    def cost(self, points: int = 1, *, stacked: bool) -> float:
-        """What the Jacobian of the scan takes, its values apart, in operations.
+    def work(self, *, stacked: bool) -> float:
+        """Operations that the Jacobian of the scan takes, its values apart.
 
         Args:
-            points: at how many points it is wanted.
             stacked: whether more is wanted of it than the last state.
         """
         directions = 1 + min(self.num_columns, _ROWS_PER_COLUMN * self.num_rows)
-        cost = points * self.length * directions * work_of(self.program.equations)
+        work = directions * work_of(self.program.equations, elementwise=_ELEMENTWISE)
+        rows, columns = self._products(stacked)
+        return self.length * (work + _OF_A_PRODUCT * rows * self.num_states * columns)
+
+    def stepping(self, *, stacked: bool) -> int:
+        """What the products of the steps take beside their arithmetic."""
         if not self.states:
-            return cost
-        rows, columns = self.num_rows, sum(map(self.columns, self.seeds))
+            return 0
+        _, columns = self._products(stacked)
+        is_written_out = products_are_written_out(self.num_states, columns)
+        return self.length * (_WRITTEN_OUT_STEP if is_written_out else _PRODUCT_STEP)
+
+    def _products(self, stacked: bool) -> tuple[int, int]:
+        """Rows and columns of the products of the steps."""
+        columns = sum(map(self.columns, self.seeds))
         if not stacked and columns > 2 * self.num_states:
-            rows, columns = self.num_states, self.num_columns
-        products = _OF_A_PRODUCT * rows * self.num_states * columns
-        return cost + self.length * (_PRODUCT_STEP + points * products)
+            return self.num_states, self.num_columns
+        return self.num_rows, columns
 
     def is_sliced(self, operand: int) -> bool:
         """Whether each step has a slice of its own of an operand."""
@@ -109,6 +122,18 @@ class Steps:
     def columns(self, operand: int) -> int:
         """Numbers in an operand of the whole scan."""
         return self.size(operand) * (self.length if self.is_sliced(operand) else 1)
+
+
+def products_are_written_out(inner: int, columns: int) -> bool:
+    """Whether a product of matrices is one loop over the result.
+
+    A call of the library takes longer than small ones do.
+
+    Args:
+        inner: the products that each number of the result is a sum of.
+        columns: how many columns the result has.
+    """
+    return inner <= _FEW or (inner <= _NOT_MANY and columns <= _NARROW)
 
 
 def steps_of(equation: Equation, active: Sequence[bool]) -> Steps:
@@ -175,15 +200,21 @@ def steps_of(equation: Equation, active: Sequence[bool]) -> Steps:
     return steps
 
 
-def work_of(equations: Iterable[Equation]) -> int:
-    """Operations that some equations take, loops included."""
+def work_of(equations: Iterable[Equation], *, elementwise: int = 1) -> int:
+    """Operations that some equations take, loops included.
+
+    Args:
+        equations: the equations.
+        elementwise: what one of those counts of which no product of matrices consists.
+    """
     total = 0
     for equation in equations:
         inner = tracing.inner_equations(equation)
         if inner:
-            total += equation.params.get("length", 1) * work_of(inner)
+            length = equation.params.get("length", 1)
+            total += length * work_of(inner, elementwise=elementwise)
         elif (count := record_of(equation).flops) is not None:
             total += count(equation)
         else:
-            total += sum(map(jax_internals.size, equation.out_avals))
+            total += elementwise * sum(map(jax_internals.size, equation.out_avals))
     return total
