@@ -32,6 +32,9 @@ P = ParamSpec("P")
 Result = TypeVar("Result")
 Rule = TypeVar("Rule", bound=Callable[..., Any])
 
+# What a plan calls the line of an equation is where the function is called.
+jax_internals.exclude_from_user_frames(__file__)
+
 _OF_MANY = inspect.Parameter.VAR_POSITIONAL, inspect.Parameter.VAR_KEYWORD
 _NUMBERS = bool | int | float | complex | np.ndarray | np.generic
 
@@ -146,13 +149,15 @@ class custom_jacobian(Generic[P, Result]):
         given = self._jacobian(result, *arguments)
         outs, tree = jax.tree.flatten(result)
         rows = self._like(tree, given, "a pytree like the result")
-        pairs = zip(outs, rows, strict=True)
-        pushed = [self._row(out, row, primals, tangents) for out, row in pairs]
+        kinds = map(jax.typeof, outs)
+        pushed = [
+            self._row(out, row, primals, tangents) for out, row in zip(kinds, rows, strict=True)
+        ]
         return result, jax.tree.unflatten(tree, pushed)
 
     def _row(self, out: Any, row: Any, primals: Sequence[Any], tangents: Sequence[Any]) -> Any:
-        """The tangent of one array of the result."""
-        is_moving = jax_internals.is_differentiable(jax.typeof(out))
+        """The tangent of one array of the result, given its type."""
+        is_moving = jax_internals.is_differentiable(out)
         if row is None and not is_moving:
             row = (None,) * len(primals)
         # Bands are a tuple, too.
@@ -172,7 +177,7 @@ class custom_jacobian(Generic[P, Result]):
             for (path, x), seed, block in zip(paths, seeds, blocks, strict=True):
                 if block is None:
                     continue
-                if problem := _problem(block, jax.typeof(out), jax.typeof(x)):
+                if problem := _problem(block, out, jax.typeof(x)):
                     wanted, instead = problem
                     at = f"argument {name}{jax.tree_util.keystr(path)}"
                     raise self._refusal(f"{wanted} for {at}", instead)
@@ -181,7 +186,7 @@ class custom_jacobian(Generic[P, Result]):
                     products.append(_product(block, seed, out.shape))
         if not is_moving:
             return np.zeros(out.shape, jax.dtypes.float0)
-        return functools.reduce(operator.add, products) if products else jnp.zeros_like(out)
+        return functools.reduce(operator.add, products) if products else jax_internals.zeros(out)
 
     def _names(self) -> Iterator[str]:
         """What errors call the arguments that are differentiated."""
@@ -253,7 +258,7 @@ def _product(block: Any, tangent: Any, shape: Sequence[int]) -> Any:
 def _bands_product(offsets: Sequence[int], data: Any, tangent: Any, shape: Sequence[int]) -> Any:
     rows, columns = math.prod(shape), tangent.size
     result = jnp.zeros(rows, tangent.dtype)
-    products = data * jnp.ravel(tangent)
+    products = data * tangent.reshape(1, columns)
     for offset, product in zip(map(int, offsets), products, strict=True):
         first, last = max(offset, 0), min(columns, rows + offset)
         if first < last:
