@@ -63,12 +63,15 @@ def around(function):
 
 
 @pytest.mark.parametrize("mode", MODES)
-@pytest.mark.parametrize("jit", [False, True])
-def test_positions_that_depend_on_data(mode, jit):
+def test_positions_that_depend_on_data(mode):
     for program in (lambda f: f), around:
-        found = mode(program(look_up), argnums=(0, 1))
-        found = (jax.jit(found) if jit else found)(TABLE, AT)
-        assert_agree(found, jax.jacrev(program(plain_look_up), argnums=(0, 1))(TABLE, AT))
+        found = jax.jit(mode(program(look_up), argnums=(0, 1)))(TABLE, AT)
+        assert_agree(found, _by_jax(program)(TABLE, AT))
+    assert_agree(mode(look_up)(TABLE, AT), jax.jacrev(plain_look_up)(TABLE, AT))
+
+
+def _by_jax(program):
+    return jax.jit(jax.jacrev(program(plain_look_up), argnums=(0, 1)))
 
 
 def _is_block(node):
@@ -78,7 +81,7 @@ def _is_block(node):
 @pytest.mark.parametrize("jit", [False, True])
 def test_the_edge_has_the_entries_that_were_given(jit):
     for program in (lambda f: f), around:
-        expected = jax.jacrev(program(plain_look_up), argnums=(0, 1))(TABLE, AT)
+        expected = _by_jax(program)(TABLE, AT)
         for format, check in ("bcoo", assert_bcoo), ("structured", assert_structured):
             found = jax_cce.jacobian(program(look_up), argnums=(0, 1), format=format)
             blocks = (jax.jit(found) if jit else found)(TABLE, AT)
@@ -90,7 +93,7 @@ def test_the_edge_has_the_entries_that_were_given(jit):
 @pytest.mark.parametrize("order", ["forward", "reverse", "markowitz"])
 def test_orders(order):
     found = jax_cce.jacobian(around(look_up), argnums=(0, 1), order=order)(TABLE, AT)
-    assert_agree(found, jax.jacrev(around(plain_look_up), argnums=(0, 1))(TABLE, AT))
+    assert_agree(found, _by_jax(around)(TABLE, AT))
 
 
 X = jnp.array([0.7, -1.2, 2.3, 0.4])
@@ -147,19 +150,22 @@ def in_form(form):
 @pytest.mark.parametrize("form", FORMS)
 def test_forms(form):
     function = in_form(form)
-    for mode in MODES:
-        assert_agree(jax.jit(mode(function))(X), jax.jacrev(quadratic)(X))
-    tangent, cotangent = jnp.cos(X), jnp.sin(quadratic(X))
-    assert_agree(
-        jax.jvp(function, (X,), (tangent,)), jax.jvp(quadratic, (X,), (tangent,)), tolerance=1e-12
-    )
-    assert_agree(jax.vjp(function, X)[1](cotangent), jax.vjp(quadratic, X)[1](cotangent))
+
+    def every(f, modes=MODES):
+        def results(x):
+            tangent, cotangent = jnp.cos(x), jnp.sin(quadratic(x))
+            products = jax.jvp(f, (x,), (tangent,)), jax.vjp(f, x)[1](cotangent)
+            return products, [mode(f)(x) for mode in modes]
+
+        return jax.jit(results)
+
+    assert_agree(every(function)(X), every(quadratic, [jax.jacrev] * len(MODES))(X))
     found = jax.jit(jax_cce.jacobian(function, format="bcoo"))(X)
     assert_bcoo(found, jax.jacrev(quadratic)(X))
     assert found.nse == STORED.get(form, 16)
 
 
-@pytest.mark.parametrize("form", ["dense", "bcoo", "structured", "bands"])
+@pytest.mark.parametrize("form", ["bcoo", "structured"])
 def test_second_derivatives(form):
     function = in_form(form)
     expected = jax.hessian(quadratic)(X)
@@ -181,18 +187,33 @@ def in_no_form(x):
     return jnp.sum((4 * quadratic(jnp.sin(x))) ** 2, 0)
 
 
-@pytest.mark.parametrize("use", USES)
+CHOSEN = [
+    "vmap of another axis",
+    "nested vmap",
+    "vmap of cond",
+    "scan of vmap",
+    "jvp",
+    "grad of vmap",
+    "linearize",
+    "Jacobian of it",
+    "exported",
+    "shard_map",
+    "explicit mesh",
+]
+
+
+@pytest.mark.parametrize("use", CHOSEN)
 def test_under_transformations(use):
     def outcome(jacobian, x):
         return USES[use](jacobian, x)
 
-    if use not in {"donated", "ahead of time", "exported", "explicit mesh"}:
+    if use not in {"exported", "explicit mesh"}:
         outcome = jax.jit(outcome, static_argnums=0)
     found = outcome(jax_cce.jacobian(in_all_forms), X)
     assert_agree(found, outcome(jax.jacrev(in_no_form), X))
 
 
-@pytest.mark.parametrize("inside", ["scan", "while", "cond", "vmap", "checkpoint", "shard_map"])
+@pytest.mark.parametrize("inside", ["scan", "while", "cond", "checkpoint"])
 @pytest.mark.parametrize("mode", MODES)
 def test_inside_other_programs(inside, mode):
     def program(function):
@@ -206,16 +227,8 @@ def test_inside_other_programs(inside, mode):
                 return lambda x: lax.fori_loop(0, 3, lambda _, c: step(c), x)
             case "cond":
                 return lambda x: lax.cond(x[0] > 0, step, jnp.sin, x)
-            case "vmap":
-                return lambda x: jax.vmap(step, 1, 1)(jnp.outer(x, jnp.arange(3.0)))
             case "checkpoint":
                 return jax.checkpoint(lambda x: step(step(x)))
-            case "shard_map":
-                mesh = jax.make_mesh((2,), ("i",), axis_types=(jax.sharding.AxisType.Auto,))
-                each = jax.shard_map(
-                    jax.vmap(step), mesh=mesh, in_specs=jax.P("i"), out_specs=jax.P("i")
-                )
-                return lambda x: each(jnp.stack([x, 2 * x]))
         return None
 
     found = jax.jit(mode(program(in_all_forms_rows)))(X)
@@ -286,7 +299,7 @@ def _given(case):
 
 
 @given(bilinear(), st.sampled_from(["bcoo", "structured"]))
-@settings(max_examples=settings().max_examples // 5)
+@settings(max_examples=settings().max_examples // 10)
 def test_random_bilinear_functions(case, format):
     _, ins, places, _, ways = case
     args = [jnp.array(np.cos(1.0 + np.arange(math.prod(s))).reshape(s)) for s in ins]
@@ -301,8 +314,8 @@ def test_random_bilinear_functions(case, format):
     def of_plain(x, y):
         return [jax.jacrev(around(_plain(case)), argnums=(0, 1))(x, y)] * len(MODES)
 
-    expected = jax.jit(of_plain)(*args)
-    assert_agree(jax.jit(every(_given(case)))(*args), expected)
+    found, expected = jax.jit(lambda *args: (every(_given(case))(*args), of_plain(*args)))(*args)
+    assert_agree(found, expected)
     blocks = jax_cce.jacobian(_given(case), argnums=(0, 1), format=format)(*args)
     check = assert_bcoo if format == "bcoo" else assert_structured
     for block, way, at, dense in zip(
@@ -431,8 +444,8 @@ def test_dtypes():
     number.def_jacobian(lambda result, x: (3,))
     assert_agree(jax.grad(number)(2.0), jax.grad(lambda x: 3 * x)(2.0))
     with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
-        for form in FORMS:
-            assert_agree(jax.jacrev(in_form(form))(X), jax.jacrev(quadratic)(X))
+        for form in ("dense", "bcoo, traced", "structured", "bands"):
+            assert_agree(jax.jit(jax.jacrev(in_form(form)))(X), jax.jacrev(quadratic)(X))
 
 
 def test_native_code_agrees(monkeypatch):
