@@ -216,6 +216,8 @@ def _problem(block: Any, out: Any, x: Any) -> tuple[str, str] | None:
     """What is wanted of a block and what was returned instead; None if nothing is wrong."""
     if not (jax_internals.is_differentiable(out) and jax_internals.is_differentiable(x)):
         return "None, as integers have no derivative,", repr(block)
+    if jax_internals.is_complex(x) and not jax_internals.is_complex(out):
+        return "None, as a real result is not holomorphic,", repr(block)
     shape, what = (*out.shape, *x.shape), "a block"
     if isinstance(block, Bands):
         offsets, block = block

@@ -405,6 +405,18 @@ def test_none_is_no_dependence():
     assert_agree(jax.grad(lambda x: jnp.sum(function(x, x)))(X), jnp.zeros(4))
 
 
+def test_another_jacobian_is_another_program():
+    function = jax_cce.custom_jacobian(lambda x: x**2)
+    for factor in (2.0, 5.0):
+        function.def_jacobian(
+            lambda result, x, factor=factor: (jax_cce.Bands((0,), factor * x[None]),)
+        )
+        for format in ("dense", "bcoo"):
+            found = jax_cce.jacobian(function, format=format)(X)
+            dense = found.todense() if format == "bcoo" else found
+            assert_agree(dense, jnp.diag(factor * X))
+
+
 def test_the_result_is_an_argument_and_has_the_given_jacobian_itself():
     exp = jax_cce.custom_jacobian(lambda x: lax.stop_gradient(jnp.exp(x)))
     exp.def_jacobian(lambda result, x: (jax_cce.Bands((0,), result[None]),))
@@ -430,6 +442,10 @@ def test_complex_numbers():
         assert_agree(mode(turned)(X), jax.jacfwd(lambda x: x * 1j)(X))
     power = jax.grad(lambda x: jnp.sum(jnp.abs(turned(x) + 1) ** 2))
     assert_agree(power(X), 2 * X)
+    real = jax_cce.custom_jacobian(jnp.real)
+    real.def_jacobian(lambda result, z: (jnp.eye(4) + 0j,))
+    with pytest.raises(TypeError, match="None, as a real result is not holomorphic, for argument"):
+        jax.grad(lambda z: jnp.sum(real(z)))(z)
 
 
 def test_dtypes():
