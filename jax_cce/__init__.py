@@ -3,13 +3,15 @@
 `jacobian` takes the place of `jax.jacrev`, `hessian` that of `jax.hessian`, and
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
 computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
-`jax_cce.extend` describes your own primitives, and `check_jacobian` checks any Jacobian without
-forming another. `jax_cce.linalg` has what square-root filters need.
+`jax_cce.extend` describes your own primitives, `custom_jacobian` takes the Jacobian of a function
+from its author, and `check_jacobian` checks any Jacobian without forming another. `jax_cce.linalg`
+has what square-root filters need.
 """
 
 from jax_cce import extend, linalg, registry
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
+from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
@@ -26,6 +28,7 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "check_jacobian",
+    "custom_jacobian",
     "explain",
     "extend",
     "hessian",

@@ -11,6 +11,7 @@ from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
 from jax_cce.api import plan as plan
 from jax_cce.api import value_and_jacobian as value_and_jacobian
+from jax_cce.custom import custom_jacobian as custom_jacobian
 from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info

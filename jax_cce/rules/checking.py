@@ -17,7 +17,7 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.layout_rule import results_of
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, Rule
 
-__all__ = ["CheckedRule", "RuleError"]
+__all__ = ["CheckedRule", "RuleError", "place"]
 
 
 class RuleError(ValueError):
@@ -141,12 +141,12 @@ class CheckedRule:
 
     def _report(self, equation: Equation, wanted: str, instead: str) -> str:
         return (
-            f"The rule of primitive '{equation.name}' ({_place(self.source)}) must return "
+            f"The rule of primitive '{equation.name}' ({place(self.source)}) must return "
             f"{wanted}, but {instead}."
         )
 
 
-def _place(source: Any) -> str:
+def place(source: Any) -> str:
     """Where a function was written; a text is a place already."""
     if isinstance(source, str):
         return source

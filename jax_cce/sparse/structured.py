@@ -137,6 +137,15 @@ class StructuredJacobian(NoArray):
         """
         return self._assembly.pattern
 
+    @property
+    def is_stacked(self) -> bool:
+        """Whether it is what `jax.vmap` returned: its arrays have axes that its shape has not."""
+        return any(
+            piece.slot is not None
+            and self._arrays[piece.slot].shape != piece.term.coefficient_shape
+            for piece in self._pieces
+        )
+
     def todense(self) -> Any:
         """The dense array of shape `shape`."""
         if not self._pieces:

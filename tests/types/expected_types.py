@@ -50,6 +50,13 @@ def jacobians(x: jax.Array, parameters: dict[str, jax.Array]) -> None:
     jax_cce.jacobain(residual)  # type: ignore[attr-defined]  # pyright: ignore
 
 
+def customs(x: jax.Array) -> None:
+    """A function with a Jacobian of its own keeps its parameters and its result."""
+    own = jax_cce.custom_jacobian(residual)
+    assert_type(own(x, 2.0), jax.Array)
+    own("x", 2.0)  # type: ignore[arg-type]  # pyright: ignore
+
+
 def plans(x: jax.ShapeDtypeStruct) -> None:
     """Plans take shapes for arrays."""
     plan = jax_cce.plan(residual, order="markowitz")(x, 2.0)
