@@ -84,7 +84,7 @@ def kernel_text(
         ]
     sizes = [len(row) * block.bytes for row in results]
     # So many points, whole tiles, as take a part's time.
-    nanoseconds = price * _PER_ADDITION + sum(sizes) * _PER_BYTE
+    nanoseconds = price * _PER_ADDITION + max(sum(sizes), 1) * _PER_BYTE
     part = lanes * math.ceil(_OF_A_PART / nanoseconds / lanes)
     handler = _handler(operands, sizes, levels, minor_version, part, lanes)
     attributes = "attributes #0 = { nounwind willreturn memory(none) }"

@@ -466,3 +466,8 @@ def test_zeros_of_values_cost_derivatives_nothing():
 
     by_matrix = additions(lambda x: matrix @ jnp.log(matrix @ jnp.exp(x)))
     assert by_matrix == additions(lambda x: scales * jnp.log(scales * jnp.exp(x)))
+
+
+def test_nothing_to_compute_and_nothing_to_return(quiet):
+    jacobian = jax_cce.jacobian(lambda x: x * 0.0 + 3, format="bcoo")
+    assert jacobian(jnp.asarray(X)).nse == 0
