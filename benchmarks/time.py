@@ -148,9 +148,10 @@ def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Ro
     Args:
       case: The program and our format.
       points: At how many points.
-      seconds: How long the turns go on, all peers together; where one call of each takes longer,
-        one call of each is timed.
-      most_bytes: What would take more is not run.
+      seconds: How long the turns go on, all peers together; a peer that takes longer for a single
+        call is called once.
+      most_bytes: Where the dense Jacobians would take more, nothing is run; nor are executables
+        that need four times as much.
     """
     row = Row(case.label, points)
     program, fun, arguments = _made(case, points)
@@ -162,9 +163,10 @@ def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Ro
         try:
             executable, builds[peer] = build(peer, case, program, fun, arguments)
         except Exception as error:  # of any type: not every function has both modes
-            notes.append(f"{peer}: {type(error).__name__}: {str(error).splitlines()[0]}")
+            message, *_ = str(error).splitlines() or [""]
+            notes.append(f"{peer}: {type(error).__name__}: {message}")
             continue
-        if (needed := builds[peer].temporaries + builds[peer].results) > most_bytes:
+        if (needed := builds[peer].temporaries + builds[peer].results) > 4 * most_bytes:
             notes.append(f"{peer} would take {needed / 1e9:.1f} GB")
             continue
         compiled[peer] = executable
@@ -176,25 +178,31 @@ def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Ro
     measured = _take_turns(calls, seconds)
     better = timing.fastest({mode: measured[mode] for mode in modes})
     ours = [peer for peer in OURS if peer in compiled]
+    expected = calls[better]()
     return dataclasses.replace(
         row,
         run={peer: values.median for peer, values in measured.items()},
-        speed_ups={peer: (measured[better] / measured[peer]).median for peer in ours},
-        difference=max((_difference(calls[peer](), calls[better]()) for peer in ours), default=0.0),
+        speed_ups={peer: _ratio(measured[better], measured[peer]) for peer in ours},
+        difference=max((_difference(calls[peer](), expected) for peer in ours), default=0.0),
     )
 
 
 def _take_turns(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Measured]:
-    once = {}
-    for name, call in calls.items():
-        timing.seconds(call)
-        once[name] = Measured((timing.seconds(call),))
-    turn_seconds = 0.02
-    turn = sum(max(turn_seconds, values.median) for values in once.values())
-    if turn > seconds:
+    """Seconds for a call of each; what takes longer than all turns should is called once."""
+    once = {name: Measured((timing.seconds(call),)) for name, call in calls.items()}
+    quick = {name: calls[name] for name, values in once.items() if values.median <= seconds}
+    if not quick:
         return once
-    turns = int(np.clip(seconds / turn, 3, 15))
-    return timing.take_turns(calls, turns=turns, turn_seconds=turn_seconds)
+    turn_seconds = 0.02
+    turn = sum(max(turn_seconds, once[name].median) for name in quick)
+    turns = int(np.clip(seconds / max(turn, turn_seconds), 3, 15))
+    return once | timing.take_turns(quick, turns=turns, turn_seconds=turn_seconds)
+
+
+def _ratio(one: Measured, other: Measured) -> float:
+    if len(one.values) == len(other.values):
+        return (one / other).median
+    return one.median / other.median
 
 
 def _difference(ours: Any, theirs: Any) -> float:
@@ -315,7 +323,7 @@ def main() -> None:
     parser.add_argument("--points", type=int, nargs="+", default=_POINTS)
     parser.add_argument("--seconds", type=float, default=2.0, help="of turns for each row")
     parser.add_argument(
-        "--most-gigabytes", type=float, default=4.0, help="what would take more is not run"
+        "--most-gigabytes", type=float, default=1.0, help="of dense Jacobians that are run"
     )
     parser.add_argument("--json", type=pathlib.Path, metavar="PATH", help="write the rows there")
     parser.add_argument(
