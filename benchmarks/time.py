@@ -37,6 +37,7 @@ OURS = ("ours", "ours by XLA")
 _POINTS = (1, 64, 1024)
 _LENGTHS = (10, 100, 1000, 10_000)
 _LONG = 10_000
+_FAR_SLOWER = 5
 
 
 @dataclasses.dataclass(frozen=True)
@@ -142,7 +143,9 @@ def dense_bytes(program: Program, fun: Callable[..., Any], arguments: tuple[Any,
     return 8 * (program.batch or 1) * outputs * inputs
 
 
-def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Row:
+def measure(
+    case: Case, points: int, *, seconds: float, most_bytes: float, before: Row | None = None
+) -> Row:
     """Builds every peer's executable of one program, and lets them take turns.
 
     Args:
@@ -152,6 +155,8 @@ def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Ro
         call is called once.
       most_bytes: Where the dense Jacobians would take more, nothing is run; nor are executables
         that need four times as much.
+      before: The same at fewer points: a mode that was far slower than the other there is not run
+        where it would take longer than `seconds`.
     """
     row = Row(case.label, points)
     program, fun, arguments = _made(case, points)
@@ -169,6 +174,9 @@ def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Ro
         if (needed := builds[peer].temporaries + builds[peer].results) > 4 * most_bytes:
             notes.append(f"{peer} would take {needed / 1e9:.1f} GB")
             continue
+        if peer in suite.BASELINES and _is_hopeless(peer, before, points, seconds):
+            notes.append(f"{peer} was far slower at fewer points, and is not run")
+            continue
         compiled[peer] = executable
     row = dataclasses.replace(row, builds=builds, notes=tuple(notes))
     modes = [mode for mode in suite.BASELINES if mode in compiled]
@@ -185,6 +193,16 @@ def measure(case: Case, points: int, *, seconds: float, most_bytes: float) -> Ro
         speed_ups={peer: _ratio(measured[better], measured[peer]) for peer in ours},
         difference=max((_difference(calls[peer](), expected) for peer in ours), default=0.0),
     )
+
+
+def _is_hopeless(mode: str, before: Row | None, points: int, seconds: float) -> bool:
+    if before is None or not before.run:
+        return False
+    if mode not in before.run:
+        return True
+    least = min(before.run[other] for other in suite.BASELINES if other in before.run)
+    taken = before.run[mode]
+    return taken > _FAR_SLOWER * least and taken * points / before.points > seconds
 
 
 def _take_turns(calls: Mapping[str, Callable[[], object]], seconds: float) -> dict[str, Measured]:
@@ -349,9 +367,10 @@ def main() -> None:
             return
         rows = []
         for case in chosen(through_time.CASES):
-            for points in asked.points:
+            row = None
+            for points in sorted(asked.points):
                 bound = 1e9 * asked.most_gigabytes
-                row = measure(case, points, seconds=asked.seconds, most_bytes=bound)
+                row = measure(case, points, seconds=asked.seconds, most_bytes=bound, before=row)
                 rows.append(row)
                 factors = ", ".join(f"{peer} {row.speed_ups[peer]:.2f}" for peer in row.speed_ups)
                 print(f"{case.label}, {points} points: {factors}", file=sys.stderr, flush=True)

@@ -21,7 +21,7 @@ def _case(name):
 
 
 def _short(case):
-    return dataclasses.replace(case, steps=min(case.steps, 5))
+    return dataclasses.replace(case, steps=min(case.steps, 50))
 
 
 def _is_matrix(node):
