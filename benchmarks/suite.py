@@ -263,12 +263,14 @@ def _planning_seconds(
     return max(0.0, time.process_time() - again - (traced - start))
 
 
-@contextlib.contextmanager
-def _registry_for(peer: str) -> Iterator[None]:
+def _registry_for(peer: str) -> contextlib.AbstractContextManager[None]:
     """An empty registry for what is tuned, so that nobody else finds what it stores."""
-    if peer != f"{OURS}:tuned":
-        yield
-        return
+    return empty_registry() if peer == f"{OURS}:tuned" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def empty_registry() -> Iterator[None]:
+    """A context in which neither orders nor machine code of earlier processes are found."""
     before = os.environ.get(_REGISTRY)
     with tempfile.TemporaryDirectory() as directory:
         os.environ[_REGISTRY] = directory

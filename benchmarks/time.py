@@ -113,11 +113,12 @@ def build(
         transformed = jax.vmap(transformed, in_axes=(0, *(None for _ in arguments[1:])))
     suite.forget()
     gc.collect()
-    start = time.process_time()
-    lowered = jax.jit(transformed).lower(*arguments)
-    traced = time.process_time()
-    compiled = lowered.compile()
-    done = time.process_time()
+    with suite.empty_registry():
+        start = time.process_time()
+        lowered = jax.jit(transformed).lower(*arguments)
+        traced = time.process_time()
+        compiled = lowered.compile()
+        done = time.process_time()
     analysis = compiled.memory_analysis()
     return compiled, Build(
         trace=traced - start,
