@@ -60,13 +60,13 @@ generated: $(VENV)/.installed-test ## All pages and pictures that a program writ
 	@$(BIN)/python -m benchmarks.policies --load
 	@$(BIN)/python -m benchmarks.policies --curves
 
-bench: $(VENV)/.installed ## The measured tables: programs, counts, overhead, bottleneck, dense, loops, orders, searches.
+bench: $(VENV)/.installed ## The measured tables: programs, counts, overhead, bottleneck, dense, time, orders, searches.
 	@$(BIN)/python -m benchmarks run $(ARGS)
 	@$(BIN)/python -m benchmarks.counts
 	@$(BIN)/python -m benchmarks.overhead
 	@$(BIN)/python -m benchmarks.bottleneck
 	@$(BIN)/python -m benchmarks.dense
-	@$(BIN)/python -m benchmarks.loops
+	@$(BIN)/python -m benchmarks.time
 	@$(BIN)/python -m benchmarks.roofline
 	@$(BIN)/python -m benchmarks.orders
 	@$(BIN)/python -m benchmarks.searches --speed

@@ -219,7 +219,7 @@ def _build(
     if program.batch is not None:
         axes = (0, *(None for _ in arguments[1:]))
         transformed = jax.vmap(transformed, in_axes=axes)
-    _forget()
+    forget()
     start = time.process_time()
     with _registry_for(peer):
         lowered = jax.jit(transformed).lower(*arguments)
@@ -253,22 +253,24 @@ def _planning_seconds(
     _, _, order = peer.partition(":")
     options: dict[str, Any] = {"order": order} if order else {}
     scalar_or_vector = fun if program.derivative == "jacobian" else jax.grad(fun)
-    _forget()
+    forget()
     start = time.process_time()
     jax.make_jaxpr(scalar_or_vector)(x, *data)
     traced = time.process_time()
-    _forget()
+    forget()
     again = time.process_time()
     jax_cce.plan(scalar_or_vector, **options)(x, *data)
     return max(0.0, time.process_time() - again - (traced - start))
 
 
-@contextlib.contextmanager
-def _registry_for(peer: str) -> Iterator[None]:
+def _registry_for(peer: str) -> contextlib.AbstractContextManager[None]:
     """An empty registry for what is tuned, so that nobody else finds what it stores."""
-    if peer != f"{OURS}:tuned":
-        yield
-        return
+    return empty_registry() if peer == f"{OURS}:tuned" else contextlib.nullcontext()
+
+
+@contextlib.contextmanager
+def empty_registry() -> Iterator[None]:
+    """A context in which neither orders nor machine code of earlier processes are found."""
     before = os.environ.get(_REGISTRY)
     with tempfile.TemporaryDirectory() as directory:
         os.environ[_REGISTRY] = directory
@@ -281,7 +283,8 @@ def _registry_for(peer: str) -> Iterator[None]:
                 os.environ[_REGISTRY] = before
 
 
-def _forget() -> None:
+def forget() -> None:
+    """Empties the caches of JAX and of this package."""
     jax.clear_caches()
     jax_cce.cache_clear()
 
