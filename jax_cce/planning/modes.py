@@ -132,7 +132,10 @@ def _safe(task: Task, costs: Mapping[str, float]) -> str | None:
     program = task.traced.program
     if not _agree_modes(program.equations, tracing.primitive_names(program.equations)):
         return None
-    safe = finite_modes(program, task.differentiated)
+    # Where no mode is sure to be finite in the steps of loops, nor is elimination.
+    safe = finite_modes(program, task.differentiated) or finite_modes(
+        program, task.differentiated, inside_loops=False
+    )
     most = _DEARER * min(costs.values())
     modes = [mode for mode in costs if mode in safe and costs[mode] <= most]
     return min(modes, key=lambda mode: costs[mode], default=None)

@@ -48,14 +48,16 @@ _WHOLE = {
 }
 
 
-def finite_modes(program: Program, inputs: Sequence[int]) -> set[str]:
+def finite_modes(program: Program, inputs: Sequence[int], *, inside_loops: bool = True) -> set[str]:
     """The modes of JAX ("jacfwd", "jacrev") in which masks hide what elimination hides with them.
 
     Args:
         program: a traced program.
         inputs: the inputs that are differentiated.
+        inside_loops: whether the steps of loops count; elimination, too, differentiates these in
+            one direction.
     """
-    walk = _Walk()
+    walk = _Walk(inside_loops)
     passed = [_Passed.NOTHING] * program.first_computed
     for name in inputs:
         passed[name] = _Passed.VARIES
@@ -70,8 +72,9 @@ class _Walk:
         modes: the modes that have been found to be safe so far.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, inside_loops: bool) -> None:
         self.modes = {"jacfwd", "jacrev"}
+        self._inside_loops = inside_loops
 
     def through(self, equations: Sequence[Equation], passed: list[_Passed]) -> None:
         """Appends what the results of equations have passed."""
@@ -93,7 +96,8 @@ class _Walk:
             return [_Passed.NOTHING] * len(equation.out_avals)
         is_rule = equation.name == "custom_jvp_call"
         is_smooth = is_rule and jax_internals.rule_names(equation.params) in _SMOOTH
-        bodies = () if is_rule else _bodies(equation, operands)
+        is_closed = is_rule or (equation.name in LOOPS and not self._inside_loops)
+        bodies = () if is_closed else _bodies(equation, operands)
         found = [self._through_body(*body) for body in bodies]
         together = _union([together, *found])
         # Under `jax.vmap` a cond is a selection, too, unless it chooses by the platform, and so may
@@ -105,7 +109,7 @@ class _Walk:
             together |= _Passed.A_MASK
             if is_rule and own_wildness(equation) > Wild.GIVEN:
                 self.modes.clear()
-        elif not (found or is_smooth) and _is_singular(equations, equation, operands):
+        elif not (is_closed or found or is_smooth) and _is_singular(equations, equation, operands):
             if _Passed.A_MASK in together:
                 self.modes.discard("jacfwd")
             together |= _Passed.A_SINGULARITY
