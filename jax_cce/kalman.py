@@ -135,8 +135,8 @@ def filter(
         ...     seen = kalman.Linear(jnp.eye(1), jnp.eye(1))
         ...     initial = jnp.zeros(1), jnp.eye(1)
         ...     return kalman.filter(walk, seen, readings, initial).log_likelihoods.sum()
-        >>> print(jax.jacfwd(log_likelihood)(1.0))
-        -0.14795917
+        >>> print(jax.jacfwd(log_likelihood)(1.0).round(4))
+        -0.102
     """
     problem = _checked(transition, observation, readings, initial, observed, form)
     states, log_likelihoods, _ = _filtered(problem, smoothing=False)
@@ -172,8 +172,8 @@ def smoother(
     References:
         The estimates are those of Rauch, Tung & Striebel (AIAA Journal 3, 1965). The recursion is
         that of Bryson and Frazier, as in Bierman (Automatica 9, 1973): it inverts no covariance of
-        a state, so that such may be singular. In square-root form each of its subtractions is a
-        sum of squares, as in the formula of Joseph.
+        a state, so that such may be singular. In square-root form its differences of covariances
+        are written as sums of squares, as in the formula of Joseph.
 
     Examples:
         >>> import jax.numpy as jnp
@@ -181,7 +181,7 @@ def smoother(
         >>> walk = kalman.Linear(jnp.eye(1), jnp.eye(1))
         >>> initial = jnp.zeros(1), jnp.eye(1)
         >>> estimates = kalman.smoother(walk, walk, jnp.array([[1.0], [3.0]]), initial)
-        >>> print(estimates.means)
+        >>> print(estimates.means.round(4))
         [[1.]
          [2.]]
     """
@@ -260,13 +260,15 @@ def _updated(
 ) -> tuple[_State, jax.Array, _Reading]:
     mean, spread = state
     expected, matrix = _linearised(model, mean, "observation", len(reading))
-    error, noise, count = reading - expected, model.noise, len(reading)
+    error, noise = reading - expected, model.noise
+    count: Any = len(reading)
     absent = []
     if seen is not None:
         # What is missing reads noise of variance 1 as 0, and nothing of the state.
-        error, count = jnp.where(seen, error, 0), jnp.sum(seen, dtype=error.dtype)
+        count, absent = jnp.sum(seen), [jnp.diag(1 - seen)]
+        seen = seen > 0
+        error = jnp.where(seen, error, 0)
         matrix, noise = (jnp.where(seen[:, None], x, 0) for x in (matrix, noise))
-        absent = [jnp.diag((~seen).astype(error.dtype))]
     across = matrix @ spread
     if rooted:
         scale = _root(jnp.hstack([across, noise, *absent]))
@@ -274,7 +276,7 @@ def _updated(
         gain = spread @ across.T
         spread = jnp.hstack([spread - gain @ across, gain @ noise])
     else:
-        noise = noise if seen is None else jnp.where(seen, noise, 0) + absent[0]
+        noise = noise if seen is None else jnp.where(seen[None], noise, 0) + absent[0]
         scale = _cholesky(across @ matrix.T + noise)
         matrix, error, across = _scaled(scale, matrix, error[:, None], across)
         gain, noise = across.T, None
@@ -368,8 +370,12 @@ def _varying(model: Model) -> dict[str, Any]:
         found = {} if model.inputs is None else {"inputs": model.inputs}
     else:
         found = {"matrix": model.matrix} if model.matrix.ndim == 3 else {}
-        found |= {"offset": model.offset} if jnp.ndim(model.offset) == 2 else {}
+        found |= {"offset": model.offset} if model.offset.ndim == 2 else {}
     return found | ({"noise": model.noise} if model.noise.ndim == 3 else {})
+
+
+# The arrays of a model, other than inputs.
+_ARRAYS = {Linear: ("noise", "matrix", "offset"), Nonlinear: ("noise",)}
 
 
 def _checked(
@@ -386,7 +392,7 @@ def _checked(
                 f"{name} has to be a kalman.Linear or a kalman.Nonlinear, but is a "
                 f"{type(model).__name__}."
             )
-        arrays |= {f"{name}.{field}": getattr(model, field) for field in _fields(model)}
+        arrays |= {f"{name}.{field}": getattr(model, field) for field in _ARRAYS[type(model)]}
     arrays = {name: jnp.asarray(x) for name, x in arrays.items()}
     dtype = jnp.result_type(*arrays.values(), 0.0)
     for name, x in arrays.items():
@@ -413,9 +419,14 @@ def _checked(
             "matrix": (rows, size),
             "offset": (rows,),
         }
-        found = {
-            field: shaped(f"{name}.{field}", shapes[field], (length, *shapes[field]))
-            for field in _fields(models[name])
+        found: dict[str, Any] = {
+            field: shaped(
+                f"{name}.{field}",
+                shapes[field],
+                (length, *shapes[field]),
+                *([()] if field == "offset" else []),
+            )
+            for field in _ARRAYS[type(models[name])]
         }
         for leaf in jax.tree.leaves(getattr(models[name], "inputs", None)):
             if jnp.shape(leaf)[:1] != (length,):
@@ -430,21 +441,15 @@ def _checked(
     return _Problem(
         **fitting,
         readings=series,
-        observed=_mask(readings, series.shape, observed),
+        observed=_mask(readings, series, observed),
         initial=(mean, spread),
         rooted=rooted,
     )
 
 
-def _fields(model: Model) -> list[str]:
-    """The arrays of a model, other than inputs; an offset that is one number has no shape."""
-    if isinstance(model, Nonlinear):
-        return ["noise"]
-    return ["noise", "matrix", *(["offset"] if jnp.ndim(model.offset) else [])]
-
-
-def _mask(readings: Any, shape: tuple[int, ...], observed: Any) -> Any:
-    """Truth values of that shape, or None where it is known that all readings are there."""
+def _mask(readings: Any, series: jax.Array, observed: Any) -> Any:
+    """1 for each reading that is there, else 0; None where it is known that all are there."""
+    shape = series.shape
     if observed is None:
         traced = any(map(jax_internals.is_tracer, jax.tree.leaves(readings)))
         observed = ~(jnp if traced else np).isnan(readings)
@@ -457,4 +462,5 @@ def _mask(readings: Any, shape: tuple[int, ...], observed: Any) -> Any:
         )
     if not jax_internals.is_tracer(observed) and np.all(observed):
         return None
-    return jnp.broadcast_to(observed, shape)
+    # Numbers, as native code reads no truth values.
+    return jnp.broadcast_to(jnp.asarray(observed, series.dtype), shape)

@@ -292,7 +292,10 @@ def test_missing_readings_have_no_derivative_and_make_none_nan(mode, method, for
 
     def function(steps, readings, observed=None):
         now = moved({**arrays, "readings": readings}, steps)
-        return outputs({**now, "readings": readings}, observed, method=method, form=form)
+        means, _, log_likelihoods = outputs(
+            {**now, "readings": readings}, observed, method=method, form=form
+        )
+        return means, log_likelihoods
 
     masked = functools.partial(function, observed=observed)
     args = np.zeros(9), np.where(observed, arrays["readings"], 7.0)
@@ -417,9 +420,13 @@ def test_an_extended_filter_by_hand(form):
         np.testing.assert_allclose(jax.jit(mode(log_likelihoods))(start), wanted, atol=1e-11)
 
 
-@every_form
 @pytest.mark.parametrize(
-    "mode, method", [(jax.jacrev, kalman.smoother), (jax_cce.jacobian, kalman.filter)]
+    "mode, method, form",
+    [
+        (jax.jacrev, kalman.smoother, "square_root"),
+        (jax.jacrev, kalman.smoother, "covariance"),
+        (jax_cce.jacobian, kalman.filter, "covariance"),
+    ],
 )
 def test_batches(mode, method, form):
     several = [factors(2, 1, 3, seed) for seed in range(3)]
@@ -481,6 +488,15 @@ def test_factors_of_any_width_and_numbers_as_offsets():
     found = kalman.filter(*model, arrays["readings"], (arrays["mean"], np.eye(3, dtype=int)))
     arrays |= {"offset": np.full(3, 2.0), "shift": np.zeros(2), "start": np.eye(3)}
     np.testing.assert_allclose(found.means, estimated(arrays).means, atol=1e-12)
+
+
+@every_form
+def test_promotion_by_configuration(form):
+    arrays = factors(2, 2, 3)
+    arrays["readings"][1, 0] = np.nan
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        found = outputs(arrays, None, form=form)
+    assert all(np.isfinite(x).all() for x in found)
 
 
 def test_what_does_not_fit():
