@@ -4,11 +4,11 @@
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
 computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
 `jax_cce.extend` describes your own primitives, `custom_jacobian` takes the Jacobian of a function
-from its author, and `check_jacobian` checks any Jacobian without forming another. `jax_cce.linalg`
-has what square-root filters need.
+from its author, and `check_jacobian` checks any Jacobian without forming another. `jax_cce.kalman`
+has filters and smoothers, and `jax_cce.linalg` what their square-root forms need.
 """
 
-from jax_cce import extend, linalg, registry
+from jax_cce import extend, kalman, linalg, registry
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
@@ -33,6 +33,7 @@ __all__ = [
     "extend",
     "hessian",
     "jacobian",
+    "kalman",
     "linalg",
     "optimize",
     "optimize_many",

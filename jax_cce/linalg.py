@@ -91,10 +91,9 @@ def _at_any_rank(size: float, _: jax.Array, root: jax.Array, change: jax.Array) 
 
 def _lower_half(symmetric: jax.Array) -> jax.Array:
     """The lower triangular part, with half of the diagonal."""
-    diagonal = jnp.diagonal(symmetric, axis1=-2, axis2=-1)
-    return jnp.tril(symmetric) - jnp.eye(symmetric.shape[-1], dtype=symmetric.dtype) * (
-        diagonal[..., None, :] / 2
-    )
+    # A selection from zeros under `cond` is not seen to be linear in the tangent.
+    size = symmetric.shape[-1]
+    return symmetric * (np.tri(size, k=-1) + np.eye(size) / 2).astype(symmetric.dtype)
 
 
 def _checked(matrix: jax.Array) -> jax.Array:

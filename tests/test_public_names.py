@@ -8,14 +8,16 @@ import sys
 import pytest
 
 import jax_cce
-from jax_cce import extend, linalg, registry
+from jax_cce import extend, kalman, linalg, registry
 
 
 def test_dir_shows_the_public_names_only():
     assert sorted(dir(jax_cce)) == sorted([*jax_cce.__all__, "__version__"])
 
 
-@pytest.mark.parametrize("module", [jax_cce, extend, linalg, registry], ids=lambda m: m.__name__)
+@pytest.mark.parametrize(
+    "module", [jax_cce, extend, kalman, linalg, registry], ids=lambda m: m.__name__
+)
 def test_every_public_name_is_there(module):
     for name in module.__all__:
         assert getattr(module, name) is not None

@@ -29,6 +29,7 @@ from jax_cce.jax_internals import (
     is_differentiable,
     is_saved,
     opened,
+    pruned,
     sparse_implementation,
 )
 from jax_cce.program import passes
@@ -84,6 +85,8 @@ def trace(
     for restore in finished:
         restore()
     check_constants((), closed.consts)
+    # So loops, too, are without what nobody reads of their results.
+    closed = pruned(closed, [True] * len(closed.jaxpr.outvars))
     return flatten(closed.jaxpr, closed.consts, hoist=hoist)
 
 

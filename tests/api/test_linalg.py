@@ -116,6 +116,11 @@ def test_batches_of_several_ranks():
     np.testing.assert_allclose(jax.grad(all_at_once)(matrices), expected, atol=1e-12)
 
 
+def test_its_derivative_is_seen_to_be_linear():
+    """Else nothing but `jax.jacrev` would differentiate what it is in."""
+    assert jax_cce.plan(by_root)(jnp.ones((2, 4))).method != "jacrev"
+
+
 def test_single_precision():
     matrix = of_rank(3, 5, 2).astype("float32")
     assert tria(matrix).dtype == jnp.float32

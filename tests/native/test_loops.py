@@ -1,5 +1,7 @@
 """Loops that stay loops in native code, with tangents of their state, or adjoints."""
 
+import functools
+
 import hypothesis.strategies as st
 import jax
 import jax.numpy as jnp
@@ -11,6 +13,7 @@ from jax import lax
 import jax_cce
 from cases.agreement import assert_agree
 from cases.natively import assert_agrees_natively, is_native
+from jax_cce import kalman
 from jax_cce.native import jacobians, lifting
 
 X = jnp.asarray(np.array([0.3, 0.9, 0.6, 0.45]))
@@ -346,3 +349,35 @@ def test_what_is_carried_back():
 def test_no_points():
     x = jnp.ones((0, 4))
     assert jax.jit(jax.vmap(jax_cce.jacobian(newton)))(x).shape == (0, 4, 4)
+
+
+def linear_filter(x, missing=()):
+    readings = np.sin(np.arange(30.0)).reshape(15, 2)
+    for place in missing:
+        readings[place] = np.nan
+    move = jnp.eye(2).at[0, 1].set(x[0])
+    return kalman.filter(
+        kalman.Linear(move, jnp.diag(x[:2] ** 2), x[3]),
+        kalman.Linear(jnp.eye(2).at[1, 0].set(x[2]), jnp.diag(x[2:] ** 2)),
+        readings,
+        (x[:2], jnp.eye(2)),
+    ).log_likelihoods
+
+
+def extended_filter(x):
+    return kalman.filter(
+        kalman.Nonlinear(lambda y, u: jnp.sin(y) * x[0] + u, jnp.diag(x[:2] ** 2), TABLE[1:]),
+        kalman.Nonlinear(lambda y: y[:1] * y[1:], x[3:, None] ** 2),
+        np.cos(np.arange(12.0))[:, None],
+        (x[:2], jnp.eye(2)),
+    ).log_likelihoods
+
+
+@pytest.mark.parametrize("batch", [None, 3])
+@pytest.mark.parametrize(
+    "fun",
+    [linear_filter, functools.partial(linear_filter, missing=[3, (5, 1)]), extended_filter],
+    ids=["linear", "missing", "extended"],
+)
+def test_likelihoods_of_kalman_filters(fun, batch):
+    assert_agrees_natively(fun, X, batch, 0.1)

@@ -42,6 +42,21 @@ def test_equations_that_nothing_needs_are_dropped():
     assert constants == []
 
 
+def test_loops_are_without_results_that_nothing_needs():
+    def fun(x):
+        def step(carry, _):
+            y, unread = carry
+            return (jnp.sin(y), unread * y), (y, jnp.exp(y), unread)
+
+        return [jax.lax.scan(step, (x, x), None, length=5)[1][0]]
+
+    program, constants = tracing.trace(fun, [X])
+    (loop,) = (equation for equation in program.equations if equation.name == "scan")
+    assert [aval.shape for aval in loop.out_avals] == [(3,), (5, 3)]
+    (value,) = passes.evaluate(program, constants, [X])
+    np.testing.assert_array_equal(value, fun(X)[0])
+
+
 def test_effects_are_needed():
     def f(x):
         jax.debug.callback(lambda _: None, x)
