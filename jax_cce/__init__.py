@@ -4,7 +4,8 @@
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
 computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
 `jax_cce.extend` describes your own primitives, and `check_jacobian` checks any Jacobian without
-forming another. `jax_cce.linalg` has what square-root filters need.
+forming another. `fixed_point`, `root` and `minimum` are differentiated by what defines their
+solutions. `jax_cce.linalg` has what square-root filters need.
 """
 
 from jax_cce import extend, linalg, registry
@@ -12,6 +13,7 @@ from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
+from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
 from jax_cce.sparse.bands_and_blocks import Bands
@@ -20,6 +22,7 @@ from jax_cce.sparse.structured import StructuredJacobian
 __all__ = [
     "Bands",
     "CacheInfo",
+    "OneStepError",
     "Plan",
     "StructuredJacobian",
     "cache_clear",
@@ -27,13 +30,17 @@ __all__ = [
     "check_jacobian",
     "explain",
     "extend",
+    "fixed_point",
     "hessian",
     "jacobian",
     "linalg",
+    "minimum",
+    "one_step_error",
     "optimize",
     "optimize_many",
     "plan",
     "registry",
+    "root",
     "value_and_jacobian",
 ]
 
