@@ -449,7 +449,7 @@ def _converged(step: Callable[[list[Any]], list[Any]], start: list[Any], stop: _
 
     state = start, list(map(size, start)), jnp.array(False), jnp.array(False), jnp.array(0)
     x, _, found, _, _ = lax.while_loop(lambda state: ~state[3], body, state)
-    return [jnp.where(found, leaf, jnp.array(np.nan, leaf.dtype)) for leaf in x]
+    return [jnp.where(found, leaf, np.nan) for leaf in x]
 
 
 @functools.partial(jax.custom_jvp, nondiff_argnums=(0,))

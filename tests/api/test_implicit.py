@@ -428,6 +428,13 @@ def test_what_does_not_converge_is_nan():
     assert jnp.isfinite(loose)
 
 
+def test_nan_can_be_stopped_at():
+    with jax.debug_nans(True):
+        assert abs(fixed_point(jnp.cos, 1.0) - 0.7390851332151607) < 1e-11
+        with pytest.raises(FloatingPointError):
+            fixed_point(lambda x: x + 1, 1.0, maxiter=5)
+
+
 def test_fixed_points_of_any_scale():
     for scale in (1e-200, 1.0, 1e200):
         found = fixed_point(lambda x, a: 0.5 * x + a, 0.0, scale)
