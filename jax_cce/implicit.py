@@ -224,7 +224,7 @@ def one_step_error(step: Callable[..., Any], x: Any, *args: Any, steps: int = 1)
         The contraction, the sensitivity and the bound, as numbers.
 
     Raises:
-        TypeError: as for `fixed_point`.
+        TypeError: as for `fixed_point`, and for complex arguments.
         ValueError: where `steps` is no positive integer.
 
     Examples:
@@ -235,11 +235,10 @@ def one_step_error(step: Callable[..., Any], x: Any, *args: Any, steps: int = 1)
     """
     steps = _positive_integer("steps", steps)
     traced = _traced("one_step_error", "step", step, x, args)
-    moving = [
-        k
-        for k, leaf in enumerate(traced.operands)
-        if k >= traced.num_closed and jnp.issubdtype(leaf.dtype, np.inexact)
-    ]
+    parameters = list(enumerate(traced.operands))[traced.num_closed :]
+    if any(jnp.issubdtype(leaf.dtype, np.complexfloating) for _, leaf in parameters):
+        raise TypeError("one_step_error takes real arguments: pass real and imaginary parts.")
+    moving = [k for k, leaf in parameters if jnp.issubdtype(leaf.dtype, np.floating)]
 
     def of_parameters(varied: list[Any]) -> list[Any]:
         return traced.function(traced.start, _merged(traced.operands, moving, varied))

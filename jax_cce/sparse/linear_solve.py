@@ -74,12 +74,12 @@ class _Blocks(NamedTuple):
 def _blocks(jacobian: StructuredJacobian) -> _Blocks | None:
     """The smallest blocks; None where they, all as large as the largest, hold too much."""
     size = math.prod(jacobian.in_shape)
+    if jacobian.nnz > _SHARE * size * size:
+        return None
     try:
         pattern = jacobian.pattern
     except ValueError:
         # Positions depend on data.
-        return None
-    if len(pattern) > _SHARE * size * size:
         return None
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components

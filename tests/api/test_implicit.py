@@ -258,6 +258,30 @@ def test_points_of_a_batch_inside(mode):
     close(found(jnp.ones(3)), 0.7390851332151607 * jnp.eye(3))
 
 
+def test_a_pullback_of_the_users_own_and_complex_parameters():
+    @jax.custom_vjp
+    def sine(x):
+        return jnp.sin(x)
+
+    sine.defvjp(lambda x: (jnp.sin(x), x), lambda x, cotangent: (cotangent * jnp.cos(x),))
+
+    def solution(a, function):
+        return fixed_point(lambda x, a: jnp.abs(a * function(_MIXING @ x) + 1j), a.real * 0, a)
+
+    a = jnp.linspace(0.2, 1.0, 5)
+    expected = jax.jacrev(solution)(a, jnp.sin)
+    assert abs(expected).max() > 1e-2
+    close(jax.jacrev(solution)(a, sine), expected)
+    close(jax_cce.jacobian(lambda a: solution(a, sine))(a), expected)
+
+    def at_angle(t):
+        return solution(a * jnp.exp(1j * t), jnp.sin)
+
+    slope = (at_angle(0.3 + 1e-6) - at_angle(0.3 - 1e-6)) / 2e-6
+    close(jax.jacrev(at_angle)(0.3), slope, atol=1e-8)
+    close(jax.jacfwd(at_angle)(0.3), slope, atol=1e-8)
+
+
 def test_integers_keys_and_numbers_among_the_arguments():
     def solution(s, n, key):
         noise = jax.random.uniform(key)
@@ -510,6 +534,8 @@ def test_wrong_starts_and_steps():
         root(lambda x: x.astype("float32"), jnp.ones(2))
     with pytest.raises(TypeError, match=r"step must return a pytree like x0, .* returned"):
         fixed_point(lambda x: [x], jnp.ones(2))
+    with pytest.raises(TypeError, match="one_step_error takes real arguments"):
+        one_step_error(lambda x, a: x * jnp.abs(a), 1.0, 1j)
     with pytest.raises(TypeError, match="scalar"):
         minimum(lambda x: x, jnp.ones(2))
 
