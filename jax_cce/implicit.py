@@ -206,7 +206,7 @@ def one_step_error(step: Callable[..., Any], x: Any, *args: Any, steps: int = 1)
     """Bounds the error of `fixed_point(..., derivative="one_step")` at a fixed point.
 
     With A = ∂step/∂x and B = ∂step/∂θ there, the last k steps give B + A B + ... + A^(k-1) B, and
-    A^k (I - A)⁻¹ B is missing (Bolte, Pauwels & Vaiter 2023, corollary 1, for k = 1). Compare the
+    A^k (I - A)⁻¹ B is missing (Bolte, Pauwels & Vaiter 2023, for k = 1). Compare the
     bound with the sensitivity: where ρ is near 1 the one-step derivative says little. At other
     points than the fixed point there is a further error, in proportion to the distance.
 
