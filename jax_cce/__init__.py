@@ -4,8 +4,9 @@
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
 computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
 `jax_cce.extend` describes your own primitives, `custom_jacobian` takes the Jacobian of a function
-from its author, and `check_jacobian` checks any Jacobian without forming another. `jax_cce.kalman`
-has filters and smoothers, and `jax_cce.linalg` what their square-root forms need.
+from its author, and `check_jacobian` checks any Jacobian without forming another. `fixed_point`,
+`root` and `minimum` are differentiated by what defines their solutions. `jax_cce.kalman` has
+filters and smoothers, and `jax_cce.linalg` what their square-root forms need.
 """
 
 from jax_cce import extend, kalman, linalg, registry
@@ -14,6 +15,7 @@ from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
+from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
@@ -23,6 +25,7 @@ from jax_cce.sparse.structured import StructuredJacobian
 __all__ = [
     "Bands",
     "CacheInfo",
+    "OneStepError",
     "Plan",
     "StructuredJacobian",
     "cache_clear",
@@ -31,14 +34,18 @@ __all__ = [
     "custom_jacobian",
     "explain",
     "extend",
+    "fixed_point",
     "hessian",
     "jacobian",
     "kalman",
     "linalg",
+    "minimum",
+    "one_step_error",
     "optimize",
     "optimize_many",
     "plan",
     "registry",
+    "root",
     "value_and_jacobian",
 ]
 

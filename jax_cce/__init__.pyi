@@ -17,6 +17,11 @@ from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info
 from jax_cce.hessian import hessian as hessian
+from jax_cce.implicit import OneStepError as OneStepError
+from jax_cce.implicit import fixed_point as fixed_point
+from jax_cce.implicit import minimum as minimum
+from jax_cce.implicit import one_step_error as one_step_error
+from jax_cce.implicit import root as root
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.sparse.bands_and_blocks import Bands as Bands
 from jax_cce.sparse.structured import StructuredJacobian as StructuredJacobian

@@ -284,9 +284,12 @@ def repeated(graph: Scalars, equation: Equation, operands: Sequence[Any], lift: 
         lift: adds a program to a graph.
 
     Raises:
-        Unsupported: where it carries integers other than counters, or counts in float32.
+        Unsupported: where it carries integers other than counters, or counts in float32, and where
+            `jax.vmap` has made one loop of those of several points.
     """
     condition, of_condition = tracing.flatten_closed(equation.params["cond_jaxpr"])
+    if condition.aval(condition.outputs[0]).shape:
+        raise Unsupported("a loop ends at other steps for other points")
     program, constants = tracing.flatten_closed(equation.params["body_jaxpr"])
     first, second = (equation.params[f"{name}_nconsts"] for name in ("cond", "body"))
     steps = _Body(graph, USUAL)

@@ -99,9 +99,11 @@ def setting_of(program: Program, wanted: Sequence[Any], inputs: Sequence[int]) -
         return None
     columns = sum(jax_internals.size(program.avals[name]) for name in inputs)
     rows = sum(jax_internals.size(program.aval(atom)) for atom in wanted)
-    active, varied = passes.dependent(program.equations, inputs)
-    live, read = passes.needed(program.equations, wanted)
-    between = [e for e, *on in zip(program.equations, active, live, strict=True) if all(on)]
+    # What is computed from a value behind `lax.stop_gradient` alone is not differentiated.
+    equations = [e for e in program.equations if jax_internals.has_derivative(e.primitive)]
+    active, varied = passes.dependent(equations, inputs)
+    live, read = passes.needed(equations, wanted)
+    between = [e for e, *on in zip(equations, active, live, strict=True) if all(on)]
     return Setting(columns, rows, between, varied, read)
 
 

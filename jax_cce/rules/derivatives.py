@@ -27,6 +27,7 @@ from jax_cce.rules import (  # noqa: F401
     layout,
     operators,
     scans,
+    solves,
     structural_zeros,
 )
 from jax_cce.rules.book import rules_for

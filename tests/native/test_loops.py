@@ -283,6 +283,16 @@ def test_loops_of_unknown_length(name, batch, quiet):
     assert_agrees_natively(WHILES[name], X, batch, 0.9)
 
 
+def test_a_loop_that_vmap_has_made_of_several(quiet):
+    """Its condition has an entry for each point."""
+
+    def each(x):
+        return jax.vmap(lambda a: WHILES["until a bound"](a + x))(jnp.eye(4)[:3])
+
+    assert_agree(jax_cce.jacobian(each)(X), jax.jacfwd(each)(X))
+    assert "a loop ends at other steps" in str(jax_cce.explain(each)(X))
+
+
 def controlled(u, start=(0.1, 0.4)):
     """What a pendulum costs that is driven by many torques."""
 

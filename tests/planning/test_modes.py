@@ -127,6 +127,11 @@ def large_beside(x):
     return end + jnp.tanh(weights @ jnp.tanh(weights @ jnp.tanh(weights @ x)))
 
 
+def only_for_values(x):
+    """A loop whose result is taken as a constant."""
+    return x * recurrent(lax.stop_gradient(x))[:3]
+
+
 @jax.custom_vjp
 def doubled(x):
     return 2.0 * x
@@ -161,6 +166,7 @@ def remembering(x):
     [
         (narrow, jnp.linspace(0.1, 1.0, 50)),
         (large_beside, jnp.linspace(0.1, 1.0, 300)),
+        (only_for_values, X),
         (with_pullback, X),
         (masked, X),
         (remembering, X),

@@ -1,0 +1,113 @@
+"""Linear systems with a square `StructuredJacobian`: the solver is chosen by its structure."""
+
+import math
+from typing import Any, NamedTuple
+
+import jax.numpy as jnp
+import numpy as np
+from jax import lax
+
+from jax_cce.sparse.structured import StructuredJacobian
+
+__all__ = ["solve"]
+
+# Of a tridiagonal matrix larger blocks are solved as the three diagonals that they have.
+_LARGEST_BLOCK = 8
+# Blocks are worth it where they hold at most this share of the matrix.
+_SHARE = 0.5
+
+
+def solve(jacobian: StructuredJacobian, vector: Any) -> Any:
+    """The solution y of J @ y = vector, for one vector of shape (size of the output,).
+
+    A diagonal matrix divides. Blocks, which are the sets of unknowns that entries connect, are
+    inverted, so that the solution is a sum of terms again: to multiply by inverses is as accurate
+    as to solve (Druinsky & Toledo 2012). Three diagonals are eliminated in linear time, and all
+    else has one dense LU factorisation. What is factorised does not depend on the vector, and is
+    shared by all directions of a derivative in either mode. Numbers are those of float32 at least;
+    the solution with a singular matrix has infinities or NaN.
+
+    Args:
+        jacobian: J, with as many outputs as inputs.
+        vector: the right-hand side.
+    """
+    dtype = jnp.promote_types(jnp.promote_types(jacobian.dtype, vector.dtype), jnp.float32)
+    jacobian, vector = jacobian.astype(dtype), lax.convert_element_type(vector, dtype)
+    bands = jacobian.bands
+    offsets = None if bands is None else set(bands.offsets)
+    if offsets is not None and offsets <= {0}:
+        return vector / jacobian.diagonal()
+    is_tridiagonal = offsets is not None and offsets <= {-1, 0, 1}
+    blocks = _blocks(jacobian)
+    if blocks is not None and (blocks.largest <= _LARGEST_BLOCK or not is_tridiagonal):
+        return _by_inverses(jacobian, blocks, vector)
+    if bands is not None and is_tridiagonal:
+        diagonals = dict(zip(bands.offsets, bands.data, strict=True))
+        lower, diagonal, upper = (diagonals.get(k, jnp.zeros_like(vector)) for k in (-1, 0, 1))
+        # Row by row; the first entry of the one and the last of the other lie outside.
+        lower, upper = jnp.pad(lower[:-1], (1, 0)), jnp.pad(upper[1:], (0, 1))
+        return lax.linalg.tridiagonal_solve(lower, diagonal, upper, vector[:, None])[:, 0]
+    size = math.prod(jacobian.in_shape)
+    return jnp.linalg.solve(jacobian.todense().reshape(size, size), vector)
+
+
+class _Blocks(NamedTuple):
+    """A matrix that is block diagonal once rows and columns are sorted.
+
+    Attributes:
+        rows: row of each entry.
+        columns: column of each entry.
+        block: for each row, and its column, the block that it is in.
+        place: its place in there.
+        number: how many blocks there are.
+        largest: size of the largest.
+    """
+
+    rows: np.ndarray
+    columns: np.ndarray
+    block: np.ndarray
+    place: np.ndarray
+    number: int
+    largest: int
+
+
+def _blocks(jacobian: StructuredJacobian) -> _Blocks | None:
+    """The smallest blocks; None where they, all as large as the largest, hold too much."""
+    size = math.prod(jacobian.in_shape)
+    if jacobian.nnz > _SHARE * size * size:
+        return None
+    try:
+        pattern = jacobian.pattern
+    except ValueError:
+        # Positions depend on data.
+        return None
+    from scipy.sparse import coo_array
+    from scipy.sparse.csgraph import connected_components
+
+    rank = len(jacobian.out_shape)
+    rows = np.ravel_multi_index(tuple(pattern[:, :rank].T), jacobian.out_shape)
+    columns = np.ravel_multi_index(tuple(pattern[:, rank:].T), jacobian.in_shape)
+    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
+    count, block = connected_components(graph, directed=False)
+    sizes = np.bincount(block)
+    largest = int(sizes.max())
+    if count * largest**2 > _SHARE * size * size:
+        return None
+    place = np.empty(size, int)
+    place[np.argsort(block, kind="stable")] = np.concatenate([np.arange(s) for s in sizes])
+    return _Blocks(rows, columns, block, place, count, largest)
+
+
+def _by_inverses(jacobian: StructuredJacobian, blocks: _Blocks, vector: Any) -> Any:
+    rows, columns, block, place, number, largest = blocks
+    # What fills the smaller blocks up is a part of the identity.
+    unused = np.ones((number, largest), bool)
+    unused[block, place] = False
+    matrices = jnp.asarray(unused[..., None] * np.eye(largest), vector.dtype)
+    entries = jacobian.coordinates().data
+    matrices = matrices.at[block[rows], place[rows], place[columns]].set(
+        entries, unique_indices=True
+    )
+    vectors = jnp.zeros((number, largest), vector.dtype)
+    vectors = vectors.at[block, place].set(vector, unique_indices=True)
+    return jnp.einsum("bij,bj->bi", jnp.linalg.inv(matrices), vectors)[block, place]
