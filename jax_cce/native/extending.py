@@ -10,7 +10,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
 
 from jax_cce.native.directions import groups_of, packed, width_of
-from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
+from jax_cce.native.loops import MOST_CARRIED, Loop, Place, most_stacked
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
@@ -89,7 +89,7 @@ def extended(
     )
     width = max(1, body.packed)
     for count in (len(results) - len(loop.results), len(new["row"])):
-        if count * width * loop.length > MOST_STACKED:
+        if count * width * loop.length > most_stacked(graph):
             raise Unsupported("a loop reads or stacks too many numbers")
     args = [
         *initial,

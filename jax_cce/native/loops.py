@@ -18,10 +18,10 @@ from jax_cce.native.scalars import Scalars
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 
-__all__ = ["MOST_CARRIED", "MOST_STACKED", "USUAL", "Loop", "Place", "pruned", "repeated", "rolled"]
+__all__ = ["MOST_CARRIED", "USUAL", "Loop", "Place", "most_stacked", "pruned", "repeated", "rolled"]
 
-# Entries that a loop may stack, and read at its steps.
-MOST_STACKED = 1 << 13
+# Entries that a loop may stack, and read at its steps, where each is a vector of points.
+_MOST_STACKED = 1 << 13
 # The numbers in vectors of tangents that a loop of a single point may carry. More are slower than
 # arrays of them.
 MOST_CARRIED = 2_000
@@ -33,6 +33,11 @@ Place = tuple[Any, ...]
 # Adds a program to a graph (`lifting.lift`), and evaluates an equation of numbers.
 _Lift = Callable[..., list[Any]]
 _Evaluate = Callable[[Equation, Sequence[Any]], list[Any]]
+
+
+def most_stacked(graph: Scalars) -> int:
+    """Entries that a loop may stack, and read at its steps: of a single point each is a number."""
+    return _MOST_STACKED * graph.together
 
 
 @dataclass(frozen=True, eq=False)
@@ -132,7 +137,7 @@ class _Body:
         if key in self._read:
             return self._read[key]
         self.rows.append(list(nodes))
-        if len(self.rows) * self._length > MOST_STACKED:
+        if len(self.rows) * self._length > most_stacked(self._graph):
             raise Unsupported("a loop reads too many numbers")
         self._read[key] = self.graph.input(("row", len(self.rows) - 1))
         return self._read[key]
@@ -253,7 +258,7 @@ def rolled(
             places[k] = len(every)
             every += map(int, _as_numbers(body, x, aval.dtype == bool).flat)
         results.append(x)
-    if len(stacked) * length > MOST_STACKED:
+    if len(stacked) * length > most_stacked(graph):
         raise Unsupported("a loop stacks too many numbers")
     rows = [node for row in steps.rows for node in row]
     loop = Loop(

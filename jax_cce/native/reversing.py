@@ -13,7 +13,7 @@ from dataclasses import dataclass, field, replace
 from jax_cce.native.directions import groups_of, packed, width_of
 from jax_cce.native.expanding import expanded
 from jax_cce.native.extending import spread
-from jax_cce.native.loops import MOST_CARRIED, MOST_STACKED, Loop, Place
+from jax_cce.native.loops import MOST_CARRIED, Loop, Place, most_stacked
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import Scalars
 
@@ -156,7 +156,7 @@ class _Back:
         states = [place for place in reads if place[0] == "carry"]
         width = max(1, self.width)
         for numbers in (len(states), len(self.incoming) * width, len(self.stacked) * width):
-            if numbers * loop.length > MOST_STACKED:
+            if numbers * loop.length > most_stacked(graph):
                 raise Unsupported("a loop stacks too many numbers")
         if self.width and len(self.carries) * self.width > MOST_CARRIED:
             raise Unsupported("a loop carries too many adjoints")

@@ -17,7 +17,7 @@ from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
-from jax_cce.rules.book import Wild, record_of
+from jax_cce.rules.book import TRANSCENDENTAL, Wild, record_of
 from jax_cce.rules.wildness import wildness
 
 __all__ = ["Steps", "products_are_written_out", "steps_of", "work_of"]
@@ -29,6 +29,8 @@ _FEW, _NOT_MANY, _NARROW = 4, 16, 128
 # What an operation that is none of a product of matrices takes, compared to one of these, where a
 # step is differentiated at many points at once.
 _ELEMENTWISE = 2
+# How many times as much a transcendental function takes.
+_DEARER = 10
 # Rows that are pulled back for what a column takes that is pushed.
 _ROWS_PER_COLUMN = 1.5
 
@@ -216,5 +218,6 @@ def work_of(equations: Iterable[Equation], *, elementwise: int = 1) -> int:
         elif (count := record_of(equation).flops) is not None:
             total += count(equation)
         else:
-            total += elementwise * sum(map(jax_internals.size, equation.out_avals))
+            each = elementwise * (_DEARER if equation.name in TRANSCENDENTAL else 1)
+            total += each * sum(map(jax_internals.size, equation.out_avals))
     return total
