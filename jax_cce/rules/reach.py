@@ -29,7 +29,7 @@ __all__ = ["Reach", "pushed_terms"]
 # States of more numbers, more different patterns and more entries than this are not listed.
 _MOST_STATE = 512
 _MOST_PATTERNS = 256
-_MOST_ENTRIES = 1 << 20
+_MOST_ENTRIES = 1 << 22
 # What the Jacobians of steps must be expected to save.
 _SAVING = 0.6
 _MASKS = {"select_n", "cond"}
