@@ -126,7 +126,7 @@ class Task:
     def by_steps(self) -> bool:
         """Whether loops are differentiated by the Jacobians of their steps."""
         program, setting = self.traced.program, self.setting
-        if setting is None or not loops.has_loops(program):
+        if setting is None or jax_internals.has_mesh() or not loops.has_loops(program):
             return False
         return loops.are_by_steps(program, setting, self.batch or 1)
 

@@ -159,7 +159,8 @@ def steps_of(equation: Equation, active: Sequence[bool]) -> Steps:
     if jax_internals.is_symbolic(program.avals):
         raise Unrepresentable("symbolic sizes")
     names = tracing.primitive_names(program.equations)
-    if not jax_internals.NEED_AXES.isdisjoint(names) or any(e.regions for e in program.equations):
+    remat = any(each.regions for each in (equation, *program.equations))
+    if remat or not jax_internals.NEED_AXES.isdisjoint(names):
         raise Unrepresentable("an exchange between devices, or values computed again")
     seeds = tuple(k for k, wanted in enumerate(active) if wanted)
     varied = set(seeds)

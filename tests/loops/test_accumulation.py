@@ -13,6 +13,7 @@ from cases.agreement import assert_agree
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.execution.compiled import cache_clear
 from jax_cce.jax_internals import is_differentiable
+from jax_cce.loops import accumulation
 from jax_cce.planning import loops
 from jax_cce.rules.steps import steps_of
 
@@ -208,6 +209,45 @@ def test_what_a_mask_hides_in_a_later_step_is_left_to_jax():
     u = jnp.array([0.0, -1.0, 2.0])
     assert jax_cce.plan(fun)(u).operators == ("scan",)
     assert_agree(jax_cce.jacobian(fun)(u), jax.jacfwd(fun)(u))
+
+
+@pytest.mark.parametrize("wanted", [0, 1])
+def test_steps_of_many_numbers_are_differentiated_one_after_the_other(wanted, monkeypatch):
+    monkeypatch.setattr(accumulation, "_MOST_STORED", 0)
+    check(lambda *args: jax.tree.leaves(two_states(*args))[3 * wanted], *ARGS)
+
+
+def test_numbers_of_python_among_the_states():
+    def fun(u):
+        return lax.scan(lambda c, x: (c * x + 1.0, c), 0.5, u)
+
+    u = jnp.asarray(RNG.normal(size=4))
+    value, jacobian = jax_cce.value_and_jacobian(fun)(u)
+    assert_agree((value, jacobian), (fun(u), jax.jacrev(fun)(u)))
+
+
+@pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
+def test_other_precisions(dtype):
+    args = [jnp.asarray(x, dtype) for x in ARGS]
+
+    def fun(weights, start, drive):
+        def step(x, u):
+            x = jnp.tanh(weights @ x + u)
+            return x, x
+
+        return lax.scan(step, start, drive)
+
+    with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
+        found = jax_cce.jacobian(fun, (0, 1, 2))(*args)
+    assert_agree(found, jax.jacfwd(fun, (0, 1, 2))(*args))
+
+
+def test_checkpoints_are_honoured():
+    body = jax.checkpoint(lambda c, x: (jnp.sin(jnp.sin(c) * x), c))
+    u = jnp.asarray(RNG.normal(size=(4, 2)))
+    fun = lambda u: lax.scan(body, jnp.ones(2), u)  # noqa: E731
+    assert jax_cce.plan(fun)(u).operators == ("scan",)
+    assert_agree(jax_cce.jacobian(fun)(u), jax.jacrev(fun)(u))
 
 
 @st.composite
