@@ -50,12 +50,11 @@ _IN_MEMORY = 3
 # Additions for each equation that a loop runs, above which it is XLA's for a single point.
 _DEAREST = 600
 # What an operation of a loop takes for a single point compared to one of JAX's modes, where there
-# are more than so many for each equation that is run, whose code is long, and where there are
-# fewer. (Measured: 0.8 to 2 ns and 0.25 to 0.6 ns, compared to 0.1 ns.) And what an operation of a
-# mode takes that is none of a product of matrices.
-_OF_LONG, _OF_SHORT, _MOST_AT_HAND, _ELEMENTWISE = 15, 5, 250, 3
-# Fewer operations take no longer than a call of a mode.
-_WORTH_A_LOOK = 50_000
+# are more than so many for each equation that is run, so that the code is long; and what an
+# operation of a mode takes that is none of a product of matrices. (Measured: 0.8 to 2 ns, and 0.25
+# to 0.6 ns in shorter code, compared to 0.1 ns.) And how many operations take longer than all that
+# a mode takes beside them.
+_OF_LONG, _LONG_BODY, _ELEMENTWISE, _WORTH_A_LOOK = 15, 250, 3, 300_000
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
@@ -407,12 +406,11 @@ def _better_by_modes(function: Function, price: int) -> str:
     program = function.program
     outputs = program.outputs[: function.num_values]
     setting = loops.setting_of(program, outputs, function.inputs)
-    if setting is None or price < _WORTH_A_LOOK:
+    is_long = price > max(_WORTH_A_LOOK, _LONG_BODY * _steps(program.equations))
+    if setting is None or not is_long:
         return ""
     costs = loops.mode_costs(program, setting, 1, elementwise=_ELEMENTWISE)
-    is_long = price > _MOST_AT_HAND * _steps(program.equations)
-    taken = price * (_OF_LONG if is_long else _OF_SHORT)
-    if not costs or taken <= min(costs[0].values()):
+    if not costs or price * _OF_LONG <= min(costs[0].values()):
         return ""
     return f"{price} operations are slower than JAX's modes"
 

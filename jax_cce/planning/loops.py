@@ -20,8 +20,9 @@ from jax_cce.rules.steps import steps_of, work_of
 
 __all__ = ["Setting", "are_by_steps", "entries", "has_loops", "mode_costs", "setting_of"]
 
-# What an operation takes that is pulled back, compared to one that is pushed forward: it reads what
-# was stored. (Measured on the CPU at 64 points: 0.6 to 1.4 ns and 0.2 to 0.4 ns.)
+# What an operation takes that is pulled back, compared to one that is pushed forward, as it reads
+# what was stored, products of matrices aside. (Measured on the CPU at 64 points: 0.6 to 1.4 ns and
+# 0.2 to 0.4 ns.)
 _PULLED = 2.5
 # Steps that a loop of unknown length is taken to have.
 _STEPS = 16
@@ -78,7 +79,7 @@ class _Loops(NamedTuple):
     """
 
     steps: int
-    work: int
+    work: float
 
 
 def has_loops(program: Program) -> bool:
@@ -113,7 +114,7 @@ def mode_costs(
     points: int,
     *,
     again: bool = False,
-    elementwise: int = 1,
+    elementwise: float = 1,
 ) -> list[dict[str, float]]:
     """What each of JAX's modes is expected to take, in operations.
 
@@ -141,13 +142,13 @@ def mode_costs(
         return []
     stores = not all(_is_linear(each, varied) for each in between if each.name in LOOPS)
     reverse_step = _REVERSE_STEP if stores else _FORWARD_STEP
-    pulled = _PULLED if stores else 1
+    pulled = _loops(between, elementwise * _PULLED).work if stores else loops.work
     factors = {"jacfwd": points * (1 + columns), "jacrev": points * (1 + stores + rows)}
     back = _stepping(between, reverse_step, _SMALL_REVERSE, factors["jacrev"])
     costs: dict[str, float] = {
         "jacfwd": _stepping(between, _FORWARD_STEP, _SMALL_FORWARD, factors["jacfwd"])
         + points * (1 + columns) * loops.work,
-        "jacrev": back + points * (stores + pulled * rows) * loops.work,
+        "jacrev": back + points * (stores * loops.work + rows * pulled),
     }
     if "while" in tracing.primitive_names(between):
         del costs["jacrev"]
@@ -204,9 +205,9 @@ def entries(avals: Iterable[Any]) -> int:
     return sum(map(jax_internals.size, filter(jax_internals.is_differentiable, avals)))
 
 
-def _loops(equations: Iterable[Equation], elementwise: int) -> _Loops:
+def _loops(equations: Iterable[Equation], elementwise: float) -> _Loops:
     """What the loops among some equations take."""
-    steps = work = 0
+    steps, work = 0, 0.0
     for equation in equations:
         inner = tracing.inner_equations(equation)
         if equation.name in LOOPS:

@@ -203,14 +203,14 @@ def steps_of(equation: Equation, active: Sequence[bool]) -> Steps:
     return steps
 
 
-def work_of(equations: Iterable[Equation], *, elementwise: int = 1) -> int:
+def work_of(equations: Iterable[Equation], *, elementwise: float = 1) -> float:
     """Operations that some equations take, loops included.
 
     Args:
         equations: the equations.
         elementwise: what one of those counts of which no product of matrices consists.
     """
-    total = 0
+    total = 0.0
     for equation in equations:
         inner = tracing.inner_equations(equation)
         if inner:
