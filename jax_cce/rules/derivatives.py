@@ -11,6 +11,7 @@ import jax
 import numpy as np
 
 from jax_cce import jax_internals
+from jax_cce.algebra.blocks import Operator
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.caches import Cache
 from jax_cce.jax_internals import Literal
@@ -30,9 +31,10 @@ from jax_cce.rules import (  # noqa: F401
     solves,
     structural_zeros,
 )
-from jax_cce.rules.book import rules_for
+from jax_cce.rules.book import record_of, rules_for
 from jax_cce.rules.linearised import Linearised
 from jax_cce.rules.local import LocalJacobian
+from jax_cce.rules.steps import steps_of
 
 __all__ = [
     "OnlyWhileRunning",
@@ -80,9 +82,22 @@ def local_jacobian(
         except (Unrepresentable, jax_internals.InconclusiveDimensionOperation):
             pass
     try:
-        return _linearised(equation, active, sparse).local_jacobian
+        found = _linearised(equation, active, sparse).local_jacobian
     except (TypeError, ValueError, NotImplementedError) as error:
         raise _located(error, equation) from error
+    is_operator = any(isinstance(edge, Operator) for edge in found.edges.values())
+    return (_of_steps_apart(equation, active) if sparse and is_operator else None) or found
+
+
+def _of_steps_apart(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian | None:
+    """The blocks of a loop whose steps do not depend on each other; None of any other equation."""
+    rule = record_of(equation).steps_rule
+    try:
+        if rule is None or steps_of(equation, active).states:
+            return None
+        return rule(equation, active)
+    except Unrepresentable:
+        return None
 
 
 def _located(error: Exception, equation: Equation) -> Exception:

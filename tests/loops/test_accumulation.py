@@ -113,6 +113,17 @@ def test_steps_that_do_not_depend_on_each_other_stay_apart():
     assert np.prod(block.term.coefficient_shape) == 6 * 4 * 2 * 4
 
 
+def test_solves_in_a_map_are_blocks_in_the_sparse_formats():
+    x = jnp.asarray(RNG.normal(size=(6, 3)))
+
+    def fun(x):
+        return lax.map(lambda r: jnp.linalg.solve(jnp.outer(r, r) + jnp.eye(3), jnp.sin(r)), x)
+
+    block = jax_cce.jacobian(fun, format="bcoo")(x)
+    assert block.nse == 6 * 3 * 3
+    assert_agree(block.todense(), jax.jacfwd(fun)(x))
+
+
 def test_around_the_loop_and_twice():
     def fun(u):
         first = two_states(ARGS[0], ARGS[1], jnp.sin(u))[1][0]
