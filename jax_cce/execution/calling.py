@@ -360,9 +360,7 @@ class _Programs:
         program = self._task.traced.program
         sizes = map(jax_internals.size, program.avals)
         largest = max(sizes, default=0) * max(map(jax_internals.size, self._avals), default=0)
-        request = self._request
-        asks = not request.is_default or request.tuned or request.max_bytes is not None
-        return asks or largest > _LARGE
+        return not self._request.is_default or self._request.tuned or largest > _LARGE
 
     @property
     def _has_rules(self) -> bool:
