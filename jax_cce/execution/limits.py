@@ -225,8 +225,9 @@ class _Trial:
 
     def choice(self) -> _Choice:
         """The way within the limit, and the least that was found."""
-        ways = [_Way(), *self._orders()]
-        way = next(filter(self._fits, ways), None) or self._by_mode()
+        way: _Way | None = _Way()
+        if not self._fits(_Way()):
+            way = next(filter(self._fits, self._orders()), None) or self._by_mode()
         return _Choice(way, *(self._least or (None, "")))
 
     def _orders(self) -> list[_Way]:

@@ -98,6 +98,8 @@ def order_request(
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
     is_name = isinstance(order, str)
+    if max_bytes is not None:
+        _check_limit(max_bytes, order, backend)
     if is_name and order == "auto":
         order = os.environ.get(_VARIABLE, "auto")
         if order not in ("auto", TUNED):
@@ -111,7 +113,6 @@ def order_request(
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {get_args(Backend)}, but got {backend!r}.")
     if max_bytes is not None:
-        _check_limit(max_bytes, order, backend)
         # By memory and not by time.
         tuned, max_bytes = False, int(max_bytes)
     request = OrderRequest(
@@ -129,7 +130,7 @@ def _check_limit(max_bytes: Any, order: Any, backend: Any) -> None:
     is_integer = isinstance(max_bytes, (int, np.integer)) and not isinstance(max_bytes, bool)
     if not is_integer or max_bytes < 0:
         raise ValueError(f"max_bytes must be a number of bytes, 0 or more, but got {max_bytes!r}.")
-    if not isinstance(order, str) or order not in ("auto", TUNED):
+    if not isinstance(order, str) or order != "auto":
         raise ValueError(
             f'max_bytes chooses the order itself, but got order={order!r}. Leave order="auto", or '
             "leave max_bytes out."
