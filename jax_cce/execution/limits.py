@@ -2,7 +2,8 @@
 
 What a program takes is known when XLA has compiled it, and not before: it fuses, shares and moves
 arrays as it likes. So with `max_bytes` candidates are compiled for the shapes at hand, without
-being run, and the first within the limit is taken: the default, the named orders, and JAX's own
+being run, and the first within the limit is taken: the default, a stored order of little memory
+(`optimize(f, cost="memory")`), the named orders, and JAX's own
 modes, whole, in chunks of columns or rows, and with scans run again (see `chunks`). Of these the
 one is taken that is expected to evaluate the function the fewest times.
 """
@@ -13,15 +14,16 @@ from typing import Any, NamedTuple, NoReturn
 
 import jax
 
-from jax_cce import jax_internals
+from jax_cce import jax_internals, registry
 from jax_cce.caches import Cache
 from jax_cce.execution import chunks
 from jax_cce.planning import modes, plans
 from jax_cce.planning.plans import LIMITED, Plan
 from jax_cce.planning.task import Task
 from jax_cce.program import tracing
+from jax_cce.registry.ranking import MEMORY, fits
 
-__all__ = ["check_measurable", "refuse", "temporaries", "within"]
+__all__ = ["check_measurable", "refuse", "temporaries", "temporaries_of", "within"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -36,14 +38,14 @@ class _Way(NamedTuple):
 
     Attributes:
         method: as for `Plan`; "" for the default's.
-        order: the name of an order.
+        order: the name of an order, or vertices.
         scalarised: as for `Plan`, and so are the next two.
         chunk: see there.
         levels: see there.
     """
 
     method: str = ""
-    order: str = ""
+    order: str | tuple[int, ...] = ""
     scalarised: bool = False
     chunk: int | None = None
     levels: int = 0
@@ -86,11 +88,12 @@ def within(
     """
     own = default.method, default.order, default.scalarised
     name = name, own, jax_internals.device_kind()
+    stored = _stored(task)
 
     def choose() -> _Choice:
-        return _Trial(task, default, limit, measured, _sizes.get(name, dict)).choice()
+        return _Trial(task, default, limit, measured, _sizes.get(name, dict)).choice(stored)
 
-    choice = _choices.get((name, limit), choose)
+    choice = _choices.get((name, limit, stored), choose)
     if choice.way is not None:
         return _plan_of(choice.way, task, default)
     least = "none could be compiled"
@@ -101,6 +104,15 @@ def within(
         f"max_bytes={limit:,}; {least}. Pass a larger max_bytes, fewer points, or a function of "
         "fewer inputs or outputs at a time; jax.jvp and jax.vjp form no Jacobian."
     )
+
+
+def _stored(task: Task) -> tuple[_Way, ...]:
+    """The order that was found to take the least memory on this kind of device, where any was."""
+    device = jax_internals.device_kind()
+    entry = registry.default().get(task.key, MEMORY, device=device, batch=task.batch)
+    if entry is None or task.reverse_only or not fits(entry, task.vertices):
+        return ()
+    return (_Way(entry.method, entry.order, entry.entries),)
 
 
 def check_measurable(task: Task) -> None:
@@ -154,7 +166,17 @@ def temporaries(
             jax.ShapeDtypeStruct((points, *x.shape), x.dtype, weak_type=x.weak_type) if moves else x
             for x, moves in zip(types, over, strict=True)
         ]
-    analysis = jax.jit(run).lower(*types).compile().memory_analysis()
+    return temporaries_of(run, types)
+
+
+def temporaries_of(function: Callable[..., Any], arguments: Sequence[Any]) -> int:
+    """The bytes of the temporary arrays of a compiled function, as XLA plans them.
+
+    Args:
+        function: the function.
+        arguments: arrays, or their types.
+    """
+    analysis = jax.jit(function).lower(*arguments).compile().memory_analysis()
     if analysis is None:
         raise NotImplementedError("This device does not say how much memory a program takes.")
     return analysis.temp_size_in_bytes
@@ -223,10 +245,14 @@ class _Trial:
         self._sizes = sizes
         self._least: tuple[int, str] | None = None
 
-    def choice(self) -> _Choice:
-        """The way within the limit, and the least that was found."""
-        way: _Way | None = _Way()
-        if not self._fits(_Way()):
+    def choice(self, stored: Sequence[_Way]) -> _Choice:
+        """The way within the limit, and the least that was found.
+
+        Args:
+            stored: what the registry holds.
+        """
+        way = next(filter(self._fits, [_Way(), *stored]), None)
+        if way is None:
             way = next(filter(self._fits, self._orders()), None) or self._by_mode()
         return _Choice(way, *(self._least or (None, "")))
 

@@ -12,6 +12,7 @@ import jax_cce
 from cases.agreement import assert_agree
 from jax_cce import registry
 from jax_cce.execution import chunks, limits
+from jax_cce.jax_internals import device_kind
 from jax_cce.planning.task import task_of
 from jax_cce.program import tracing
 from jax_cce.registry import StoredOrder
@@ -110,6 +111,35 @@ def test_a_named_order_comes_before_the_modes(form, monkeypatch, tmp_path):
     within = jax_cce.plan(squeezed, format=form, max_bytes=sizes[better])(WIDE)
     assert within.order == plans[better].order
     assert within.source == "max_bytes"
+
+
+def test_the_order_of_least_memory_is_stored_for_those_who_ask(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path))
+    before = jax_cce.plan(dense)(WIDE)
+    found = jax_cce.optimize(dense, cost="memory", budget=0.5, progress=False)(WIDE)
+    assert found.entry.cost == "memory"
+    assert found.value == min(found.reference.values())
+    assert {"jacfwd", "jacrev"} <= set(found.reference)
+    assert found.value <= _temporaries(jax_cce.jacobian(dense, backend="xla"), WIDE)
+    after = jax_cce.plan(dense)(WIDE)
+    assert (after.order, after.source) == (before.order, before.source)
+    own = jax_cce.jacobian(dense, order=found.order) if found.plan.method == "elimination" else None
+    if own is not None:
+        assert _temporaries(own, WIDE) == found.value
+
+
+def test_the_stored_order_comes_after_the_default(monkeypatch, tmp_path):
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path))
+    reverse = jax_cce.plan(dense, order="reverse")(WIDE)
+    size = _temporaries(jax_cce.jacobian(dense, order="reverse"), WIDE)
+    default = _temporaries(jax_cce.jacobian(dense, backend="xla"), WIDE)
+    key = task_of(dense)(WIDE).key
+    entry = StoredOrder(key, "memory", reverse.order, size, device=device_kind())
+    registry.put(entry)
+    assert jax_cce.plan(dense, max_bytes=default)(WIDE).source != "max_bytes"
+    seen = jax_cce.plan(dense, max_bytes=max(size, default) - 1)(WIDE)
+    assert (seen.order == reverse.order) == (size < default)
+    assert_agree(jax_cce.jacobian(dense, max_bytes=default)(WIDE), jax.jacrev(dense)(WIDE))
 
 
 def test_several_arguments_and_trees():
