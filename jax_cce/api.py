@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any, Concatenate, Literal, ParamSpec, TypedDic
 
 import jax
 
-from jax_cce.execution.calling import transformed
+from jax_cce.execution.calling import plan_within, transformed
 from jax_cce.planning import choosing
 from jax_cce.planning.options import Backend, Options, Order, options_of
 from jax_cce.planning.plans import Plan
@@ -34,6 +34,7 @@ class How(TypedDict, total=False):
     search: str | None
     search_budget: float | None
     backend: Backend
+    max_bytes: int | None
 
 
 @overload
@@ -92,6 +93,7 @@ def jacobian(
     search: str | None = None,
     search_budget: float | None = None,
     backend: Backend = "auto",
+    max_bytes: int | None = None,
 ) -> Callable[..., Any]:
     """Jacobian of `fun` by vertex elimination; takes the place of `jax.jacrev`.
 
@@ -128,6 +130,12 @@ def jacobian(
             "native": native code also where it takes longer to compile, or may run slower. "xla":
             never native code. Where there is no native code XLA computes the same; `explain` says
             why.
+        max_bytes: how many bytes the temporary arrays of the Jacobian's program may take, as XLA
+            counts them (`memory_analysis().temp_size_in_bytes`): neither the arguments nor the
+            result. Ways to compute it are then compiled until one stays within the limit, and that
+            one is remembered: the default, named orders, and in the dense format `jax.jacfwd` and
+            `jax.jacrev`, whole, in chunks of columns or rows, and with scans run again on the
+            way back. Under `jax.vmap` the limit is for all points together. None for no limit.
 
     Returns:
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
@@ -140,7 +148,11 @@ def jacobian(
         TypeError: for inputs and outputs of dtypes that `jax.jacrev` and `jax.jacfwd` refuse.
         ValueError: for argnums out of range or repeated, orders that are no permutation of
             the graph's vertices, unknown formats and strategies, and negative budgets.
-        MemoryError: where a dense Jacobian would take more than half of the device's memory.
+            Also for a max_bytes that is no number of bytes, or beside an order or
+            backend="native", and where the program cannot be measured: for functions that are
+            differentiated while they run, shared out over devices, or have effects.
+        MemoryError: where a dense Jacobian would take more than half of the device's memory, and
+            where no way is found that stays within max_bytes.
 
     Source: Griewank & Walther, "Evaluating Derivatives" (2008), chapters 9 and 10; Lohoff &
     Neftci, "Optimizing Automatic Differentiation with Deep Reinforcement Learning" (2024).
@@ -162,6 +174,7 @@ def jacobian(
         search=search,
         search_budget=search_budget,
         backend=backend,
+        max_bytes=max_bytes,
     )
     return jacobian_by(fun, options)
 
@@ -234,6 +247,7 @@ def value_and_jacobian(
     search: str | None = None,
     search_budget: float | None = None,
     backend: Backend = "auto",
+    max_bytes: int | None = None,
 ) -> Callable[..., Any]:
     """Value and Jacobian of `fun` together, sharing the evaluation of `fun`.
 
@@ -262,6 +276,7 @@ def value_and_jacobian(
         search=search,
         search_budget=search_budget,
         backend=backend,
+        max_bytes=max_bytes,
     )
     compute = transformed(fun, options, value=True)
 
@@ -284,6 +299,7 @@ def plan(
     format: FormatName = "dense",
     search: str | None = None,
     search_budget: float | None = None,
+    max_bytes: int | None = None,
 ) -> Callable[..., Plan]:
     """How the Jacobian of `fun` would be computed, from shapes alone.
 
@@ -297,6 +313,7 @@ def plan(
         format: as for `jacobian`; a sparse one leaves out the assembly of dense blocks.
         search: as for `jacobian`.
         search_budget: as for `jacobian`.
+        max_bytes: as for `jacobian`; the candidates are compiled.
 
     Returns:
         A function with the arguments of `fun`, any array of which may be a
@@ -321,9 +338,12 @@ def plan(
         format=format,
         search=search,
         search_budget=search_budget,
+        max_bytes=max_bytes,
     )
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:
+        if max_bytes is not None:
+            return plan_within(traced_task(fun, options, args, kwargs), options)
         return choosing.planned(traced_task(fun, options, args, kwargs), options.request)
 
     return calls.from_shapes(planned)

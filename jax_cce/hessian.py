@@ -75,6 +75,7 @@ def hessian(
     search: str | None = None,
     search_budget: float | None = None,
     backend: Backend = "auto",
+    max_bytes: int | None = None,
 ) -> Callable[..., Any]:
     """Hessian of `fun`: the Jacobian of its Jacobian; takes the place of `jax.hessian`.
 
@@ -88,6 +89,7 @@ def hessian(
         search: as for `jacobian`, for the outer one.
         search_budget: as for `jacobian`, for the outer one.
         backend: as for `jacobian`.
+        max_bytes: as for `jacobian`, for the program of the whole Hessian.
 
     Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
@@ -104,6 +106,7 @@ def hessian(
         search=search,
         search_budget=search_budget,
         backend=backend,
+        max_bytes=max_bytes,
     )
     asked = options_of(argnums, has_aux, holomorphic, backend=backend)
     again = dataclasses.replace(asked.request, again=True)

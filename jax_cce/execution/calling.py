@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
-from jax_cce.execution import compiled, primitive, tuning
+from jax_cce.execution import compiled, limits, primitive, tuning
 from jax_cce.execution.memory import check_memory, check_plan
 from jax_cce.execution.results import (
     Wanted,
@@ -36,7 +36,7 @@ from jax_cce.rules.derivatives import has_custom
 from jax_cce.sparse.formats import STRUCTURED, Format
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["native", "scalars", "transformed"]
+__all__ = ["native", "plan_within", "scalars", "transformed"]
 
 _log = logging.getLogger("jax_cce")
 
@@ -80,6 +80,8 @@ def transformed(
                 as_tree(blocks, call, traced.value_tree),
                 traced.aux(outputs[len(leaves) :]),
             )
+        if options.request.max_bytes is not None:
+            limits.refuse(call.name, "it is differentiated while it runs")
         ran = running.run(call)
         wanted = Wanted(options.format, value, symmetric, values_of(ran.types, contract))
         rows = _at_run(call, options, wanted, ran, reason)
@@ -107,6 +109,19 @@ def native(task: Task, request: OrderRequest, avals: Sequence[Any], form: Format
     if form.sparse and not programs.has_places:
         return obstacle_to(_function(task)) or "where its entries are depends on data"
     return programs.kernel_or_reason(_of_one_point(task), None)
+
+
+def plan_within(task: Task, options: Options) -> Plan:
+    """The plan of a task whose temporary arrays stay within the limit that is asked for.
+
+    Raises:
+        MemoryError: where no such plan is found.
+        ValueError: where that cannot be measured.
+    """
+    program = task.traced.program
+    wanted = Wanted(options.format, False, values=values_of(task.traced.values, options.contract))
+    own, avals = task.without_values(), program.avals[: program.num_inputs]
+    return _Programs(own, options.request, avals, wanted).plan()
 
 
 def scalars(task: Task) -> Edges | str:
@@ -213,7 +228,14 @@ class _Programs:
 
     def as_operations(self) -> _Program:
         """The program for the task's own number of points."""
-        return self._of(self._plan_of(self._task))
+        return self._of(self.plan())
+
+    def plan(self) -> Plan:
+        """The plan for the task's own number of points."""
+        task = self._task
+        if self._request.max_bytes is None:
+            return self._plan_of(task)
+        return self._plan_within(task, [task.batch is not None] * len(self._argument_types))
 
     def _types(self) -> Any:
         """The tree of the types of the results; None where they are best left to XLA at once.
@@ -225,7 +247,8 @@ class _Programs:
             return types_of(task.traced, self._avals, wanted)
         if self._not_asked or obstacle_to(_function(task, value=wanted.value)):
             return None
-        closed, shapes = jax.make_jaxpr(self(1), return_shape=True)(self._argument_types)
+        one = self._of(self._plans(1))
+        closed, shapes = jax.make_jaxpr(one, return_shape=True)(self._argument_types)
         types = jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
         places = [block.places for row in types[1] for block in row]
         if any(each is None for each in places):
@@ -248,8 +271,10 @@ class _Programs:
         at_once = self._has_rules or (staged and self._is_to_be_heard)
         return primitive.staged(self, arguments, types, at_once=at_once)
 
-    def __call__(self, points: int) -> _Program:
-        """The program for each of so many points."""
+    def __call__(self, points: int, over: Sequence[bool]) -> _Program:
+        """The program for each of so many points, which differ in some arguments."""
+        if self._request.max_bytes is not None:
+            return self._of(self._plan_within(self._task.of(points if any(over) else None), over))
         return self._of(self._plans(points))
 
     @property
@@ -301,6 +326,8 @@ class _Programs:
         request = self._request
         if request.backend == "xla":
             return "XLA is asked for"
+        if request.max_bytes is not None:
+            return "a limit of memory is asked for, and only XLA says what it takes"
         if request.backend != "native" and not request.is_default:
             return "an order is asked for"
         return ""
@@ -359,6 +386,20 @@ class _Programs:
 
     def _plan_of(self, task: Task) -> Plan:
         return choosing.plan(task, self._request.of_arrays, self._answer_for(task).stored)
+
+    def _plan_within(self, task: Task, over: Sequence[bool]) -> Plan:
+        """The plan for a task whose temporary arrays stay within the limit."""
+        limit, types, points = self._request.max_bytes, self._argument_types, task.batch or 1
+        assert limit is not None
+        limits.check_measurable(task)
+
+        def measured(plan: Plan) -> int:
+            return limits.temporaries(self._of(plan), types, over, points)
+
+        asked = dataclasses.replace(self._request, max_bytes=None)
+        name = compiled.key_of(task), asked, self._wanted, points, tuple(over)
+        with task.context():
+            return limits.within(task, self._plan_of(task), limit, measured, name)
 
     def _answer_for(self, task: Task) -> choosing.Answer:
         types = self._argument_types

@@ -10,7 +10,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.steps import run
-from jax_cce.execution import recomputation
+from jax_cce.execution import chunks, recomputation
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, passes
 from jax_cce.program.flat import Equation
@@ -90,7 +90,7 @@ def emit(
 def emit_by_mode(
     plan: Plan, constants: Sequence[Any], inputs: Sequence[Any]
 ) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
-    """Like `emit`, by `jax.jacfwd` or `jax.jacrev` as the plan's method says."""
+    """Like `emit`, by `jax.jacfwd` or `jax.jacrev` as the plan's method says, perhaps in chunks."""
     graph = plan.graph
     names = graph.inputs
 
@@ -98,7 +98,7 @@ def emit_by_mode(
         values = list(inputs)
         for name, value in zip(names, varied, strict=True):
             values[name] = value
-        outputs = passes.evaluate(graph.program, constants, values)
+        outputs = chunks.evaluate(graph.program, constants, values, plan.levels)
         chosen = outputs[: len(graph.outputs)]
         return [jax_internals.real_parts(x) for x in chosen] if apart else chosen, outputs
 
@@ -107,16 +107,21 @@ def emit_by_mode(
     of_complex = any(jax_internals.is_complex(graph.program.avals[name]) for name in names)
     # Of real inputs `jax.jacrev` takes real outputs only.
     apart = to_complex and not of_complex and plan.method == "jacrev"
-    transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
-    jacobian = transform(
-        function,
-        argnums=tuple(range(len(names))),
-        has_aux=True,
-        holomorphic=to_complex and of_complex,
-    )
+    varied = [inputs[name] for name in names]
     # The unit vectors of several inputs are one array, which is cut into theirs.
     with jax.numpy_dtype_promotion("standard"), jax.numpy_rank_promotion("allow"):
-        jacobians, outputs = jacobian(*(inputs[name] for name in names))
+        if plan.chunk is None:
+            transform = {"jacfwd": jax.jacfwd, "jacrev": jax.jacrev}[plan.method]
+            jacobian = transform(
+                function,
+                argnums=tuple(range(len(names))),
+                has_aux=True,
+                holomorphic=to_complex and of_complex,
+            )
+            jacobians, outputs = jacobian(*varied)
+        else:
+            by = {"jacfwd": chunks.by_columns, "jacrev": chunks.by_rows}[plan.method]
+            jacobians, outputs = by(function, varied, plan.chunk)
     if apart:
         jacobians = [_joined(row) for row in jacobians]
     blocks = {

@@ -35,8 +35,13 @@ PLANNED_JACOBIAN.multiple_results = True
 class ByPoints(Protocol):
     """A Jacobian's program for any number of points."""
 
-    def __call__(self, points: int) -> Callable[[Sequence[Any]], Any]:
-        """The program for each of so many points, as a function of its arguments."""
+    def __call__(self, points: int, over: Sequence[bool]) -> Callable[[Sequence[Any]], Any]:
+        """The program for each of so many points, as a function of its arguments.
+
+        Args:
+            points: how many points there are.
+            over: which of the arguments differ between the points.
+        """
 
     def kernel(self, signature: Signature, points: int | None) -> Kernel | None:
         """Machine code for it; None where XLA compiles it.
@@ -68,7 +73,9 @@ class _Origin:
         """
         points = math.prod(sizes)
         # How many a symbol stands for nobody knows.
-        planned = self._by_points(points if isinstance(points, int) else 1)
+        moving = iter(mapped)
+        over = [x is None and any(next(moving)) for x in self._arguments]
+        planned = self._by_points(points if isinstance(points, int) else 1, over)
 
         def run(*operands: Any) -> Any:
             rest = iter(operands)

@@ -27,7 +27,7 @@ from jax_cce.rules.linearised import REVERSE_ONLY
 from jax_cce.rules.masks import finite_modes
 from jax_cce.rules.steps import work_of
 
-__all__ = ["has_loops", "mode_instead", "mode_of_loops"]
+__all__ = ["has_loops", "mode_instead", "mode_of_loops", "same_results"]
 
 # What may have a pullback and no pushforward, or one that is not its transpose.
 _PULLBACKS = {"custom_vjp_call", "call_hi_primitive", REVERSE_ONLY}
@@ -127,15 +127,37 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
     return _safe(task, costs)
 
 
+def same_results(task: Task) -> list[str]:
+    """The modes of JAX that are sure to give what elimination does, in whatever memory."""
+    program = task.traced.program
+    equations, modes = program.equations, {"jacfwd", "jacrev"}
+    names = tracing.primitive_names(equations)
+    if jax_internals.has_mesh() or any(equation.origin.effects for equation in equations):
+        return []
+    if any(map(is_described_elsewhere, tracing.primitives(equations))):
+        return []
+    if "custom_jvp_call" in names and not all(map(is_derivative_linear, equations)):
+        return []
+    if not _PULLBACKS.isdisjoint(names):
+        modes -= {"jacfwd"}
+    return sorted(modes & _finite(task))
+
+
+def _finite(task: Task) -> set[str]:
+    """The modes in which masks hide what elimination hides with them."""
+    program = task.traced.program
+    # Where no mode is sure to be finite in the steps of loops, nor is elimination.
+    return finite_modes(program, task.differentiated) or finite_modes(
+        program, task.differentiated, inside_loops=False
+    )
+
+
 def _safe(task: Task, costs: Mapping[str, float]) -> str | None:
     """The cheapest mode that is sure to give what elimination does; None if that costs more."""
     program = task.traced.program
     if not _agree_modes(program.equations, tracing.primitive_names(program.equations)):
         return None
-    # Where no mode is sure to be finite in the steps of loops, nor is elimination.
-    safe = finite_modes(program, task.differentiated) or finite_modes(
-        program, task.differentiated, inside_loops=False
-    )
+    safe = _finite(task)
     most = _DEARER * min(costs.values())
     modes = [mode for mode in costs if mode in safe and costs[mode] <= most]
     return min(modes, key=lambda mode: costs[mode], default=None)

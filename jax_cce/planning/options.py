@@ -7,6 +7,8 @@ from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal, get_args
 
+import numpy as np
+
 from jax_cce.orders import named
 from jax_cce.planning.searches import search_package
 from jax_cce.program.calls import Contract
@@ -49,6 +51,7 @@ class OrderRequest:
         again: whether the Jacobian is differentiated again, as that in a Hessian.
         tuned: whether candidates are timed where the registry holds no measured order.
         backend: "auto", "native" or "xla".
+        max_bytes: how many bytes the temporary arrays may take; None for any number.
     """
 
     order: str | tuple[int, ...] = "auto"
@@ -59,6 +62,7 @@ class OrderRequest:
     again: bool = False
     tuned: bool = False
     backend: str = "auto"
+    max_bytes: int | None = None
 
     @property
     def asks_registry(self) -> bool:
@@ -74,7 +78,8 @@ class OrderRequest:
     @property
     def is_default(self) -> bool:
         """Whether nothing is asked of the order."""
-        return replace(self, again=False, tuned=False, backend="auto") == OrderRequest()
+        facts: dict[str, Any] = {"again": False, "tuned": False, "backend": "auto"}
+        return replace(self, **facts, max_bytes=None) == OrderRequest()
 
 
 def order_request(
@@ -82,15 +87,19 @@ def order_request(
     search: str | None = None,
     search_budget: float | None = None,
     backend: Any = "auto",
+    max_bytes: Any = None,
 ) -> OrderRequest:
     """What a caller asks of the order, checked.
 
     Raises:
-        ValueError: for unknown names, in JAX_CCE_ORDER too, negative budgets, and native code
-            in an order that is to be searched.
+        ValueError: for unknown names, in JAX_CCE_ORDER too, negative budgets, native code in an
+            order that is to be searched, and a limit of memory that is no number of bytes or
+            stands beside an order.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
     is_name = isinstance(order, str)
+    if max_bytes is not None:
+        _check_limit(max_bytes, order, backend)
     if is_name and order == "auto":
         order = os.environ.get(_VARIABLE, "auto")
         if order not in ("auto", TUNED):
@@ -103,13 +112,34 @@ def order_request(
         raise ValueError(f"search_budget must be at least 0 seconds, but got {search_budget!r}.")
     if backend not in get_args(Backend):
         raise ValueError(f"backend must be one of {get_args(Backend)}, but got {backend!r}.")
-    request = OrderRequest(checked, search, search_budget, tuned=tuned, backend=backend)
+    if max_bytes is not None:
+        # By memory and not by time.
+        tuned, max_bytes = False, int(max_bytes)
+    request = OrderRequest(
+        checked, search, search_budget, tuned=tuned, backend=backend, max_bytes=max_bytes
+    )
     if backend == "native" and search is not None:
         raise ValueError(
             'backend="native" searches for no order; jax_cce.optimize(..., cost="native") does, '
             "and stores it."
         )
     return request
+
+
+def _check_limit(max_bytes: Any, order: Any, backend: Any) -> None:
+    is_integer = isinstance(max_bytes, (int, np.integer)) and not isinstance(max_bytes, bool)
+    if not is_integer or max_bytes < 0:
+        raise ValueError(f"max_bytes must be a number of bytes, 0 or more, but got {max_bytes!r}.")
+    if not isinstance(order, str) or order != "auto":
+        raise ValueError(
+            f'max_bytes chooses the order itself, but got order={order!r}. Leave order="auto", or '
+            "leave max_bytes out."
+        )
+    if backend == "native":
+        raise ValueError(
+            "max_bytes limits the arrays that XLA allocates; it knows nothing of those of native "
+            'code. Leave backend="auto", or leave max_bytes out.'
+        )
 
 
 @dataclass(frozen=True)
@@ -138,14 +168,15 @@ def options_of(
     search: str | None = None,
     search_budget: float | None = None,
     backend: Any = "auto",
+    max_bytes: Any = None,
 ) -> Options:
     """The arguments of the public transformations, checked.
 
     Raises:
-        ValueError: for unknown names and negative budgets.
+        ValueError: for unknown names, negative budgets, and what is no number of bytes.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
-    request = order_request(order, search, search_budget, backend)
+    request = order_request(order, search, search_budget, backend, max_bytes)
     contract = Contract(argnums, has_aux, holomorphic, allow_int)
     return Options(contract, request, formats.named(format))
 

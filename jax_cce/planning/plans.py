@@ -18,6 +18,7 @@ from jax_cce.program.calls import Traced
 from jax_cce.program.flat import Equation
 
 __all__ = [
+    "LIMITED",
     "SYMBOLIC",
     "Plan",
     "by_mode",
@@ -26,6 +27,8 @@ __all__ = [
 
 # The source of the order where dimensions are symbols.
 SYMBOLIC = "symbolic shapes"
+# And where the temporary arrays have to stay within a limit.
+LIMITED = "max_bytes"
 
 
 @dataclass(frozen=True, eq=False)
@@ -49,9 +52,9 @@ class Plan:
             steps: where it was measured to be faster on this device, where loops take most of the
             time or the steps would mostly move entries, where a pullback is not known to be linear
             in the cotangent ("jacrev"), and where shapes are symbolic.
-        source: where the order comes from: "given", "searched", "symbolic shapes", of which none
-            can be searched, or the layer of the registry that it was found in: "memory", "user",
-            "shared", "shipped".
+        source: where the order comes from: "given", "searched", "max_bytes", "symbolic shapes",
+            of which none can be searched, or the layer of the registry that it was found in:
+            "memory", "user", "shared", "shipped".
         scalarised: whether small arrays are taken apart entry by entry.
         remark: why the graph is not that of the function itself; "" where it is. Python control
             flow on values, and custom rules that read what exists only inside the call of the
@@ -59,6 +62,10 @@ class Plan:
             vertices are then those of the linear map that this yields.
         recomputed: the `jax.checkpoint` regions whose values are computed again where local
             coefficients need them; not those that are eliminated as the program runs.
+        chunk: how many columns JAX's forward mode pushes, or how many rows its reverse mode
+            pulls, at a time; None for all.
+        levels: how deep segments of scans are nested of which reverse mode keeps the first state
+            only, to run them again; 0 for scans as they are.
     """
 
     order: tuple[int, ...]
@@ -74,6 +81,8 @@ class Plan:
     scalarised: bool = False
     remark: str = ""
     recomputed: frozenset[int] = frozenset()
+    chunk: int | None = None
+    levels: int = 0
 
     def of(self, **facts: Any) -> "Plan":
         """The same plan with other facts about where it comes from."""
@@ -112,6 +121,50 @@ class Plan:
         return step.largest, origin if site is None else _described(program.equations[site])
 
     @property
+    def peak_bytes(self) -> int:
+        """A bound on the arrays of the steps that are alive at once, in bytes.
+
+        Each step fills its arrays, and an array lives until the last step that reads it; those of
+        the result live to the end. The largest sum of what lives during one step is the bound, at
+        the size of the largest number among the differentiated inputs. As for `largest`, the
+        function's own arrays are not counted, nor are those inside a linear operator; a compiler
+        that fuses steps needs less. What the compiled program takes says
+        `jax.jit(...).lower(...).compile().memory_analysis()`.
+        """
+        sizes: dict[int, int] = {}
+        last = {slot: k for k, step in enumerate(self.steps) for slot in step.reads}
+        pieces = (piece for block in self.results.values() for piece in block)
+        last |= {slot: len(self.steps) for piece in pieces for slot in slots_of(piece)}
+        dying: dict[int, list[int]] = collections.defaultdict(list)
+        peak = alive = 0
+        for k, step in enumerate(self.steps):
+            # Of several slots one step fills arrays of one size, at most.
+            own = step.largest if isinstance(step.largest, int) else 0
+            for slot in step.slots:
+                sizes[slot] = own
+                dying[last.get(slot, k)].append(slot)
+                alive += own
+            peak = max(peak, alive)
+            alive -= sum(sizes[slot] for slot in dying.pop(k, ()))
+        program = self.graph.program
+        widths = [program.avals[name].dtype.itemsize for name in self.graph.inputs]
+        return peak * max(widths, default=4)
+
+    @property
+    def how_mode(self) -> str:
+        """How JAX's own mode runs, for people; empty where none does."""
+        if self.method == "elimination":
+            return ""
+        what = "column" if self.method == "jacfwd" else "row"
+        parts = [f"jax.{self.method}"]
+        if self.chunk is not None:
+            parts.append(f"{self.chunk} {what}{'s' if self.chunk > 1 else ''} at a time")
+        if self.levels:
+            nested = f", {self.levels} levels of them" if self.levels > 1 else ""
+            parts.append(f"segments of scans run again{nested}")
+        return ", ".join(parts)
+
+    @property
     def why_mode(self) -> str:
         """Why JAX's own mode runs, for people; empty where none does."""
         if self.method == "elimination":
@@ -125,6 +178,8 @@ class Plan:
             )
         if self.source == SYMBOLIC:
             return "as its shapes are symbolic"
+        if self.source == LIMITED:
+            return "to stay within max_bytes"
         if self.source in ("given", "searched"):
             return "as elimination is not likely to be faster"
         return "which was measured to be faster here"
@@ -178,7 +233,7 @@ class Plan:
         if self.remark:
             lines.append(f"  {self.remark}")
         if self.method != "elimination":
-            lines.append(f"  runs as jax.{self.method}, {self.why_mode}")
+            lines.append(f"  runs as {self.how_mode}, {self.why_mode}")
         if self.operators:
             lines.append(f"  on operator edges: {', '.join(self.operators)}")
         if self.checkpoints:

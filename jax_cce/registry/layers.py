@@ -16,8 +16,8 @@ from collections.abc import Iterable, Iterator
 
 from jax_cce.registry import stores
 from jax_cce.registry.ranking import (
+    ASKED_FOR,
     MEASURED,
-    NATIVE,
     PREFERENCE,
     Located,
     Vertices,
@@ -113,8 +113,9 @@ class Registry:
             key: identifies the function.
             cost: name of the cost; None takes the first that there is of "runtime" (on this
                 device), "flops", "runtime_model", "bytes", the counts of multiplications, and
-                others by name; "native", whose orders are of the graph of scalars, is none of them.
-            device: kind of the device; "runtime" must have been measured on the same.
+                others by name; "native", whose orders are of the graph of scalars, and "memory" are
+                none of them.
+            device: kind of the device; "runtime" and "memory" must have been measured on the same.
             batch: batch size; of measured entries, that of the nearest size is taken, as a ratio.
             vertices: the function's vertices, or by `StoredOrder.entries` those of its graph with
                 small arrays whole and taken apart; an entry whose order is no permutation of them
@@ -143,7 +144,7 @@ class Registry:
         for stored in self._stored(key, cost):
             if stored.entry.cost in MEASURED and stored.entry.device != device:
                 continue
-            if stored.entry.cost == NATIVE and cost is None:
+            if stored.entry.cost in ASKED_FOR and cost is None:
                 continue
             if fits(stored.entry, vertices):
                 by_cost.setdefault(stored.entry.cost, []).append(stored)

@@ -8,7 +8,9 @@ from jax_cce.registry import stores
 from jax_cce.registry.stored_order import StoredOrder, content_of, instant
 
 __all__ = [
+    "ASKED_FOR",
     "MEASURED",
+    "MEMORY",
     "NATIVE",
     "PREFERENCE",
     "Located",
@@ -22,10 +24,14 @@ __all__ = [
 
 Vertices = Collection[int] | Mapping[bool, Collection[int]]
 
+# The bytes of temporary arrays, as XLA plans them. It has to be asked for: few bytes say nothing of
+# the time.
+MEMORY = "memory"
 # Measured on one device: a newer value replaces an older one, and values are not compared.
-MEASURED = frozenset({"runtime"})
+MEASURED = frozenset({"runtime", MEMORY})
 # The cost of native code. Its orders are of the graph of scalars: they have to be asked for.
 NATIVE = "native"
+ASKED_FOR = frozenset({NATIVE, MEMORY})
 PREFERENCE = (
     "runtime",
     "flops",

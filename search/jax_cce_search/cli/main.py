@@ -165,7 +165,7 @@ def _add_optimize(commands: Any) -> None:
     command.add_argument(
         "--cost",
         default="runtime",
-        choices=["runtime", "native", *costs.COSTS],
+        choices=["runtime", "native", "memory", *costs.COSTS],
         help="default: %(default)s",
     )
     command.add_argument(

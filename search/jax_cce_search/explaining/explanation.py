@@ -142,6 +142,7 @@ class Explanation:
             "structures": dict(self.structures),
             "costs": {name: dict(costs) for name, costs in self.costs.items()},
             "bound": self.bound,
+            "peak_bytes": plan.peak_bytes,
             "backend": self.backend,
             "backend_reason": self.backend_reason,
             "entry": None if entry is None else dataclasses.asdict(entry),
@@ -197,6 +198,7 @@ def _summary(e: Explanation) -> Section:
             *([f"checkpoint regions: {e.plan.checkpoints}"] if e.plan.checkpoints else []),
             *_origin(e),
             f"on the CPU: {'native code' if e.backend == 'native' else 'XLA'}, {e.backend_reason}",
+            f"arrays of the steps: {e.plan.peak_bytes:,} bytes alive at once, before fusion",
             f"lower bound: {_bounded(e)}",
             f"key: {e.key}",
         ),
@@ -208,7 +210,7 @@ def _origin(e: Explanation) -> list[str]:
     plan, entry = e.plan, e.entry
     lines = [plan.remark] if plan.remark else []
     if plan.method != "elimination":
-        lines.append(f"runs as jax.{plan.method}, {plan.why_mode}; the costs are those of steps")
+        lines.append(f"runs as {plan.how_mode}, {plan.why_mode}; the costs are those of steps")
     if entry is None:
         lines.append(f"order from: {e.source}")
     else:

@@ -6,9 +6,11 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from concurrent.futures import Executor, Future
 from typing import Any
 
+import jax
+
 from jax_cce import jax_internals
 from jax_cce.algebra.costs import CostName
-from jax_cce.execution import measuring
+from jax_cce.execution import limits, measuring
 from jax_cce.execution.calling import scalars
 from jax_cce.native.compiling import machine
 from jax_cce.native.edges import ORDERS, Edges
@@ -16,7 +18,7 @@ from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of
 from jax_cce.registry import StoredOrder, default
-from jax_cce.registry.ranking import NATIVE
+from jax_cce.registry.ranking import MEASURED, NATIVE
 from jax_cce_search.optimizing import racing
 from jax_cce_search.optimizing.optimized import Optimized
 from jax_cce_search.optimizing.parts import ArraysPart, Outcome, Part, ScalarsPart
@@ -161,9 +163,10 @@ class Job:
                 entry, plan, entry.value, part.search, bound=bound, reference=reference
             )
         searched = {part: part.searched_plan() for part in self._arrays}
-        if self._request.cost == "runtime":
+        cost = self._request.cost
+        if cost == "runtime" or cost == "memory":
             return self._race(searched)
-        return self._least(searched, self._request.cost)
+        return self._least(searched, cost)
 
     def _stored_natively(self, part: ScalarsPart) -> StoredOrder:
         """Puts the order in which native code computes the least into the registry."""
@@ -194,31 +197,46 @@ class Job:
         )
 
     def _race(self, searched: Mapping[ArraysPart, Plan]) -> Optimized:
-        """Times the candidates and JAX's modes against each other, and takes the fastest."""
+        """Compiles the candidates and JAX's modes, and takes the fastest or the smallest."""
         flops = [part for part in searched if part.measure == "flops"]
         part = min(flops, key=lambda part: searched[part].cost("flops"))
         fewest = searched[part]
-        # Of use on other devices, too.
-        self._stored("flops", fewest, fewest.cost("flops"), part.search)
         request, whole = self._request, self._task.graphs[False]
+        if request.is_timed:
+            # Of use on other devices, too.
+            self._stored("flops", fewest, fewest.cost("flops"), part.search)
         candidates = racing.candidates(searched)
         call = racing.TimedCall(self._fun, self._args, self._kwargs, request)
         requests = racing.contenders(candidates, whole, request)
         jacobians = {name: call.jacobian(order) for name, order in requests.items()}
-        calls, failures = measuring.compiled(jacobians, *call.operands())
-        if not calls:
+        failures: dict[str, str] = {}
+        if request.is_timed:
+            calls, failures = measuring.compiled(jacobians, *call.operands())
+            limit = None if request.budget is None else request.budget / 2
+            values = measuring.race(calls, seconds=limit) if calls else {}
+        else:
+            values = _temporaries(jacobians, *call.operands(), failures)
+        if not values:
             raise RuntimeError(
                 f"No Jacobian of {self._task.name} could be compiled and run: {failures}"
             )
-        limit = None if request.budget is None else request.budget / 2
-        times = measuring.race(calls, seconds=limit)
-        winner = min(times, key=times.__getitem__)
+        winner = min(values, key=values.__getitem__)
         if winner in (*racing.JAX_MODES, racing.NATIVE):
             plan = plans.make(whole, "reverse").of(method=winner)
         else:
             plan = candidates[winner]
-        entry = self._stored("runtime", plan, times[winner], part.search, winner, times)
-        return self._report(entry, plan, times[winner], part.search, times=times, failures=failures)
+        times = values if request.is_timed else {}
+        sizes = {} if times else {name: int(size) for name, size in values.items()}
+        entry = self._stored(request.cost, plan, values[winner], part.search, winner, times)
+        return self._report(
+            entry,
+            plan,
+            values[winner],
+            part.search,
+            reference=sizes,
+            times=times,
+            failures=failures,
+        )
 
     def _stored(
         self,
@@ -246,8 +264,8 @@ class Job:
             bound=bound,
             strategy=strategy,
             seed=self._request.seed,
-            device=jax_internals.device_kind() if times else None,
-            batch=self._request.batch_size if times else None,
+            device=jax_internals.device_kind() if cost in MEASURED else None,
+            batch=self._request.batch_size if cost in MEASURED else None,
             times=dict(times or {}),
             versions={
                 "jax": jax_internals.jax_version(),
@@ -285,3 +303,21 @@ class Job:
         )
         _log.info("%s", optimized)
         return optimized
+
+
+def _temporaries(
+    jacobians: Mapping[str, Callable[..., Any]],
+    arrays: Sequence[Any],
+    batched: Sequence[bool],
+    failures: dict[str, str],
+) -> dict[str, float]:
+    """The bytes of the temporary arrays of each contender; why others could not be compiled."""
+    sizes: dict[str, float] = {}
+    for name, jacobian in jacobians.items():
+        if any(batched):
+            jacobian = jax.vmap(jacobian, [0 if mapped else None for mapped in batched])
+        try:
+            sizes[name] = limits.temporaries_of(jacobian, arrays)
+        except Exception as error:  # such as jacfwd of a custom_vjp: this one cannot be had
+            failures[name] = f"{type(error).__name__}: {error}"
+    return sizes

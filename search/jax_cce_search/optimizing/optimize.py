@@ -61,8 +61,10 @@ def optimize(
             together with `jax.jacfwd` and `jax.jacrev`, and the fastest is stored for this kind of
             device; if that is one of JAX's modes, it is what runs. "native": the vertices of the
             graph of scalars are ordered by what native code on the CPU computes, in additions;
-            it takes that order from then on. Or a measure of `jax_cce.Plan.cost`. All but
-            "runtime" need shapes only.
+            it takes that order from then on. "memory": the best orders by count and JAX's modes
+            are compiled, and the one whose temporary arrays are the fewest bytes is stored for
+            this kind of device; `jax_cce.jacobian(fun, max_bytes=...)` alone asks for it. Or a
+            measure of `jax_cce.Plan.cost`. All but "runtime" need shapes only.
         strategy: "portfolio", or one of "forward", "reverse", "markowitz",
             "relative_markowitz", "minimum_fill", "beam", "annealing", "windows",
             "branch_and_bound", "alphazero". The last one plays with a learned policy and then
@@ -74,8 +76,8 @@ def optimize(
             first search in a fresh installation takes some seconds more, in which it is compiled.
         evaluations: number of orders to look at, for the same result on every machine.
         seed: seeds the random numbers.
-        batch_size: time under `jax.vmap` over so many points, for "runtime": the differentiated
-            arguments are repeated along a new leading axis.
+        batch_size: for "runtime" and "memory", measure under `jax.vmap` over so many points: the
+            differentiated arguments are repeated along a new leading axis.
         entries: whether small arrays are taken apart; None for whichever is cheaper.
         executor: where searches with different seeds run side by side: any
             `concurrent.futures.Executor` of processes, or that of `dask.distributed` or Ray.

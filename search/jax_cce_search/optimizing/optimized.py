@@ -6,6 +6,7 @@ from typing import Any
 
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
+from jax_cce.registry.ranking import MEASURED
 from jax_cce_search.pictures import curves
 from jax_cce_search.searching import Improvement
 
@@ -22,10 +23,10 @@ class Optimized:
         name: the function's name.
         entry: what is stored in the registry for this function and cost.
         plan: the plan of the order found.
-        value: its cost: a count, or measured seconds for cost "runtime".
+        value: its cost: a count, measured seconds for cost "runtime", or bytes for "memory".
         bound: what every order costs at least, where that is known.
         reference: the cost of forward, reverse and minimal Markowitz, and of the order that was in
-            use before; empty for a measured cost, for which see `times`.
+            use before; for "memory" that of each contender; empty for "runtime", see `times`.
         times: measured seconds of each contender, for cost "runtime".
         failures: why a contender could not be measured.
         improvements: the best order so far over the time of the search, whose seconds and
@@ -68,7 +69,7 @@ class Optimized:
     @property
     def status(self) -> str:
         """How far from the best the order can be, in words."""
-        if self.entry.cost == "runtime":
+        if self.entry.cost in MEASURED:
             return f"measured on {self.entry.device}"
         if self.is_optimal:
             return "optimal"

@@ -8,6 +8,7 @@ from typing import Any, Literal
 from jax_cce.algebra import costs
 from jax_cce.algebra.costs import CostName
 from jax_cce.registry import Registry
+from jax_cce.registry.ranking import MEASURED
 from jax_cce.sparse.formats import FormatName
 from jax_cce_search import strategies
 from jax_cce_search.searching import Budget, Improvement
@@ -17,7 +18,7 @@ __all__ = [
     "Request",
 ]
 
-Cost = Literal["runtime", "native"] | CostName
+Cost = Literal["runtime", "native", "memory"] | CostName
 
 # Measures by which candidates for a measured race are searched, and the share of the budget.
 _RACE_MEASURES: tuple[CostName, ...] = ("flops", "runtime_model")
@@ -50,7 +51,7 @@ class Request:
     progress: bool | None
 
     def __post_init__(self) -> None:
-        if self.cost not in ("runtime", "native"):
+        if self.cost not in ("runtime", "native", "memory"):
             costs.check(self.cost)
         strategies.named(self.strategy)
         size = self.batch_size
@@ -75,9 +76,14 @@ class Request:
         return self.cost == "runtime"
 
     @property
+    def is_measured(self) -> bool:
+        """Whether the best orders by count are compiled in the end."""
+        return self.cost in MEASURED
+
+    @property
     def measures(self) -> tuple[CostName, ...]:
         """The measures in which orders of the graphs of arrays are searched."""
-        if self.cost == "runtime":
+        if self.cost == "runtime" or self.cost == "memory":
             return _RACE_MEASURES
         return () if self.cost == "native" else (self.cost,)
 
@@ -90,7 +96,7 @@ class Request:
         """The budget of each of so many searches for one function."""
         seconds, evaluations = self.budget, self.evaluations
         if seconds is not None:
-            seconds *= (_SEARCH_SHARE if self.is_timed else 1) / parts
+            seconds *= (_SEARCH_SHARE if self.is_measured else 1) / parts
         if evaluations is not None:
             evaluations = max(1, int(evaluations / parts))
         return Budget(seconds, evaluations)
