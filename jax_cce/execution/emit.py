@@ -14,7 +14,6 @@ from jax_cce.execution import chunks, recomputation
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, passes
 from jax_cce.program.flat import Equation
-from jax_cce.rules.book import TRANSCENDENTAL
 from jax_cce.rules.derivatives import has_custom
 from jax_cce.rules.local import Primals
 from jax_cce.rules.open_sites import sites_of
@@ -24,6 +23,18 @@ __all__ = [
     "emit",
     "emit_by_mode",
 ]
+
+
+# What takes so long that every entry of a result which needs it should read it from memory.
+_DEAR = frozenset(
+    name
+    for names in (
+        "acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh",
+        "cbrt exp exp2 expm1 log log1p logistic pow rsqrt sqrt",
+        "digamma erf erf_inv erfc lgamma",
+    )
+    for name in names.split()
+)
 
 
 def emit(
@@ -48,8 +59,7 @@ def emit(
 
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
         outs = applied(site, equation, ins)
-        # So that every entry of a result which needs it reads it from memory.
-        is_shared = graph.recorder.apart and site in used and equation.name in TRANSCENDENTAL
+        is_shared = graph.recorder.apart and site in used and equation.name in _DEAR
         return lax.optimization_barrier(list(outs)) if is_shared else outs
 
     def applied(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:

@@ -50,11 +50,10 @@ _IN_MEMORY = 3
 # Additions for each equation that a loop runs, above which it is XLA's for a single point.
 _DEAREST = 600
 # What an operation of a loop takes for a single point compared to one of JAX's modes, where there
-# are more than so many for each equation that is run, so that the code is long; and what an
-# operation of a mode takes that is none of a product of matrices. (Measured: 0.8 to 2 ns, and 0.25
-# to 0.6 ns in shorter code, compared to 0.1 ns.) And how many operations take longer than all that
-# a mode takes beside them.
-_OF_LONG, _LONG_BODY, _ELEMENTWISE, _WORTH_A_LOOK = 15, 250, 3, 300_000
+# are more than so many for each equation that is run, so that the code is long. (Measured: 0.8 to
+# 2 ns, and 0.25 to 0.6 ns in shorter code, compared to 0.1 ns.) And how many operations take longer
+# than all that a mode takes beside them.
+_OF_LONG, _LONG_BODY, _WORTH_A_LOOK = 15, 250, 300_000
 # The share of these seconds that one order of elimination may take.
 _OF_AN_ORDER = 0.3
 # Of programs that consist to so large a part of products by matrices that are the same for all
@@ -409,7 +408,7 @@ def _better_by_modes(function: Function, price: int) -> str:
     is_long = price > max(_WORTH_A_LOOK, _LONG_BODY * _steps(program.equations))
     if setting is None or not is_long:
         return ""
-    costs = loops.mode_costs(program, setting, 1, elementwise=_ELEMENTWISE)
+    costs = loops.mode_costs(program, setting, 1, elementwise=loops.ELEMENTWISE)
     if not costs or price * _OF_LONG <= min(costs[0].values()):
         return ""
     return f"{price} operations are slower than JAX's modes"

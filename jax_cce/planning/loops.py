@@ -18,7 +18,15 @@ from jax_cce.rules.linearity import Dependence, dependence
 from jax_cce.rules.masks import LOOPS
 from jax_cce.rules.steps import steps_of, work_of
 
-__all__ = ["Setting", "are_by_steps", "entries", "has_loops", "mode_costs", "setting_of"]
+__all__ = [
+    "ELEMENTWISE",
+    "Setting",
+    "are_by_steps",
+    "entries",
+    "has_loops",
+    "mode_costs",
+    "setting_of",
+]
 
 # What an operation takes that is pulled back, compared to one that is pushed forward, as it reads
 # what was stored, products of matrices aside. (Measured on the CPU at 64 points: 0.6 to 1.4 ns and
@@ -46,10 +54,12 @@ _OF_THE_LIBRARY = frozenset(
     )
     for name in names.split()
 )
-# What the Jacobians of steps must be expected to save, as they take longer to plan and to compile;
-# and what an operation takes in a mode of JAX that is none of a product of matrices, compared to
-# one of these. (Measured on the CPU: 0.3 to 1 ns and 0.1 ns.)
-_SAVING, _ELEMENTWISE = 0.8, 3
+# What the Jacobians of steps must be expected to save, in time and in directions, as they take
+# longer to plan and to compile.
+_SAVING, _FEWER = 0.35, 0.5
+# What an operation of JAX's modes counts that no product of matrices consists of, where modes are
+# compared with something else. (Measured on the CPU: 0.3 to 1 ns, and 0.1 ns in such products.)
+ELEMENTWISE = 3
 
 
 class Setting(NamedTuple):
@@ -167,13 +177,14 @@ def mode_costs(
 def are_by_steps(program: Program, setting: Setting, points: int) -> bool:
     """Whether the Jacobians of the steps are expected to save much over JAX's better mode.
 
-    They have to save operations by themselves, too: what a step takes beside these is less certain.
+    They have to save directions, too: what a step takes otherwise is less certain, above all where
+    XLA compiles the Jacobians of the steps.
     """
-    costs = mode_costs(program, setting, points, elementwise=_ELEMENTWISE)
+    costs = mode_costs(program, setting, points, elementwise=ELEMENTWISE)
     if not costs:
         return False
-    inside = _loops(setting.between, _ELEMENTWISE).work
-    outside = work_of(setting.between, elementwise=_ELEMENTWISE) - inside
+    inside = _loops(setting.between, ELEMENTWISE).work
+    outside = work_of(setting.between, elementwise=ELEMENTWISE) - inside
     directions = 1 + min(setting.columns, setting.rows)
     work = float(points * (inside + directions * outside))
     stepping = 0
@@ -190,14 +201,14 @@ def are_by_steps(program: Program, setting: Setting, points: int) -> bool:
             steps = steps_of(equation, active)
         except Unrepresentable:
             return False
+        if steps.directions > _FEWER * directions:
+            return False
         stacks = equation.outputs[steps.carry :]
         stacked = not setting.read.isdisjoint(stacks)
         work += points * steps.work(stacked=stacked)
         stepping += steps.stepping(stacked=stacked)
         stepping += _stepping([equation], _FORWARD_STEP, _SMALL_FORWARD, points)
-    return work <= points * directions * inside and work + stepping < _SAVING * min(
-        costs[0].values()
-    )
+    return work + stepping < _SAVING * min(costs[0].values())
 
 
 def entries(avals: Iterable[Any]) -> int:

@@ -22,7 +22,6 @@ from jax_cce.rules.local import Rule
 
 __all__ = [
     "EACH",
-    "TRANSCENDENTAL",
     "Entrywise",
     "Linear",
     "Record",
@@ -32,18 +31,6 @@ __all__ = [
     "record_of",
     "rules_for",
 ]
-
-
-# What takes many times as long as an addition.
-TRANSCENDENTAL = frozenset(
-    name
-    for names in (
-        "acos acosh asin asinh atan atan2 atanh cos cosh sin sinh tan tanh",
-        "cbrt exp exp2 expm1 log log1p logistic pow rsqrt sqrt",
-        "digamma erf erf_inv erfc lgamma",
-    )
-    for name in names.split()
-)
 
 
 class Entrywise(enum.Enum):

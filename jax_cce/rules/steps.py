@@ -17,7 +17,7 @@ from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
-from jax_cce.rules.book import TRANSCENDENTAL, Wild, record_of
+from jax_cce.rules.book import Wild, record_of
 from jax_cce.rules.wildness import wildness
 
 __all__ = ["Steps", "products_are_written_out", "steps_of", "work_of"]
@@ -26,11 +26,9 @@ __all__ = ["Steps", "products_are_written_out", "steps_of", "work_of"]
 # library and where they are written out, and how much less than another operation one takes.
 _PRODUCT_STEP, _WRITTEN_OUT_STEP, _OF_A_PRODUCT = 12_000, 3_000, 0.5
 _FEW, _NOT_MANY, _NARROW = 4, 16, 128
-# What an operation that is none of a product of matrices takes, compared to one of these, where a
-# step is differentiated at many points at once.
+# What an operation counts that no product of matrices consists of, where a step is differentiated
+# at many points at once.
 _ELEMENTWISE = 2
-# How many times as much a transcendental function takes.
-_DEARER = 10
 # Rows that are pulled back for what a column takes that is pushed.
 _ROWS_PER_COLUMN = 1.5
 
@@ -91,14 +89,18 @@ class Steps:
         """Numbers that a step computes and that vary."""
         return sum(map(self.size, self.ends))
 
+    @property
+    def directions(self) -> float:
+        """How many times a step is evaluated, pushed forward or pulled back for its Jacobian."""
+        return 1 + min(self.num_columns, _ROWS_PER_COLUMN * self.num_rows)
+
     def work(self, *, stacked: bool) -> float:
         """Operations that the Jacobian of the scan takes, its values apart.
 
         Args:
             stacked: whether more is wanted of it than the last state.
         """
-        directions = 1 + min(self.num_columns, _ROWS_PER_COLUMN * self.num_rows)
-        work = directions * work_of(self.program.equations, elementwise=_ELEMENTWISE)
+        work = self.directions * work_of(self.program.equations, elementwise=_ELEMENTWISE)
         rows, columns = self._products(stacked)
         return self.length * (work + _OF_A_PRODUCT * rows * self.num_states * columns)
 
@@ -208,7 +210,7 @@ def work_of(equations: Iterable[Equation], *, elementwise: float = 1) -> float:
 
     Args:
         equations: the equations.
-        elementwise: what one of those counts of which no product of matrices consists.
+        elementwise: what each counts that no product of matrices consists of.
     """
     total = 0.0
     for equation in equations:
@@ -219,6 +221,5 @@ def work_of(equations: Iterable[Equation], *, elementwise: float = 1) -> float:
         elif (count := record_of(equation).flops) is not None:
             total += count(equation)
         else:
-            each = elementwise * (_DEARER if equation.name in TRANSCENDENTAL else 1)
-            total += each * sum(map(jax_internals.size, equation.out_avals))
+            total += elementwise * sum(map(jax_internals.size, equation.out_avals))
     return total
