@@ -129,17 +129,11 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
 
 def same_results(task: Task) -> list[str]:
     """The modes of JAX that are sure to give what elimination does, in whatever memory."""
-    program = task.traced.program
-    equations, modes = program.equations, {"jacfwd", "jacrev"}
+    equations = task.traced.program.equations
     names = tracing.primitive_names(equations)
-    if jax_internals.has_mesh() or any(equation.origin.effects for equation in equations):
+    if not _agree_in_values(equations, names):
         return []
-    if any(map(is_described_elsewhere, tracing.primitives(equations))):
-        return []
-    if "custom_jvp_call" in names and not all(map(is_derivative_linear, equations)):
-        return []
-    if not _PULLBACKS.isdisjoint(names):
-        modes -= {"jacfwd"}
+    modes = {"jacrev"} if not _PULLBACKS.isdisjoint(names) else {"jacfwd", "jacrev"}
     return sorted(modes & _finite(task))
 
 
@@ -166,14 +160,20 @@ def _safe(task: Task, costs: Mapping[str, float]) -> str | None:
 def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
     """Whether JAX's two modes and elimination are sure to give the same, in the same memory.
 
-    They may not where a rule that somebody wrote is followed in one of them only, where values are
-    to be computed again, and where what is shared out over devices is gathered.
+    They may not where there is a pullback only, and where values are to be computed again.
     """
-    if jax_internals.has_mesh():
-        return False
     if not _PULLBACKS.isdisjoint(names) or not jax_internals.CHECKPOINTS.isdisjoint(names):
         return False
-    if any(equation.regions or equation.origin.effects for equation in equations):
+    return not any(each.regions for each in equations) and _agree_in_values(equations, names)
+
+
+def _agree_in_values(equations: Sequence[Equation], names: Collection[str]) -> bool:
+    """Whether modes that there are and elimination are sure to give the same, in whatever memory.
+
+    They may not where a rule that somebody wrote is followed in one of them only, and where what is
+    shared out over devices is gathered.
+    """
+    if jax_internals.has_mesh() or any(each.origin.effects for each in equations):
         return False
     if any(map(is_described_elsewhere, tracing.primitives(equations))):
         return False
