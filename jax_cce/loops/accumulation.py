@@ -20,8 +20,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax import lax
+from jax.extend import core as jex_core
 
-from jax_cce import jax_internals
 from jax_cce.algebra.terms import Term
 from jax_cce.api import jacobian
 from jax_cce.jax_internals import Literal
@@ -40,44 +40,38 @@ _MOST_STORED = 1 << 22
 
 def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     """The blocks of a scan, dense but for those of steps that do not depend on each other."""
-    loop = _Loop(steps_of(equation, active))
+    loop = _Loop(equation, steps_of(equation, active))
     steps = loop.steps
     edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
     for result in steps.results:
         for operand in steps.seeds:
             shapes = equation.out_avals[result].shape, equation.in_avals[operand].shape
             value = functools.partial(loop.block, operand, result)
-            if steps.states or not steps.is_sliced(operand):
-                edges[operand, result] = _dense(*shapes, value)
-            else:
-                edges[operand, result] = _stepwise(*shapes, value)
+            apart = steps.is_sliced(operand) and not steps.states
+            edges[operand, result] = _block(*shapes, value, shared=int(apart))
     return LocalJacobian(edges, loop.evaluate)
 
 
-def _dense(
-    out_shape: Sequence[int], in_shape: Sequence[int], value: Callable[[Primals], Any]
+def _block(
+    out_shape: Sequence[int],
+    in_shape: Sequence[int],
+    value: Callable[[Primals], Any],
+    *,
+    shared: int,
 ) -> tuple[LocalTerm, ...]:
-    rank, sizes = len(out_shape), (*out_shape, *in_shape)
+    """A block that is dense but for so many leading axes, along which it is diagonal."""
+    rank, sizes = len(out_shape), (*out_shape, *in_shape[shared:])
     loops = tuple(map(along, range(len(sizes))))
     axes = tuple(range(len(sizes)))
-    return local_term(Term(sizes, loops[:rank], loops[rank:], axes), 1, value)
-
-
-def _stepwise(
-    out_shape: Sequence[int], in_shape: Sequence[int], value: Callable[[Primals], Any]
-) -> tuple[LocalTerm, ...]:
-    """A block for each step."""
-    rank, sizes = len(out_shape), (*out_shape, *in_shape[1:])
-    loops = tuple(map(along, range(len(sizes))))
-    axes = tuple(range(len(sizes)))
-    return local_term(Term(sizes, loops[:rank], (loops[0], *loops[rank:]), axes), 1, value)
+    return local_term(Term(sizes, loops[:rank], (*loops[:shared], *loops[rank:]), axes), 1, value)
 
 
 class _Loop:
     """How the blocks of a scan are computed."""
 
-    def __init__(self, steps: Steps) -> None:
+    def __init__(self, equation: Equation, steps: Steps) -> None:
         self.steps = steps
+        self._step = jex_core.jaxpr_as_fun(equation.params["jaxpr"])
         self._spans: dict[int, slice] = {}
         first = 0
         for name in steps.ends:
@@ -92,7 +86,7 @@ class _Loop:
         first, last = steps.consts, steps.consts + steps.carry
 
         def step(state: list[Any], slices: list[Any]) -> tuple[list[Any], Any]:
-            outs = self._outputs([*operands[:first], *state, *slices])
+            outs = self._step(*operands[:first], *state, *slices)
             return outs[: steps.carry], (outs[steps.carry :], state)
 
         start = [jnp.asarray(x) for x in operands[first:last]]
@@ -100,12 +94,6 @@ class _Loop:
             step, start, list(operands[last:]), length=steps.length, reverse=steps.reverse
         )
         return [*end, *stacked], states
-
-    def _outputs(self, inputs: Sequence[Any]) -> list[Any]:
-        program = self.steps.program
-        outputs = passes.evaluate(program, self.steps.constants, inputs)
-        pairs = zip(outputs, map(program.aval, program.outputs), strict=True)
-        return [x if hasattr(x, "dtype") else jax_internals.full((), x, k.dtype) for x, k in pairs]
 
     def _step_jacobian(self, inputs: Sequence[Any]) -> dict[int, Any]:
         """Of one step, for each input that is varied a matrix: all ends by its numbers."""

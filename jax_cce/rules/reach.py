@@ -22,7 +22,7 @@ from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import record_of
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, local_term
-from jax_cce.rules.steps import steps_of, work_of
+from jax_cce.rules.steps import MASKS, steps_of, work_of
 
 __all__ = ["Reach", "pushed_terms"]
 
@@ -32,7 +32,6 @@ _MOST_PATTERNS = 256
 _MOST_ENTRIES = 1 << 22
 # What the Jacobians of steps must be expected to save.
 _SAVING = 0.6
-_MASKS = {"select_n", "cond"}
 
 # For (operand, result) the linear positions of the entries, rows and columns, row by row.
 Positions = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
@@ -260,7 +259,7 @@ def _chain(equation: Equation, active: Sequence[bool], blocks: Positions) -> Loc
     What a mask may hide is not known here, as the values of the residuals are not.
     """
     rule = record_of(equation).steps_rule
-    if rule is None or not _MASKS.isdisjoint(tracing.primitive_names([equation])):
+    if rule is None or not MASKS.isdisjoint(tracing.primitive_names([equation])):
         return None
     try:
         steps = steps_of(equation, active)
