@@ -14,6 +14,7 @@ from jax_cce.native.directions import vectors_of
 from jax_cce.native.edges import ORDERS, Edges, Order, cost
 from jax_cce.native.emission import kernel_text
 from jax_cce.native.expanding import expanded
+from jax_cce.native.fusing import fused
 from jax_cce.native.instructions import function_name
 from jax_cce.native.jacobians import edges_between
 from jax_cce.native.lifting import MOST_NODES, check, lift
@@ -176,7 +177,9 @@ def _written(
     function: Function, signature: Signature, *, limited: bool, host: Machine
 ) -> _Text | str:
     """The code of a kernel, or why there is none (see `kernel_of`)."""
-    program, levels = function.program, signature.levels
+    whole, levels = function, signature.levels
+    function = dataclasses.replace(whole, program=fused(whole.program))
+    program = function.program
     try:
         dtype = _check(function)
         lanes = host.lanes(dtype) if levels else 1
@@ -184,7 +187,7 @@ def _written(
             return "the machine has no vectors of functions"
         if levels and _size_of_results(function) > _MOST_OF_MANY:
             return "it has too many results for many points"
-        seconds = _seconds(program) if limited else _ASKED_FOR
+        seconds = _seconds(whole.program) if limited else _ASKED_FOR
         graph = _graph(function, signature, seconds)
         work, products = check(program, graph.most)
         most = _LONG if limited and products > _MOSTLY_PRODUCTS * work else None
@@ -215,7 +218,7 @@ def _written(
         is_straight = lanes == 1 and "loop" not in simple.ops
         quickly = _is_made_quickly(lines, seconds) if is_straight else lines * _WELL > seconds
         is_loop = is_limited and not is_straight
-        if is_loop and (reason := _better_by_modes(function, price)):
+        if is_loop and (reason := _better_by_modes(whole, price)):
             return reason
         return _Text(text, quickly, order, price)
     except (Unsupported, TooLarge) as error:
