@@ -61,7 +61,13 @@ def known_steps(
         if varied.isdisjoint(equation.outputs):
             (every if follow else fixed).append(equation)
     if length * len(every) > _MOST_KNOWN:
-        raise Unsupported("a loop has too much that is known beforehand")
+        if moving.isdisjoint(rows):
+            raise Unsupported("a loop has too much that is known beforehand")
+        # What it reads is not evaluated beforehand, but step by step.
+        hidden = [Nodes([]) if k in rows else x for k, x in enumerate(entering)]
+        return known_steps(
+            program, hidden, carries, rows, length, reverse=reverse, evaluate=evaluate
+        )
     values = passes.values(program, (), entering)
 
     def evaluated(_: int, equation: Equation, operands: list[Any]) -> list[Any]:

@@ -7,6 +7,7 @@ from typing import Any
 
 from jax_cce.native.instructions import Block
 from jax_cce.native.loops import Loop
+from jax_cce.native.nodes import Column
 from jax_cce.native.scalars import LOGIC, Scalars
 
 __all__ = ["Code", "Place"]
@@ -86,7 +87,7 @@ class Code:
                     (loop,), (kind, k, *_) = args, graph.params[node]
                     if (kind, k) in graph.params[loop].wide:
                         self._widths[node] = graph.params[loop].width
-                case "input":
+                case "input" | "table":
                     pass
                 case _:
                     width = max(self._widths.get(arg, 0) for arg in args)
@@ -249,6 +250,11 @@ class Code:
             width: of how many directions these are; 0 where they are numbers.
         """
         graph, block = self._graph, self._block
+        given = graph.args[nodes[0]][0]
+        if graph.ops[nodes[0]] == "table":
+            return Place(block.table(given), 0, 1), 1
+        if isinstance(given, Column):
+            return Place(f"%s{given.number}", given.first, 1), given.stride
         flat = list(nodes)
         if width:
             flat = [

@@ -13,7 +13,7 @@ from jax_cce.native.scalars import Scalars
 __all__ = ["groups_of", "packed", "swept", "vectors_of", "width_of"]
 
 # What is no vector, whatever its operands are.
-_OF_NUMBERS = frozenset(("input", "lane", "loop", "number", "truth"))
+_OF_NUMBERS = frozenset(("input", "lane", "loop", "number", "table", "truth"))
 
 
 def width_of(graph: Scalars, nodes: Sequence[int]) -> int:

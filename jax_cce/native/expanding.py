@@ -164,6 +164,8 @@ def expanded(
         op, args, param = graph.ops[node], graph.args[node], graph.params[node]
         if op == "input":
             new[node] = result.input(renamed.get(args[0], args[0]))
+        elif op == "table":
+            new[node] = result.table(args[0])
         elif op == "number":
             new[node] = result.number(args[0])
         elif op == "truth":

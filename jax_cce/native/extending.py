@@ -83,7 +83,7 @@ def extended(
         carries=[*loop.carries, *(derivatives[k][g] for k, own in carried.items() for g in own)],
         results=results,
         entering=loop.entering + len(new["entering"]),
-        rows=loop.rows + len(new["row"]),
+        rows=[*loop.rows, *map(len, new["row"])],
         width=body.packed,
         wide=loop.wide | _wide(loop, kinds, new, len(results)) if body.packed else loop.wide,
     )

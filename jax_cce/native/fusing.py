@@ -69,8 +69,9 @@ class _Move:
         consts, carry = jax_internals.scan_counts(self._scan)
         self._first_row = consts + carry
         self._stacked = self._scan.outputs[carry:]
-        self._before = self._read_before()
+        _, self._late = passes.dependent(program.equations[at:], self._scan.outputs)
         self._sums, self._after = self._summed_after()
+        self._before = self._read_before()
 
     @property
     def gains(self) -> bool:
@@ -78,17 +79,19 @@ class _Move:
         return bool(self._sums or self._before)
 
     def _read_before(self) -> list[Equation]:
-        """The equations that compute, for each step by itself, what the scan reads."""
-        equations = self._program.equations[: self._at]
-        wanted = {x for x in self._scan.inputs[self._first_row :] if not isinstance(x, Literal)}
-        _, varied = passes.dependent(equations, range(self._program.first_computed))
+        """What computes, for each step by itself, what is read there and not known beforehand."""
+        program = self._program
+        wanted = set(self._scan.inputs[self._first_row :])
+        wanted.update(x for each in (*self._after, *self._sums) for x in each.variables)
+        _, varied = passes.dependent(program.equations, range(program.first_computed))
+        known = self._late.union(x for x in range(len(program.avals)) if x not in varied)
         taken = []
-        for equation in reversed(equations):
-            if wanted.isdisjoint(equation.outputs) or varied.isdisjoint(equation.outputs):
+        for equation in reversed(program.equations):
+            if wanted.isdisjoint(equation.outputs) or not known.isdisjoint(equation.outputs):
                 continue
             rows = [x for x in equation.variables if self._is_row(x)]
-            is_float = all(map(jax_internals.is_differentiable, equation.out_avals))
-            if is_float and self._is_of_each(equation, rows):
+            has_integers = any(aval.dtype.kind in "iu" for aval in equation.out_avals)
+            if not has_integers and self._is_of_each(equation, rows):
                 taken.append(equation)
                 wanted.update(rows)
         return taken[::-1]
@@ -96,12 +99,11 @@ class _Move:
     def _summed_after(self) -> tuple[list[Equation], list[Equation]]:
         """The sums over the steps, and what computes their terms of each step by itself."""
         equations = self._program.equations[self._at + 1 :]
-        _, late = passes.dependent(equations, self._scan.outputs)
         inside, of_each, sums = set(self._stacked), [], []
         for equation in equations:
             rows = [x for x in equation.variables if x in inside or self._is_row(x)]
             others = (x for x in equation.variables if x not in inside)
-            if inside.isdisjoint(rows) or not late.isdisjoint(others):
+            if inside.isdisjoint(rows) or not self._late.isdisjoint(others):
                 continue
             if self._is_sum(equation):
                 sums.append(equation)

@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 from jax_cce import jax_internals
+from jax_cce.jax_internals import Literal
 from jax_cce.native import compiling, decisions
 from jax_cce.native.compiling import Machine, has_function, machine
 from jax_cce.native.directions import vectors_of
@@ -19,11 +20,11 @@ from jax_cce.native.instructions import function_name
 from jax_cce.native.jacobians import edges_between
 from jax_cce.native.lifting import MOST_NODES, check, lift
 from jax_cce.native.loops import USUAL
-from jax_cce.native.nodes import Nodes, Unsupported, lifted
+from jax_cce.native.nodes import Given, Nodes, Unsupported, lifted
 from jax_cce.native.scalars import INSTRUCTIONS, Scalars, TooLarge
 from jax_cce.native.tiles import Operand
 from jax_cce.planning import loops
-from jax_cce.program import tracing
+from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
 
 __all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of", "obstacle_to"]
@@ -285,12 +286,23 @@ def _check(function: Function) -> np.dtype:
         raise Unsupported("it has inputs without derivatives")
     if _size_of_results(function) > _MOST_RESULTS:
         raise Unsupported("it has too many results")
-    largest = max(map(jax_internals.size, program.avals), default=0)
-    if largest > MOST_NODES:
+    sizes = [jax_internals.size(program.avals[k]) for k in _held(program)]
+    if max(sizes, default=0) > MOST_NODES:
         raise Unsupported("it computes too many numbers")
     if any(equation.regions for equation in program.equations):
         raise Unsupported("it has checkpoint regions")
     return dtypes.pop()
+
+
+def _held(program: Program) -> set[int]:
+    """The variables that are not known beforehand, and more than what the steps of loops read."""
+    _, active = passes.dependent(program.equations, range(program.first_computed))
+    held = active.difference(range(program.first_computed))
+    held.update(atom for atom in program.outputs if not isinstance(atom, Literal))
+    for equation in program.equations:
+        first = sum(jax_internals.scan_counts(equation)) if equation.name == "scan" else None
+        held.update(x for x in equation.inputs[:first] if not isinstance(x, Literal))
+    return held & active
 
 
 def _size_of_results(function: Function) -> int:
@@ -323,6 +335,10 @@ def _operands(
         operands.append(Operand(size, signature.levels if signature.mapped[number] else 0))
         if aval.dtype != graph.dtype:
             raise Unsupported(f"it reads numbers of type {aval.dtype}")
+        is_shared = signature.levels == 0 or not signature.mapped[number]
+        if known is None and is_shared and place not in function.inputs:
+            values[place] = Given(graph, number, aval.shape)
+            continue
         nodes = [graph.input((number, k)) for k in range(size)]
         if place in function.inputs:
             graph.varied.update(nodes)

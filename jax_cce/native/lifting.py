@@ -21,7 +21,7 @@ from jax_cce.jax_internals import Literal
 from jax_cce.native import factorising, places
 from jax_cce.native.integers import applied, possible
 from jax_cce.native.loops import repeated, rolled
-from jax_cce.native.nodes import LARGEST, Nodes, Steps, Unsupported, each, lifted, most_of
+from jax_cce.native.nodes import LARGEST, Given, Nodes, Steps, Unsupported, each, lifted, most_of
 from jax_cce.native.scalars import COMPARISONS, LOGIC, Scalars
 from jax_cce.program import in_numpy, passes, tracing
 from jax_cce.program.flat import Equation, Program
@@ -181,7 +181,8 @@ def lift(
             for atom, aval in zip(equation.inputs, equation.in_avals, strict=True)
         ]
         size = sum(map(jax_internals.size, equation.out_avals))
-        if size > MOST_NODES or len(graph.ops) > 2 * MOST_NODES:
+        is_known = not any(isinstance(x, Nodes | Steps) for x in operands)
+        if (size > MOST_NODES and not is_known) or len(graph.ops) > 2 * MOST_NODES:
             raise Unsupported("it computes too many numbers")
         if equation.name in _RULED and not is_varied:
             # The rule for a derivative computes values by the function that it is the rule of.
@@ -567,7 +568,8 @@ def _scanned(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
 
 def _vary(graph: Scalars, rows: Sequence[Any]) -> bool:
     """Whether rows depend on what is differentiated, and are not another loop's."""
-    nodes = [int(node) for x in rows if isinstance(x, Nodes) for node in x.nodes.flat]
+    taken = [x for x in rows if isinstance(x, Nodes) and not isinstance(x, Given)]
+    nodes = [int(node) for x in taken for node in x.nodes.flat]
     if any(graph.ops[node] == "result" for node in nodes):
         return False
     return not graph.varied.isdisjoint(graph.needed(nodes))

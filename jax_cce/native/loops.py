@@ -5,6 +5,7 @@ step, and what each step reads; its results are what is carried out of it and wh
 `extending` differentiates loops.
 """
 
+import itertools
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
@@ -13,7 +14,15 @@ import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.native.beforehand import known_steps
-from jax_cce.native.nodes import LARGEST, Nodes, Steps, Unsupported, lifted, most_of
+from jax_cce.native.nodes import (
+    LARGEST,
+    Given,
+    Nodes,
+    Steps,
+    Unsupported,
+    lifted,
+    most_of,
+)
 from jax_cce.native.scalars import Scalars
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
@@ -45,7 +54,7 @@ class Loop:
     """A loop, without its operands.
 
     These are, in the graph around it, the first value of each carry, what enters, and then of each
-    row the entries for all steps.
+    row the entries for all steps, or the column that they are.
 
     Attributes:
         body: the graph of a step; its inputs are ("carry", k), ("entering", k) and ("row", k).
@@ -54,7 +63,7 @@ class Loop:
         carries: the node of the next value of each carry.
         results: the nodes that each step stacks.
         entering: how many numbers enter.
-        rows: how many numbers each step reads.
+        rows: for each number that a step reads how many operands that is.
         active: the node of whether a step did anything; after one that did not, for all lanes, the
             loop ends. None where it ends after its steps.
         width: of what is wide.
@@ -68,7 +77,7 @@ class Loop:
     carries: Sequence[int]
     results: Sequence[int]
     entering: int
-    rows: int
+    rows: Sequence[int]
     active: int | None = None
     width: int = 0
     wide: frozenset[Place] = frozenset()
@@ -82,9 +91,8 @@ class Loop:
     def split(self, args: Sequence[int]) -> tuple[Sequence[int], Sequence[int], list[Any]]:
         """The operands: first values, what enters, and the entries of each row."""
         first = len(self.carries) + self.entering
-        rows = [
-            args[first + k * self.length : first + (k + 1) * self.length] for k in range(self.rows)
-        ]
+        ends = itertools.accumulate(self.rows, initial=first)
+        rows = [args[start:end] for start, end in itertools.pairwise(ends)]
         return args[: len(self.carries)], args[len(self.carries) : first], rows
 
     def operands(self, args: Sequence[int]) -> dict[str, list[Sequence[int]]]:
@@ -137,17 +145,33 @@ class _Body:
         if key in self._read:
             return self._read[key]
         self.rows.append(list(nodes))
-        if len(self.rows) * self._length > most_stacked(self._graph):
+        if sum(len(row) for row in self.rows if len(row) > 1) > most_stacked(self._graph):
             raise Unsupported("a loop reads too many numbers")
         self._read[key] = self.graph.input(("row", len(self.rows) - 1))
         return self._read[key]
 
+    def read_entry(self, column: int) -> int:
+        """What is another one in each step, and lies in memory: a node for all of them."""
+        if (column,) not in self._read:
+            self.rows.append([column])
+            self._read[column,] = self.graph.input(("row", len(self.rows) - 1))
+        return self._read[column,]
+
+    def read_numbers(self, values: np.ndarray) -> int:
+        """A number for each step."""
+        first = values[0]
+        if (values == first).all() and (np.signbit(values) == np.signbit(first)).all():
+            return self.graph.number(first)
+        return self.read_entry(self._graph.table(values))
+
     def known(self, steps: Steps) -> Nodes:
         """What is known for each step, as what is read."""
-        graph, values = self._graph, steps.values
+        values = steps.values
+        if values.dtype.kind not in "bfiu":
+            raise Unsupported(f"a loop reads constants of type {values.dtype}")
         is_truth = values.dtype == bool
-        columns = values.reshape(self._length, -1).T
-        entries = [self.read([graph.number(value) for value in column]) for column in columns]
+        columns = values.reshape(self._length, -1).T.astype(self._graph.dtype)
+        entries = list(map(self.read_numbers, columns))
         most = most_of(values) if values.dtype.kind in "iu" else None
         if most is not None and most > LARGEST:
             raise Unsupported("a loop has large integers")
@@ -226,7 +250,12 @@ def rolled(
     for k, (x, aval) in enumerate(zip(entering, program.avals, strict=False)):
         if k in known or not (isinstance(x, Nodes) or k in of_carry):
             # Known for each step, or the same in all.
-            inputs.append(known.get(k, x))
+            is_read = k in of_row and k not in known
+            inputs.append(steps.known(Steps(np.asarray(x))) if is_read else known.get(k, x))
+            continue
+        if k in of_row and isinstance(x, Given):
+            entries = [steps.read_entry(graph.input(column)) for column in x.columns]
+            inputs.append(_as_before(body, entries, False, aval.shape, None))
             continue
         if k not in of_carry and k not in of_row:
             inputs.append(steps.entered_array(x, aval))
@@ -262,7 +291,9 @@ def rolled(
         raise Unsupported("a loop stacks too many numbers")
     rows = [node for row in steps.rows for node in row]
     loop = Loop(
-        body, length, reverse, carries, stacked, entering=len(steps.entering), rows=len(steps.rows)
+        *(body, length, reverse, carries, stacked),
+        entering=len(steps.entering),
+        rows=list(map(len, steps.rows)),
     )
     node = graph.loop(loop, [*initial, *steps.entering, *rows])
     for k, first in places.items():
@@ -330,7 +361,7 @@ def repeated(graph: Scalars, equation: Equation, operands: Sequence[Any], lift: 
             raise Unsupported("a loop carries integers")
         carries.append(body.make("select_n", active, slot, node))
     entering = steps.entering
-    loop = Loop(body, USUAL, False, carries, [], entering=len(entering), rows=0, active=active)
+    loop = Loop(body, USUAL, False, carries, [], entering=len(entering), rows=(), active=active)
     node = graph.loop(loop, [*initial, *entering])
     results, at = [], 0
     for x, aval in zip(state, equation.out_avals, strict=True):
@@ -366,9 +397,9 @@ def pruned(loop: Loop, wanted: set[Place]) -> tuple[Loop, list[int], dict[Place,
     entering = sorted(k for kind, k in reads if kind == "entering")
     rows = sorted(k for kind, k in reads if kind == "row")
     first = len(loop.carries)
-    begin = first + loop.entering
     args = [*carries, *(first + k for k in entering)]
-    args += [begin + k * loop.length + t for k in rows for t in range(loop.length)]
+    begins = list(itertools.accumulate(loop.rows, initial=first + loop.entering))
+    args += [begins[k] + t for k in rows for t in range(loop.rows[k])]
     new: dict[Place, Place] = {}
     for kind, old in (("carry", carries), ("entering", entering), ("row", rows)):
         new |= {(kind, k): (kind, at) for at, k in enumerate(old)}
@@ -383,7 +414,7 @@ def pruned(loop: Loop, wanted: set[Place]) -> tuple[Loop, list[int], dict[Place,
         carries=[loop.carries[k] for k in carries],
         results=[loop.results[k] for k in kept],
         entering=len(entering),
-        rows=len(rows),
+        rows=[loop.rows[k] for k in rows],
         wide=frozenset(places[place] for place in loop.wide if place in places),
     )
     return smaller, args, new

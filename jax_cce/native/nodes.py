@@ -1,13 +1,26 @@
 """Arrays whose entries are nodes of a scalar graph."""
 
-from collections.abc import Callable
+import functools
+import math
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from jax_cce.native.scalars import Scalars
 
-__all__ = ["LARGEST", "Nodes", "Steps", "Unsupported", "each", "lifted", "most_of"]
+__all__ = [
+    "LARGEST",
+    "Column",
+    "Given",
+    "Nodes",
+    "Steps",
+    "Unsupported",
+    "each",
+    "lifted",
+    "most_of",
+]
 
 # Integers up to here, and what is computed of two of them, are exact in float32.
 LARGEST = 1 << 20
@@ -31,6 +44,47 @@ class Nodes:
     def __init__(self, nodes: Any, most: int | None = None) -> None:
         self.nodes = np.asarray(nodes, np.int64)
         self.most = most
+
+
+@dataclass(frozen=True)
+class Column:
+    """The place of an input that is another entry of an operand in each step of a loop.
+
+    Attributes:
+        number: which operand it is.
+        first: the place of the first entry there.
+        stride: how far it is to the next.
+    """
+
+    number: int
+    first: int
+    stride: int
+
+
+class Given(Nodes):
+    """An operand whose entries become nodes when they are asked for.
+
+    Args:
+        graph: the graph.
+        number: which operand it is.
+        shape: its shape.
+    """
+
+    def __init__(self, graph: Scalars, number: int, shape: Sequence[int]) -> None:
+        self._graph, self._shape = graph, tuple(shape)
+        self.number, self.most = number, None
+
+    @functools.cached_property
+    def nodes(self) -> np.ndarray:  # type: ignore[override]
+        """The nodes of all entries."""
+        every = [self._graph.input((self.number, k)) for k in range(math.prod(self._shape))]
+        return np.array(every, np.int64).reshape(self._shape)
+
+    @property
+    def columns(self) -> list[Column]:
+        """What the steps of a loop read that goes along the first axis."""
+        width = math.prod(self._shape[1:])
+        return [Column(self.number, k, width) for k in range(width)]
 
 
 class Steps:

@@ -188,7 +188,7 @@ class _Back:
             reverse=not loop.reverse,
             carries=nodes[: len(self.carries)],
             results=nodes[len(self.carries) :],
-            rows=len(rows),
+            rows=list(map(len, rows)),
             width=self.width,
             wide=frozenset(wide if self.width else ()),
         )

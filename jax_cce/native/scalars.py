@@ -33,7 +33,7 @@ SIMPLE = frozenset(("abs", "add", "ceil", "floor", "max", "min", "mul", "neg", "
 # What is no call of a function of the library.
 INSTRUCTIONS = SIMPLE | {"div", "keep", "lane", "loop", "pack", "rem", "result", "sqrt"}
 # What is not computed.
-_GIVEN = frozenset(("input", "number", "truth"))
+_GIVEN = frozenset(("input", "number", "table", "truth"))
 # What is differentiated otherwise than it is computed.
 DERIVED = frozenset(("ruled", "seed"))
 # Operations whose results are finite, for operands that are, and not large.
@@ -78,8 +78,8 @@ class Scalars:
         most: see above.
         exact: whether values are made, whose zeros and signs are JAX's; not derivatives, where a
             structural zero is zero whatever it is multiplied by.
-        ops: the operation of each node: a primitive's name, "input", "number" or "truth".
-        args: its operands; of an input its place, of a number or a truth value that itself.
+        ops: the operation of each node: a primitive's name, "input", "number", "table" or "truth".
+        args: its operands; of an input its place, of what is known that itself.
         params: its static parameter, such as an exponent; None for most.
         values: the number or truth value that it is; None where it is not known.
         choices: of integers, once asked for, what they may be (see `integers.possible`).
@@ -121,6 +121,12 @@ class Scalars:
     def truth(self, value: Any) -> int:
         """The node of a truth value."""
         return self._node(("truth", bool(value)), "truth", (bool(value),))
+
+    def table(self, values: Iterable[Any]) -> int:
+        """The node of numbers that are known, one for each step of a loop that reads them."""
+        every = tuple(map(float, values))
+        # Two zeros are different numbers, and NaN is itself.
+        return self._node(("table", np.array(every).tobytes()), "table", (every,))
 
     def input(self, place: Any) -> int:
         """The node of a number that is given."""
@@ -334,7 +340,7 @@ class Scalars:
         self.params.append(param)
         self.values.append(args[0] if op in ("number", "truth") else None)
         if op in _GIVEN:
-            is_tame = op != "number" or math.isfinite(args[0])
+            is_tame = op not in ("number", "table") or bool(np.isfinite(args[0]).all())
         else:
             is_tame = op in _TAME or (op == "integer_pow" and param > 0)
             is_tame = is_tame and all(self._tame[arg] for arg in args)
