@@ -2,7 +2,8 @@
 
 `jacobian` takes the place of `jax.jacrev`, `hessian` that of `jax.hessian`, and
 `value_and_jacobian` returns the function's value too. `plan` shows how a Jacobian would be
-computed, `explain` also why. `optimize` searches for a better order and keeps it in the `registry`.
+computed, `explain` also why, and `pattern` where its nonzeros lie. `optimize` searches for a better
+order and keeps it in the `registry`.
 `jax_cce.extend` describes your own primitives, `custom_jacobian` takes the Jacobian of a function
 from its author, and `check_jacobian` checks any Jacobian without forming another. `fixed_point`,
 `root` and `minimum` are differentiated by what defines their solutions. `jax_cce.kalman` has
@@ -17,15 +18,18 @@ from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian
 from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
+from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
 from jax_cce.sparse.bands_and_blocks import Bands
+from jax_cce.sparse.pattern import Pattern
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
     "Bands",
     "CacheInfo",
     "OneStepError",
+    "Pattern",
     "Plan",
     "StructuredJacobian",
     "cache_clear",
@@ -43,6 +47,7 @@ __all__ = [
     "one_step_error",
     "optimize",
     "optimize_many",
+    "pattern",
     "plan",
     "registry",
     "root",

@@ -45,7 +45,7 @@ def jacobian(
     holomorphic: bool = ...,
     allow_int: bool = ...,
     *,
-    format: Literal["dense"] = ...,
+    format: Literal["dense", "values"] = ...,
     **how: Unpack[How],
 ) -> Callable[Concatenate[jax.Array, P], jax.Array]: ...
 @overload
@@ -118,6 +118,10 @@ def jacobian(
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
             structural zeros, whose indices are NumPy outside `jax.jit` unless they depend on
             data. "structured": a `StructuredJacobian`, which stores distinct coefficients only.
+            "values": the numbers of the BCOO matrix alone, where `pattern` says they lie. "csr": a
+            `jax.experimental.sparse.BCSR` matrix, and "csc": a `CSC` matrix, of flattened output
+            and input. "auto": BCOO where the block has more than 1,024 entries and at most a
+            quarter are stored, else an array.
         search: the strategy with which order="auto" searches where no order is stored, such as
             "annealing" (see `optimize`); what it finds is stored. None tries greedy orders.
         search_budget: how long that search may take, in seconds; a strategy gets half a second
@@ -199,7 +203,7 @@ def value_and_jacobian(
     holomorphic: bool = ...,
     allow_int: bool = ...,
     *,
-    format: Literal["dense"] = ...,
+    format: Literal["dense", "values"] = ...,
     **how: Unpack[How],
 ) -> Callable[Concatenate[jax.Array, P], tuple[jax.Array, jax.Array]]: ...
 @overload

@@ -250,7 +250,7 @@ class _Programs:
         one = self._of(self._plans(1))
         closed, shapes = jax.make_jaxpr(one, return_shape=True)(self._argument_types)
         types = jax.tree.unflatten(jax.tree.structure(shapes), closed.out_avals)
-        places = [block.places for row in types[1] for block in row]
+        places = [wanted.format.places(block) for row in types[1] for block in row]
         if any(each is None for each in places):
             return None
         self._places = places

@@ -26,9 +26,10 @@ from jax_cce.algebra.terms import Term, linear
 from jax_cce.caches import memoised
 from jax_cce.sparse.cells import Cell, Irregular, cells_of, cut_rows, leaves, row_strides, width_of
 from jax_cce.sparse.interleaving import cell_index, cell_values, concatenated
+from jax_cce.sparse.pattern import Pattern
 
 if TYPE_CHECKING:
-    from jax.experimental.sparse import BCOO
+    from jax.experimental.sparse import BCOO, BCSR
 
 __all__ = [
     "Assembly",
@@ -36,8 +37,9 @@ __all__ = [
     "assembly",
     "csr_array",
 ]
-# Index arrays beyond this size are computed in a traced program, not baked into it.
-_LARGE_CONSTANT = 1 << 20
+# Index arrays of more bytes are computed in a traced program, not baked into it. A constant takes
+# 20 to 45 ms a megabyte to compile, and is copied twice to five times as fast as it is computed.
+_LARGE_CONSTANT = 1 << 23
 
 
 class Assembly:
@@ -99,12 +101,7 @@ class Assembly:
         Raises:
             ValueError: where positions depend on data.
         """
-        if not self.is_static and not self._dense and self._terms:
-            raise ValueError(
-                "The pattern of this Jacobian depends on data: its function sorts, or reads or "
-                "writes at traced indices, or has symbolic shapes. to_bcoo().indices holds the "
-                "positions at this point."
-            )
+        self.check_pattern()
         if self._dense or not self._terms:
             linear_positions = np.arange(self.nse)
         elif self._cells is None:
@@ -118,6 +115,25 @@ class Assembly:
         if not self.shape or not self._terms:
             return np.zeros((self.nse, len(self.shape)), np.int32)
         return np.stack(np.unravel_index(linear_positions, self.shape), -1).astype(np.int32)
+
+    @property
+    def has_pattern(self) -> bool:
+        """Whether the positions do not depend on data."""
+        return self.is_static or (self._dense and isinstance(self.nse, int)) or not self._terms
+
+    def check_pattern(self) -> None:
+        """Raises ValueError where positions depend on data."""
+        if not self.has_pattern:
+            raise ValueError(
+                "The pattern of this Jacobian depends on data: its function sorts, or reads or "
+                "writes at traced indices, or has symbolic shapes. Use format='bcoo': "
+                "to_bcoo().indices holds the positions at this point."
+            )
+
+    @functools.cached_property
+    def matrix(self) -> Pattern:
+        """The pattern of the flattened matrix."""
+        return Pattern(self.pattern, self._out_shape, self._in_shape)
 
     def indices(self, *, traced: bool) -> Any:
         """The pattern as an array for BCOO.
@@ -321,7 +337,7 @@ def _rem(x: Any, size: int) -> Any:
 
 @jax.tree_util.register_pytree_node_class
 class Coordinates:
-    """Sorted entries on their way to a BCOO matrix.
+    """Sorted entries on their way to a sparse matrix.
 
     Between a compiled program and its caller only the data are passed: the static indices stay
     outside the program, so that they are neither constants nor results of it.
@@ -360,6 +376,32 @@ class Coordinates:
         static = {"shape": self._entries.shape, "indices_sorted": True, "unique_indices": True}
         # The constructor would copy NumPy indices to the device at every call.
         return BCOO.tree_unflatten(static, (self.data, indices))
+
+    @property
+    def has_pattern(self) -> bool:
+        """Whether the positions do not depend on data."""
+        return self._entries.has_pattern
+
+    @property
+    def matrix(self) -> Pattern:
+        """The static pattern of the flattened matrix.
+
+        Raises:
+            ValueError: where positions depend on data.
+        """
+        return self._entries.matrix
+
+    def to_bcsr(self) -> "BCSR":
+        """The flattened matrix by rows; its indices are NumPy.
+
+        Raises:
+            ValueError: where positions depend on data.
+        """
+        from jax.experimental.sparse import BCSR
+
+        matrix = self.matrix
+        static = {"shape": matrix.shape, "indices_sorted": True, "unique_indices": True}
+        return BCSR.tree_unflatten(static, (self.data, matrix.columns, matrix.indptr))
 
 
 def csr_array(bcoo: Any, out_shape: tuple[int, ...], in_shape: tuple[int, ...]) -> Any:

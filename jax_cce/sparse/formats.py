@@ -4,14 +4,22 @@ A new format is a new class here, and one line in `FORMATS`.
 """
 
 import abc
+import math
 from typing import Any, ClassVar, Literal, get_args
 
+import numpy as np
+
 from jax_cce import jax_internals
+from jax_cce.sparse.coordinates import Coordinates
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = ["DENSE", "FORMATS", "STRUCTURED", "Format", "FormatName", "named"]
 
-FormatName = Literal["dense", "bcoo", "structured"]
+FormatName = Literal["dense", "bcoo", "structured", "values", "csr", "csc", "auto"]
+
+# With format="auto" blocks of at most so many entries are dense, and those of which at least this
+# share is stored: then indices take as many bytes as zeros would, and products are slower.
+_SMALL, _MOSTLY = 1 << 10, 0.25
 
 
 class Format(abc.ABC):
@@ -38,6 +46,13 @@ class Format(abc.ABC):
         """What the caller gets of what `inside` returned."""
         return block
 
+    def places(self, block: Any) -> np.ndarray | None:
+        """Where the numbers of what `inside` returned lie in the flattened dense block.
+
+        None where that depends on data.
+        """
+        return block.places
+
     def __repr__(self) -> str:
         """The name."""
         return self.name
@@ -58,7 +73,7 @@ class _Dense(Format):
 class _Coordinates(Format):
     """A `jax.experimental.sparse.BCOO` matrix."""
 
-    name = "bcoo"
+    name: ClassVar[FormatName] = "bcoo"
 
     def inside(self, block: StructuredJacobian, aval: Any) -> Any:
         """Sorted entries; a static pattern is neither a constant nor a result of the program."""
@@ -67,6 +82,77 @@ class _Coordinates(Format):
     def outside(self, block: Any) -> Any:
         """The matrix."""
         return block.to_bcoo()
+
+
+class _Values(_Coordinates):
+    """The numbers of the entries alone."""
+
+    name: ClassVar[FormatName] = "values"
+
+    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+        """Sorted entries, of a pattern that is known."""
+        block.check_pattern()
+        return block.coordinates()
+
+    def outside(self, block: Any) -> Any:
+        """An array with a number for each entry."""
+        return block.data
+
+
+class _Rows(_Values):
+    """A `jax.experimental.sparse.BCSR` matrix."""
+
+    name = "csr"
+
+    def outside(self, block: Any) -> Any:
+        """The matrix."""
+        return block.to_bcsr()
+
+
+class _Columns(_Values):
+    """A `jax.experimental.sparse.CSC` matrix."""
+
+    name = "csc"
+
+    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+        """Entries sorted by columns."""
+        return super().inside(block.T, aval)
+
+    def outside(self, block: Any) -> Any:
+        """The matrix."""
+        from jax.experimental.sparse import CSC  # takes a while to import
+
+        matrix = block.matrix
+        static = {"shape": matrix.shape[::-1]}
+        return CSC.tree_unflatten(static, (block.data, matrix.columns, matrix.indptr))
+
+    def places(self, block: Any) -> np.ndarray | None:
+        """Those of the transposed block's, seen in the block."""
+        matrix = block.matrix
+        rows, columns = matrix.columns.astype(np.int64), matrix.rows
+        return rows * matrix.shape[0] + columns
+
+
+class _Auto(_Coordinates):
+    """An array where the block is small or mostly full, else a BCOO matrix."""
+
+    name = "auto"
+
+    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+        """An array, or sorted entries."""
+        size: Any = math.prod(block.shape)
+        is_known = isinstance(size, int) and isinstance(block.nnz, int)
+        if is_known and (size <= _SMALL or block.nnz >= _MOSTLY * size):
+            return DENSE.inside(block, aval)
+        return super().inside(block, aval)
+
+    def outside(self, block: Any) -> Any:
+        """The array, or the matrix."""
+        return super().outside(block) if isinstance(block, Coordinates) else block
+
+    def places(self, block: Any) -> np.ndarray | None:
+        """All places of an array."""
+        return block.places if isinstance(block, Coordinates) else np.arange(math.prod(block.shape))
 
 
 class _Structured(Format):
@@ -80,7 +166,9 @@ class _Structured(Format):
 
 
 DENSE, BCOO, STRUCTURED = _Dense(), _Coordinates(), _Structured()
-FORMATS: dict[str, Format] = {each.name: each for each in (DENSE, BCOO, STRUCTURED)}
+FORMATS: dict[str, Format] = {
+    each.name: each for each in (DENSE, BCOO, STRUCTURED, _Values(), _Rows(), _Columns(), _Auto())
+}
 assert tuple(FORMATS) == get_args(FormatName)
 
 

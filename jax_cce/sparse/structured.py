@@ -28,6 +28,7 @@ from jax_cce.algebra.terms import (
 from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal_term
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
 from jax_cce.sparse.no_array import NoArray
+from jax_cce.sparse.pattern import Layout, Pattern
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -129,6 +130,19 @@ class StructuredJacobian(NoArray):
         return self._assembly.nse
 
     @property
+    def matrix_pattern(self) -> Pattern:
+        """The static pattern of the flattened matrix.
+
+        Raises:
+            ValueError: where positions depend on data.
+        """
+        return self._assembly.matrix
+
+    def check_pattern(self) -> None:
+        """Raises ValueError where positions depend on data."""
+        self._assembly.check_pattern()
+
+    @property
     def pattern(self) -> np.ndarray:
         """The positions that may hold a nonzero, shape (nnz, ndim), in row-major order.
 
@@ -189,13 +203,23 @@ class StructuredJacobian(NoArray):
         arrays = *real._arrays, *imag._arrays
         return cls(real.out_shape, real.in_shape, dtype, pieces, arrays)
 
-    def to_scipy(self) -> Any:
-        """A `scipy.sparse.csr_array` of shape (size of the output, size of the input).
+    def to_scipy(self, format: Layout = "csr") -> Any:
+        """A matrix of SciPy of shape (size of the output, size of the input).
+
+        A static pattern is made once for all Jacobians that have it, and shared.
+
+        Args:
+            format: "csr", "csc" or "coo", for a `scipy.sparse.csr_array` and so on.
 
         Raises:
             ImportError: where SciPy is not installed.
+            ValueError: for other formats.
         """
-        return csr_array(self.to_bcoo(), self.out_shape, self.in_shape)
+        coordinates = _coordinates(self)
+        if coordinates.has_pattern:
+            return coordinates.matrix.to_scipy(coordinates.data, format)
+        matrix = csr_array(coordinates.to_bcoo(), self.out_shape, self.in_shape)
+        return matrix.asformat(format)
 
     def __matmul__(self, vector: Any) -> Any:
         """J @ v for v of shape in_shape, or in_shape + (k,): as the flattened matrix would."""
@@ -426,6 +450,12 @@ class StructuredJacobian(NoArray):
             return jax_internals.full(shape, piece.scale, dtype)
         result = scaled(slots[piece.slot], piece.scale, dtype)
         return jax_internals.convert(lax.reshape(result, shape), dtype)
+
+
+@jax.jit
+def _coordinates(jacobian: StructuredJacobian) -> Coordinates:
+    """Its sorted entries, by one program for all Jacobians of its structure."""
+    return jacobian.coordinates()
 
 
 def _cast(array: Any, dtype: Any, weak_type: bool = False) -> Any:
