@@ -187,6 +187,31 @@ def test_auxiliary_data_and_hessians():
     assert_agree(hessian(jnp.asarray(X)), jax.hessian(lambda x: fun(x)[0])(jnp.asarray(X)))
 
 
+def test_auxiliary_results_of_a_solver():
+    """JAX's forward mode fails there, in 0.10 and 0.12."""
+
+    def fun(x):
+        def by_matrix(matrix, y):
+            return jnp.linalg.solve(matrix, y), (jnp.sum(y * x), jnp.int32(3))
+
+        solution, (total, count) = lax.custom_linear_solve(
+            lambda y: square(x) @ y,
+            x**2,
+            lambda _, y: by_matrix(square(x), y),
+            transpose_solve=lambda _, y: by_matrix(square(x).T, y),
+            has_aux=True,
+        )
+        return solution * count, total * x
+
+    x = jnp.array([0.3, 0.8, 0.5, 0.9])
+    expected = jax.jacrev(fun)(x)
+    for options in ({"backend": "native"}, {"backend": "xla"}, {}):
+        assert_agree(jax_cce.jacobian(fun, **options)(x), expected)
+    points = jnp.stack([x, 2 * x])
+    by_point = jax.vmap(jax_cce.jacobian(fun, backend="native"))
+    assert_agree(by_point(points), jax.vmap(jax.jacrev(fun))(points))
+
+
 def test_a_factorisation_fails_as_a_whole():
     def factor(x):
         return jnp.linalg.cholesky(jnp.outer(x, x) + jnp.diag(jnp.array([x[0], 1.0])))
