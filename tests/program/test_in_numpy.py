@@ -119,12 +119,10 @@ def test_the_largest_of_nothing_in_a_program():
 
 
 def test_many_cases():
-    branches = [lambda x, k=k: x + k for k in range(80)]
+    def fun(which, x):
+        return [lax.select_n(which, *(x + k for k in range(80)))]
 
-    def fun(x):
-        return jax.vmap(lambda at: lax.switch(at, branches, 1.0))(jnp.array([79, 0])) * x
-
-    np.testing.assert_array_equal(jax_cce.jacobian(fun)(jnp.ones(2)), np.diag([80.0, 1.0]))
+    assert "select_n" in agreement(fun, [jnp.array([[79, 1]]), jnp.ones((1, 2))])
 
 
 def test_planning_compiles_nothing():
