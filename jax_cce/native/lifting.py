@@ -612,6 +612,8 @@ def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     axes, shape = equation.params["axes"], equation.out_avals[0].shape
     if equation.params.get("out_sharding") is not None:
         raise Unsupported(f"{equation.name} with a sharding")
+    if not operands[0].nodes.size:
+        raise Unsupported(f"{equation.name} of nothing")
     nodes = np.moveaxis(operands[0].nodes, axes, range(len(axes)))
     rows = nodes.reshape(-1, int(np.prod(shape, dtype=int)))
     made = [graph.make(equation.name, *map(int, column)) for column in rows.T]

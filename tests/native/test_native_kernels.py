@@ -187,6 +187,29 @@ def test_auxiliary_data_and_hessians():
     assert_agree(hessian(jnp.asarray(X)), jax.hessian(lambda x: fun(x)[0])(jnp.asarray(X)))
 
 
+EMPTY = {
+    "max": lambda x: jnp.max(x, initial=0.5),
+    "min of rows": lambda x: jnp.min(jnp.outer(x, jnp.ones(2)), axis=1, initial=0.5),
+    "max of columns": lambda x: jnp.max(jnp.outer(x, jnp.ones(2)), axis=0, initial=0.5),
+    "sums": lambda x: (jnp.sum(x), jnp.prod(x), jnp.cumsum(x), jnp.cumprod(x), lax.cummax(x)),
+    "order": lambda x: (jnp.sort(x), jnp.any(x > 0) * 2.0, jnp.all(x > 0) * 2.0, x[::-1]),
+    "products": lambda x: (x @ x, jnp.outer(x, x), jnp.zeros((2, 0)) @ x),
+    "loops": lambda x: lax.scan(lambda c, a: (c * a, c), 2.0, x),
+    "map": lambda x: lax.map(jnp.sin, x),
+    "joined": lambda x: jnp.concatenate([x, jnp.sin(x)]),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_arrays(name, quiet):
+    def fun(x):
+        leaves = jax.tree.leaves(EMPTY[name](x[:0]))
+        return [jnp.sin(x), *(jnp.sum(leaf) * x for leaf in leaves)]
+
+    x = jnp.array([0.3, 0.8])
+    assert_agree(jax_cce.jacobian(fun, backend="native")(x), jax.jacrev(fun)(x))
+
+
 def test_auxiliary_results_of_a_solver():
     """JAX's forward mode fails there, in 0.10 and 0.12."""
 
