@@ -210,6 +210,18 @@ def test_empty_arrays(name, quiet):
     assert_agree(jax_cce.jacobian(fun, backend="native")(x), jax.jacrev(fun)(x))
 
 
+def test_the_largest_of_nothing_in_a_loop(quiet):
+    def fun(x):
+        start = jnp.zeros(2), jnp.zeros(0)
+        return jax_cce.fixed_point(lambda y, x: (0.5 * y[0] + x, 0.5 * y[1]), start, x)
+
+    x = jnp.array([0.3, 0.8])
+    assert_agree(jax_cce.jacobian(fun)(x), jax.jacrev(fun)(x))
+    points = jnp.stack([x, 2 * x])
+    by_point = jax.jit(jax.vmap(jax_cce.jacobian(fun)))
+    assert_agree(by_point(points), jax.vmap(jax.jacrev(fun))(points))
+
+
 def test_auxiliary_results_of_a_solver():
     """JAX's forward mode fails there, in 0.10 and 0.12."""
 
