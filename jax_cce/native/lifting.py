@@ -445,13 +445,16 @@ def _solved(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list
 
     solution = applied(jaxprs.solve, *of_solve, *right)
     held = [each(lambda k: graph.make("stop_gradient", k), lifted(graph, x)) for x in solution]
+    # Auxiliary results follow, which have no derivative.
+    image = applied(jaxprs.matvec, *of_matvec, *held[: len(right)])
     residuals = [
         each(functools.partial(graph.make, "sub"), lifted(graph, x), lifted(graph, y))
-        for x, y in zip(right, applied(jaxprs.matvec, *of_matvec, *held), strict=True)
+        for x, y in zip(right, image, strict=True)
     ]
     seeds = [_seeds(graph, x) for x in residuals]
     tangents = applied(jaxprs.solve, *of_solve, *seeds)
-    return [_ruled(graph, *pair) for pair in zip(solution, tangents, strict=True)]
+    found = [_ruled(graph, *pair) for pair in zip(solution, tangents[: len(right)], strict=False)]
+    return [*found, *held[len(right) :]]
 
 
 def _symmetric(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> list[Any]:
@@ -611,6 +614,8 @@ def _largest(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     axes, shape = equation.params["axes"], equation.out_avals[0].shape
     if equation.params.get("out_sharding") is not None:
         raise Unsupported(f"{equation.name} with a sharding")
+    if not operands[0].nodes.size:
+        raise Unsupported(f"{equation.name} of nothing")
     nodes = np.moveaxis(operands[0].nodes, axes, range(len(axes)))
     rows = nodes.reshape(-1, int(np.prod(shape, dtype=int)))
     made = [graph.make(equation.name, *map(int, column)) for column in rows.T]

@@ -20,9 +20,11 @@ from jax_cce.rules.steps import steps_of, work_of
 
 __all__ = [
     "ELEMENTWISE",
+    "Expected",
     "Setting",
     "are_by_steps",
     "entries",
+    "expected",
     "has_loops",
     "mode_costs",
     "setting_of",
@@ -174,20 +176,46 @@ def mode_costs(
     return [twice, costs]
 
 
+class Expected(NamedTuple):
+    """What a function with loops is expected to take, in operations.
+
+    Attributes:
+        steps: by the Jacobians of the steps; None where these have none of one structure.
+        modes: by each of JAX's modes.
+        is_narrow: whether steps are differentiated in far fewer directions than a mode takes.
+    """
+
+    steps: float | None
+    modes: dict[str, float]
+    is_narrow: bool
+
+
 def are_by_steps(program: Program, setting: Setting, points: int) -> bool:
     """Whether the Jacobians of the steps are expected to save much over JAX's better mode.
 
     They have to save directions, too: what a step takes otherwise is less certain, above all where
     XLA compiles the Jacobians of the steps.
     """
-    costs = mode_costs(program, setting, points, elementwise=ELEMENTWISE)
-    if not costs:
-        return False
+    costs = expected(program, setting, points)
+    return (
+        costs is not None
+        and costs.steps is not None
+        and costs.is_narrow
+        and costs.steps < _SAVING * min(costs.modes.values())
+    )
+
+
+def expected(program: Program, setting: Setting, points: int) -> Expected | None:
+    """What `are_by_steps` compares; None where elimination is to be preferred to any mode."""
+    modes = mode_costs(program, setting, points, elementwise=ELEMENTWISE)
+    if not modes:
+        return None
     inside = _loops(setting.between, ELEMENTWISE).work
     outside = work_of(setting.between, elementwise=ELEMENTWISE) - inside
     directions = 1 + min(setting.columns, setting.rows)
     work = float(points * (inside + directions * outside))
     stepping = 0
+    is_narrow = True
     for equation in setting.between:
         if equation.name not in LOOPS:
             continue
@@ -200,15 +228,14 @@ def are_by_steps(program: Program, setting: Setting, points: int) -> bool:
         try:
             steps = steps_of(equation, active)
         except Unrepresentable:
-            return False
-        if steps.directions > _FEWER * directions:
-            return False
+            return Expected(None, modes[0], is_narrow)
+        is_narrow &= steps.directions <= _FEWER * directions
         stacks = equation.outputs[steps.carry :]
         stacked = not setting.read.isdisjoint(stacks)
         work += points * steps.work(stacked=stacked)
         stepping += steps.stepping(stacked=stacked)
         stepping += _stepping([equation], _FORWARD_STEP, _SMALL_FORWARD, points)
-    return work + stepping < _SAVING * min(costs[0].values())
+    return Expected(work + stepping, modes[0], is_narrow)
 
 
 def entries(avals: Iterable[Any]) -> int:

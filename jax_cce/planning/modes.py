@@ -164,7 +164,21 @@ def _agree_modes(equations: Sequence[Equation], names: Collection[str]) -> bool:
     """
     if not _PULLBACKS.isdisjoint(names) or not jax_internals.CHECKPOINTS.isdisjoint(names):
         return False
-    return not any(each.regions for each in equations) and _agree_in_values(equations, names)
+    if any(each.regions for each in equations) or _has_auxiliary_results(equations):
+        return False
+    return _agree_in_values(equations, names)
+
+
+def _has_auxiliary_results(equations: Sequence[Equation]) -> bool:
+    """Whether a linear solve has results beside the solution, which `jax.jacfwd` may not take."""
+    return any(
+        _has_auxiliary_results(tracing.inner_equations(each))
+        or (
+            each.name == "custom_linear_solve"
+            and len(each.outputs) + sum(each.params["const_lengths"]) > len(each.inputs)
+        )
+        for each in equations
+    )
 
 
 def _agree_in_values(equations: Sequence[Equation], names: Collection[str]) -> bool:

@@ -68,7 +68,10 @@ def _sliced(
 
 
 def _selected(which: np.ndarray, *cases: np.ndarray) -> Any:
-    return np.choose(which.astype(np.intp), cases) if which.shape else cases[int(which)]
+    if not which.shape:
+        return cases[int(which)]
+    # `np.choose` takes no more than 63 cases.
+    return np.take_along_axis(np.stack(cases), which[None].astype(np.intp), 0)[0]
 
 
 def _divided(x: np.ndarray, y: np.ndarray) -> Any:
@@ -111,6 +114,11 @@ def _reduced(reduce: Callable[..., Any]) -> Callable[..., Any]:
     return lambda x, axes, **_: reduce(x, axis=tuple(axes))
 
 
+def _extreme(reduce: Callable[..., Any]) -> Callable[..., Any]:
+    # Of nothing it is the least or largest number that the type has.
+    return lambda x, axes, **_: reduce(x, axis=tuple(axes)) if x.size else NotImplemented
+
+
 # Operands, then the parameters by name.
 _OTHERS: dict[str, Callable[..., Any]] = {
     "broadcast_in_dim": lambda x, shape, broadcast_dimensions, **_: _broadcast(
@@ -127,8 +135,8 @@ _OTHERS: dict[str, Callable[..., Any]] = {
     "pad": _padded,
     "pow": _power,
     "reduce_and": _reduced(np.all),
-    "reduce_max": _reduced(np.max),
-    "reduce_min": _reduced(np.min),
+    "reduce_max": _extreme(np.max),
+    "reduce_min": _extreme(np.min),
     "reduce_or": _reduced(np.any),
     "reduce_prod": _reduced(np.prod),
     "reduce_sum": _reduced(np.sum),

@@ -4,6 +4,7 @@ import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 
 from jax_cce import jax_internals
@@ -19,6 +20,9 @@ __all__ = ["Bands", "bands_of", "blocks_of", "diagonal_term"]
 class Bands(NamedTuple):
     """The diagonals of a banded matrix, in the convention of `scipy.sparse.dia_array`.
 
+    As a pytree it has one leaf, the data: the offsets are static, under `jax.jit` and `jax.vmap`,
+    too.
+
     Attributes:
         offsets: column minus row of each diagonal, ascending.
         data: shape (len(offsets), columns); data[k, j] is the entry of diagonal k in column j.
@@ -26,6 +30,13 @@ class Bands(NamedTuple):
 
     offsets: tuple[int, ...]
     data: Any
+
+
+jax.tree_util.register_pytree_with_keys(
+    Bands,
+    lambda bands: (((jax.tree_util.GetAttrKey("data"), bands.data),), tuple(bands.offsets)),
+    lambda offsets, leaves: Bands(offsets, *leaves),
+)
 
 
 def bands_of(

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -45,7 +45,8 @@ class StructuredJacobian(NoArray):
 
     Only the distinct coefficients are stored: a tridiagonal Jacobian is three arrays (fewer, where
     a diagonal is constant). It is a pytree, so it passes through `jax.jit`, `jax.vmap` and
-    `jax.grad`; after `jax.vmap` every method must be called under `jax.vmap` as well.
+    `jax.grad`. What `jax.vmap` returns holds several, stacked: its shapes are those of each, and
+    whatever reads entries is called under `jax.vmap` as well, and raises ValueError outside.
 
     Attributes:
         out_shape: shape of the output.
@@ -111,7 +112,7 @@ class StructuredJacobian(NoArray):
         """Shapes, dtype and number of terms."""
         return (
             f"StructuredJacobian({list(self.out_shape)} x {list(self.in_shape)}, {self.dtype}, "
-            f"{len(self._pieces)} terms)"
+            f"{len(self._pieces)} terms{', stacked' if self.is_stacked else ''})"
         )
 
     @property
@@ -154,11 +155,36 @@ class StructuredJacobian(NoArray):
     @property
     def is_stacked(self) -> bool:
         """Whether it is what `jax.vmap` returned: its arrays have axes that its shape has not."""
-        return any(
-            piece.slot is not None
-            and self._arrays[piece.slot].shape != piece.term.coefficient_shape
-            for piece in self._pieces
-        )
+        return any(np.ndim(array) > len(shape) for array, shape in self._shapes())
+
+    def _shapes(self) -> Iterator[tuple[Any, tuple[int, ...]]]:
+        """Each array that a piece reads, and what shape it has in one Jacobian."""
+        for piece in self._pieces:
+            if piece.slot is not None:
+                yield self._arrays[piece.slot], piece.term.coefficient_shape
+            for axes, _, table in piece.term.lookups:
+                if isinstance(table, int):
+                    yield self._arrays[table], tuple(piece.term.sizes[k] for k in axes)
+
+    @property
+    def _readable(self) -> tuple[Any, ...]:
+        """The arrays, if they are those of one Jacobian.
+
+        Raises:
+            ValueError: where they are those of several.
+        """
+        for array, shape in self._shapes():
+            if np.ndim(array) != len(shape):
+                own, size = f"{self.out_shape} + {self.in_shape}", math.prod(shape)
+                many = np.size(array) // size if size else "several"
+                raise ValueError(
+                    f"These are {many} Jacobians of shape {own}, stacked by jax.vmap or "
+                    f"jax.lax.scan: a coefficient of shape {shape} has shape {np.shape(array)}. "
+                    "Read them under jax.vmap, as in jax.vmap(lambda J: J.todense())(Js), once "
+                    "for each axis they were stacked along; jax.tree.map(lambda leaf: leaf[0], Js) "
+                    "is the first of them."
+                )
+        return self._arrays
 
     def todense(self) -> Any:
         """The dense array of shape `shape`."""
@@ -234,7 +260,7 @@ class StructuredJacobian(NoArray):
     @property
     def T(self) -> "StructuredJacobian":
         """The transposed Jacobian, of shape in_shape + out_shape."""
-        arrays = list(self._arrays)
+        arrays = list(self._readable)
         pieces = self._transposed(arrays)
         shapes, slots = (self.in_shape, self.out_shape), dict(enumerate(arrays))
         return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
@@ -257,7 +283,7 @@ class StructuredJacobian(NoArray):
         For a Jacobian that is symmetric up to rounding, such as that of a gradient: it is then
         symmetric exactly, and half of its coefficients need not be computed.
         """
-        arrays = list(self._arrays)
+        arrays = list(self._readable)
         pool = list(zip(self._pieces, self._transposed(arrays), strict=True))
         pieces: list[Piece] = []
         while pool:
@@ -353,7 +379,7 @@ class StructuredJacobian(NoArray):
                 total = recorder.add(total, picked, (size,), ())
             return total
 
-        return self._evaluate(build, self._arrays, (size,), (), self.dtype)
+        return self._evaluate(build, self._readable, (size,), (), self.dtype)
 
     @property
     def bands(self) -> Bands | None:
@@ -379,13 +405,14 @@ class StructuredJacobian(NoArray):
 
     def _placed(self) -> list[Placed]:
         """The coefficient of each piece, scale included, and where it goes."""
-        slots = dict(enumerate(self._arrays))
+        arrays = self._readable
+        slots = dict(enumerate(arrays))
         return [
             placed(
                 piece.term,
                 number(piece.scale, self.dtype)
                 if piece.slot is None
-                else scaled(self._arrays[piece.slot], piece.scale, self.dtype),
+                else scaled(arrays[piece.slot], piece.scale, self.dtype),
                 slots,
             )
             for piece in self._pieces
@@ -428,7 +455,7 @@ class StructuredJacobian(NoArray):
         if term is None:
             return jax_internals.full((*result[0], *result[1]), 0, dtype)
         piece = Piece(term, 1, len(self._arrays))
-        arrays = *self._arrays, lax.reshape(vector, term.coefficient_shape)
+        arrays = *self._readable, lax.reshape(vector, term.coefficient_shape)
 
         def build(recorder: Recorder) -> Any:
             if left:

@@ -187,6 +187,66 @@ def test_auxiliary_data_and_hessians():
     assert_agree(hessian(jnp.asarray(X)), jax.hessian(lambda x: fun(x)[0])(jnp.asarray(X)))
 
 
+EMPTY = {
+    "max": lambda x: jnp.max(x, initial=0.5),
+    "min of rows": lambda x: jnp.min(jnp.outer(x, jnp.ones(2)), axis=1, initial=0.5),
+    "max of columns": lambda x: jnp.max(jnp.outer(x, jnp.ones(2)), axis=0, initial=0.5),
+    "sums": lambda x: (jnp.sum(x), jnp.prod(x), jnp.cumsum(x), jnp.cumprod(x), lax.cummax(x)),
+    "order": lambda x: (jnp.sort(x), jnp.any(x > 0) * 2.0, jnp.all(x > 0) * 2.0, x[::-1]),
+    "products": lambda x: (x @ x, jnp.outer(x, x), jnp.zeros((2, 0)) @ x),
+    "loops": lambda x: lax.scan(lambda c, a: (c * a, c), 2.0, x),
+    "map": lambda x: lax.map(jnp.sin, x),
+    "joined": lambda x: jnp.concatenate([x, jnp.sin(x)]),
+}
+
+
+@pytest.mark.parametrize("name", EMPTY)
+def test_empty_arrays(name, quiet):
+    def fun(x):
+        leaves = jax.tree.leaves(EMPTY[name](x[:0]))
+        return [jnp.sin(x), *(jnp.sum(leaf) * x for leaf in leaves)]
+
+    x = jnp.array([0.3, 0.8])
+    assert_agree(jax_cce.jacobian(fun, backend="native")(x), jax.jacrev(fun)(x))
+
+
+def test_the_largest_of_nothing_in_a_loop(quiet):
+    def fun(x):
+        start = jnp.zeros(2), jnp.zeros(0)
+        return jax_cce.fixed_point(lambda y, x: (0.5 * y[0] + x, 0.5 * y[1]), start, x)
+
+    x = jnp.array([0.3, 0.8])
+    assert_agree(jax_cce.jacobian(fun)(x), jax.jacrev(fun)(x))
+    points = jnp.stack([x, 2 * x])
+    by_point = jax.jit(jax.vmap(jax_cce.jacobian(fun)))
+    assert_agree(by_point(points), jax.vmap(jax.jacrev(fun))(points))
+
+
+def test_auxiliary_results_of_a_solver():
+    """JAX's forward mode fails there, in 0.10 and 0.12."""
+
+    def fun(x):
+        def by_matrix(matrix, y):
+            return jnp.linalg.solve(matrix, y), (jnp.sum(y * x), jnp.int32(3))
+
+        solution, (total, count) = lax.custom_linear_solve(
+            lambda y: square(x) @ y,
+            x**2,
+            lambda _, y: by_matrix(square(x), y),
+            transpose_solve=lambda _, y: by_matrix(square(x).T, y),
+            has_aux=True,
+        )
+        return solution * count, total * x
+
+    x = jnp.array([0.3, 0.8, 0.5, 0.9])
+    expected = jax.jacrev(fun)(x)
+    for options in ({"backend": "native"}, {"backend": "xla"}, {}):
+        assert_agree(jax_cce.jacobian(fun, **options)(x), expected)
+    points = jnp.stack([x, 2 * x])
+    by_point = jax.vmap(jax_cce.jacobian(fun, backend="native"))
+    assert_agree(by_point(points), jax.vmap(jax.jacrev(fun))(points))
+
+
 def test_a_factorisation_fails_as_a_whole():
     def factor(x):
         return jnp.linalg.cholesky(jnp.outer(x, x) + jnp.diag(jnp.array([x[0], 1.0])))

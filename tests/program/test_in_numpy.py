@@ -99,6 +99,32 @@ def test_what_numpy_has_not_is_left_to_jax():
     assert agreement(fun, [jnp.array([0.5, -0.5])]) <= {"broadcast_in_dim"}
 
 
+@pytest.mark.parametrize("dtype", [np.float64, np.int32, bool])
+def test_of_nothing(dtype):
+    def fun(x):
+        ends = [lax.reduce_max_p, lax.reduce_min_p] if dtype is not bool else []
+        return [
+            *(end.bind(x, axes=(1,), out_sharding=None) for end in ends),
+            *(x.any(1), x.all(1), x.sum(1), x.prod(1), jnp.stack([x, x]), jnp.flip(x, 0)),
+        ]
+
+    agreement(fun, [jnp.zeros((2, 0), dtype)])
+
+
+def test_the_largest_of_nothing_in_a_program():
+    def fun(x):
+        return x * jnp.max(jnp.zeros(0), initial=3.0)
+
+    np.testing.assert_array_equal(jax_cce.jacobian(fun)(jnp.ones(2)), 3 * np.eye(2))
+
+
+def test_many_cases():
+    def fun(which, x):
+        return [lax.select_n(which, *(x + k for k in range(80)))]
+
+    assert "select_n" in agreement(fun, [jnp.array([[79, 1]]), jnp.ones((1, 2))])
+
+
 def test_planning_compiles_nothing():
     weights = jnp.array([0.0, 1.0, 0.0, -1.0])
 

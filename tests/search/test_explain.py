@@ -317,3 +317,53 @@ def test_every_strategy_on_one_picture(tmp_path):
     assert (tmp_path / "search.svg").stat().st_size > 1000
     labels = {text.get_text() for text in figure.axes[0].get_legend().get_texts()}
     assert {"forward", "annealing", "branch_and_bound", "portfolio"} <= labels
+
+
+def driven(start, drive):
+    def step(state, inputs):
+        state = jnp.tanh(0.5 * jnp.roll(state, 1) + jnp.sin(state) + jnp.sum(jnp.cos(inputs)))
+        return state, state
+
+    return lax.scan(step, start, drive)[1]
+
+
+def test_loops_by_their_steps_say_so_and_what_else_would_take(store):
+    args = jax.ShapeDtypeStruct((6,), jnp.float64), jax.ShapeDtypeStruct((60, 2), jnp.float64)
+    e = jax_cce.explain(driven, (0, 1), backend="xla")(*args)
+    assert e.by_steps
+    assert list(e.loops) == ["steps", "jacfwd", "jacrev"]
+    assert e.loops["steps"] < 0.35 * min(e.loops["jacfwd"], e.loops["jacrev"])
+    report = check_reports(e)
+    own, *others = (f"{way} {cost:,}" for way, cost in e.loops.items())
+    own = own.replace("steps", "the Jacobians of their steps, expected to take")
+    assert f"loops: by {own} operations; jax.{'; jax.'.join(others)}" in report
+    given = e.to_dict()
+    assert given["loops"] == dict(e.loops)
+    assert given["by_steps"]
+
+
+def test_loops_by_a_mode_say_what_their_steps_would_take(store):
+    args = jax.ShapeDtypeStruct((6,), jnp.float64), jnp.ones((60, 2))
+    e = jax_cce.explain(driven, backend="xla")(*args)
+    assert (e.by_steps, e.plan.method) == (False, "jacfwd")
+    report = check_reports(e)
+    assert f"loops: by jax.jacfwd, expected to take {e.loops['jacfwd']:,} operations" in report
+    assert f"jax.jacrev {e.loops['jacrev']:,}" in report
+    assert f"the Jacobians of their steps {e.loops['steps']:,}" in report
+
+    def unending(x):
+        return lax.while_loop(lambda x: jnp.sum(x) < 9, lambda x: 2 * x + jnp.sin(x), x)
+
+    e = jax_cce.explain(unending, backend="xla")(X)
+    assert set(e.loops) == {"jacfwd"}
+    assert "their steps have no Jacobians of one structure" in check_reports(e)
+
+
+def test_where_no_loop_is_differentiated_as_one_nothing_is_said_of_loops(store):
+    for e in (
+        jax_cce.explain(branched, (0, 1))(NUMBER, NUMBER),
+        jax_cce.explain(driven, format="bcoo")(X, jnp.ones((4, 2))),
+    ):
+        assert not e.loops
+        assert not e.by_steps
+        assert "loops:" not in str(e)

@@ -25,6 +25,7 @@ from cases.bands_and_blocks import (
     tridiagonal,
 )
 from cases.sparsity import assert_bcoo, assert_structured, assert_values
+from jax_cce.sparse import linear_solve
 
 pytestmark = pytest.mark.one_version
 
@@ -349,3 +350,88 @@ def test_random_compositions(chains: tuple[tuple[str, ...], tuple[str, ...]], si
     check_methods(jacobian, jax.jit(methods)(jacobian), dense)
     assert_structured(jacobian, dense)
     assert_bcoo(jax.jit(jax_cce.jacobian(f, format="bcoo"))(x), dense)
+
+
+READERS = {
+    "todense": lambda J: J.todense(),
+    "to_bcoo": lambda J: J.to_bcoo(),
+    "to_scipy": lambda J: J.to_scipy(),
+    "coordinates": lambda J: J.coordinates(),
+    "J @ v": lambda J: J @ jnp.ones(J.in_shape),
+    "J @ vs": lambda J: J @ jnp.ones((*J.in_shape, 2)),
+    "u @ J": lambda J: jnp.ones(J.out_shape) @ J,
+    "T": lambda J: J.T,
+    "symmetric_part": lambda J: J.symmetric_part(),
+    "diagonal": lambda J: J.diagonal(),
+    "bands": lambda J: J.bands,
+    "blocks": lambda J: J.blocks,
+    "solve": lambda J: linear_solve.solve(J, jnp.ones(J.out_shape)),
+}
+
+
+def _picked(x: Any) -> Any:
+    """The coefficients are constants, and only the places are data."""
+    return x[jnp.argsort(x)]
+
+
+def _batched(fun: Any, **axes: Any) -> Any:
+    return jax.vmap(jax_cce.jacobian(fun, format="structured"), **axes)
+
+
+@pytest.mark.parametrize("read", READERS)
+@pytest.mark.parametrize("fun", [jnp.sin, lambda x: x * jnp.roll(x, 1), _picked])
+def test_stacked_jacobians_are_read_under_vmap_only(fun: Any, read: str):
+    points = np.random.default_rng(0).normal(size=(2, 4, 4))
+    single = jax_cce.jacobian(fun, format="structured")
+    stacks = {
+        "vmap": _batched(fun)(points[0]),
+        "jit": jax.jit(_batched(fun, out_axes=-1))(points[0]),
+        "scan": lax.scan(lambda c, x: (c, single(x)), 0, points[0])[1],
+        "leaves": jax.tree.map(lambda *a: jnp.stack(a), *map(single, points[0])),
+        "nested": jax.vmap(_batched(fun))(points),
+    }
+    for name, stacked in stacks.items():
+        assert stacked.is_stacked
+        assert repr(stacked).endswith("stacked)")
+        many = 8 if name == "nested" else 4
+        message = rf"These are {many} Jacobians of shape \(4,\) \+ \(4,\), stacked by jax.vmap"
+        with pytest.raises(ValueError, match=message):
+            READERS[read](stacked)
+    with pytest.raises(ValueError, match="These are 4 Jacobians"):
+        jax.vmap(READERS[read])(stacks["nested"])
+
+
+@pytest.mark.parametrize("fun", [jnp.sin, lambda x: x * jnp.roll(x, 1), _picked])
+def test_stacked_jacobians_pass_through_transformations(fun: Any):
+    points = np.random.default_rng(0).normal(size=(2, 3, 4))
+    dense = jax.vmap(jax.vmap(jax.jacrev(fun)))(points)
+
+    def todense(jacobian: Any) -> Any:
+        return jacobian.todense()
+
+    stacked = _batched(fun)(points[0])
+    assert_values(jax.vmap(todense)(stacked), dense[0])
+    _, scanned = lax.scan(lambda c, jacobian: (c, jacobian.todense()), 0, stacked)
+    assert_values(scanned, dense[0])
+    last = jax.tree.map(lambda leaf: leaf[-1], stacked)
+    assert not last.is_stacked
+    assert_values(last.todense(), dense[0, -1])
+    across = _batched(fun, out_axes=-1)(points[0])
+    assert_values(jax.jit(jax.vmap(todense, in_axes=-1))(across), dense[0])
+    nested = jax.jit(jax.vmap(_batched(fun), in_axes=1))(points)
+    assert_values(jax.vmap(jax.vmap(todense))(nested), np.swapaxes(dense, 0, 1))
+
+
+def test_bands_keep_their_offsets_under_transformations():
+    def bands(x: Any) -> Any:
+        return jax_cce.jacobian(lambda x: x[1:] * x[:-1], format="structured")(x).bands
+
+    points = np.random.default_rng(0).normal(size=(3, 4))
+    for found in (jax.jit(bands)(points[0]), jax.vmap(bands)(points)):
+        assert isinstance(found, jax_cce.Bands)
+        assert found.offsets == (0, 1)
+        assert all(type(offset) is int for offset in found.offsets)
+    assert_values(jax.vmap(bands)(points).data, np.stack([bands(x).data for x in points]))
+    assert [str(path) for path, _ in jax.tree_util.tree_leaves_with_path(bands(points[0]))] == [
+        "(GetAttrKey(name='data'),)"
+    ]

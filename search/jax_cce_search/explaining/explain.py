@@ -9,10 +9,10 @@ from jax_cce.execution.calling import native
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
 from jax_cce.native.kernels import Kernel
-from jax_cce.planning import choosing, plans
+from jax_cce.planning import choosing, loops, plans
 from jax_cce.planning.options import Backend, Order, options_of
 from jax_cce.planning.plans import Plan
-from jax_cce.planning.task import traced_task
+from jax_cce.planning.task import Task, traced_task
 from jax_cce.program import calls, flat
 from jax_cce.registry import StoredOrder
 from jax_cce.sparse.formats import FormatName
@@ -81,15 +81,13 @@ def explain(
         plan = choosing.planned(task, options.request.of_arrays)
         inputs = task.traced.program.avals[: task.traced.program.num_inputs]
         kernel = native(task, options.request, inputs, options.format)
-        return _explained(plan, task.name, task.key, task.batch, kernel)
+        return _explained(plan, task, kernel)
 
     return calls.from_shapes(explained)
 
 
-def _explained(
-    plan: Plan, name: str, key: str, batch: int | None, kernel: Kernel | str
-) -> Explanation:
-    graph = plan.graph
+def _explained(plan: Plan, task: Task, kernel: Kernel | str) -> Explanation:
+    graph, key = plan.graph, task.key
     references = ("reverse",) if graph.reverse_only else _REFERENCES
     by_order = {order: plans.make(graph, order) for order in references} | {IN_USE: plan}
     costs: dict[str, dict[str, int]] = {
@@ -107,7 +105,7 @@ def _explained(
     ]
     return Explanation(
         plan=plan,
-        name=name,
+        name=task.name,
         key=key,
         num_vertices=plan.num_vertices,
         num_edges=plan.num_edges,
@@ -116,8 +114,10 @@ def _explained(
         bound=_bound(plan, key, min(cost["multiplications"] for cost in costs.values())),
         backend="xla" if isinstance(kernel, str) else "native",
         backend_reason=kernel if isinstance(kernel, str) else _described(kernel),
+        loops=_loops(task) if isinstance(kernel, str) else {},
+        by_steps=task.by_steps and isinstance(kernel, str) and plan.method == "elimination",
         source=plan.source,
-        entry=_entry(plan, key, None, batch) if plan.source in _LAYERS else None,
+        entry=_entry(plan, key, None, task.batch) if plan.source in _LAYERS else None,
         dearest=_dearest(plan),
         assembly=sum(step.flops for step in plan.steps if step.vertex is None),
         operators=tuple(edge for edge, structure in edges if structure == "operator"),
@@ -127,6 +127,18 @@ def _explained(
 
 def _described(kernel: Kernel) -> str:
     return f"as much as {kernel.cost:,} additions for a point, in {kernel.order} order of entries"
+
+
+def _loops(task: Task) -> dict[str, int]:
+    """What a function with loops is expected to take, by its steps and by each mode."""
+    program, setting = task.traced.program, task.setting
+    if setting is None or not loops.has_loops(program):
+        return {}
+    costs = loops.expected(program, setting, task.batch or 1)
+    if costs is None:
+        return {}
+    steps = {} if costs.steps is None else {"steps": costs.steps}
+    return {name: round(cost) for name, cost in (steps | costs.modes).items()}
 
 
 def _entry(plan: Plan, key: str, cost: str | None, batch: int | None) -> StoredOrder | None:

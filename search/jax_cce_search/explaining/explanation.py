@@ -89,6 +89,11 @@ class Explanation:
         bound: how many multiplications every order takes at least; None where that is unknown.
         backend: what computes the Jacobian on the CPU: "native" or "xla".
         backend_reason: why XLA computes it, or what native code takes.
+        loops: where the function has loops that XLA runs, the operations that are expected: under
+            "steps" by the Jacobians of their steps, where these have such of one structure, and
+            under "jacfwd" and "jacrev" by those of JAX's modes that there are. Each counts three
+            that is no part of a product of matrices.
+        by_steps: whether loops go by the Jacobians of their steps.
         source: where the order comes from (see `Plan.source`).
         entry: what the registry holds, where the order comes from there.
         dearest: the ten eliminations that execute the most operations, the dearest first.
@@ -108,6 +113,8 @@ class Explanation:
     bound: int | None
     backend: str
     backend_reason: str
+    loops: Mapping[str, int]
+    by_steps: bool
     source: str
     entry: StoredOrder | None = field(repr=False)
     dearest: tuple[Eliminated, ...] = field(repr=False)
@@ -145,6 +152,8 @@ class Explanation:
             "peak_bytes": plan.peak_bytes,
             "backend": self.backend,
             "backend_reason": self.backend_reason,
+            "loops": dict(self.loops),
+            "by_steps": self.by_steps,
             "entry": None if entry is None else dataclasses.asdict(entry),
             "dearest": [each._asdict() | {"shape": list(each.shape)} for each in self.dearest],
             "assembly": self.assembly,
@@ -196,6 +205,7 @@ def _summary(e: Explanation) -> Section:
             f"graph: {e.num_vertices:,} vertices, {e.num_edges:,} edges{apart}",
             f"local Jacobians: {structures or 'none'}",
             *([f"checkpoint regions: {e.plan.checkpoints}"] if e.plan.checkpoints else []),
+            *_looped(e),
             *_origin(e),
             f"on the CPU: {'native code' if e.backend == 'native' else 'XLA'}, {e.backend_reason}",
             f"arrays of the steps: {e.plan.peak_bytes:,} bytes alive at once, before fusion",
@@ -203,6 +213,21 @@ def _summary(e: Explanation) -> Section:
             f"key: {e.key}",
         ),
     )
+
+
+def _looped(e: Explanation) -> list[str]:
+    """How loops are differentiated, and what the other ways are expected to take."""
+    used = "steps" if e.by_steps else e.plan.method
+    if used not in e.loops:
+        return []
+    others = [f"jax.{way} {cost:,}" for way, cost in e.loops.items() if way not in ("steps", used)]
+    if not e.by_steps:
+        steps = e.loops.get("steps")
+        none = "their steps have no Jacobians of one structure"
+        others.append(none if steps is None else f"the Jacobians of their steps {steps:,}")
+    how = "the Jacobians of their steps" if e.by_steps else f"jax.{used}"
+    own = f"loops: by {how}, expected to take {e.loops[used]:,} operations"
+    return ["; ".join([own, *others])]
 
 
 def _origin(e: Explanation) -> list[str]:
