@@ -117,7 +117,7 @@ def test_a_search_finds_what_computes_less():
     copies = [problem, pickle.loads(pickle.dumps(problem))]
     found = []
     for each in copies:
-        search = Search(each, Budget(evaluations=600))
+        search = Search(each, Budget(evaluations=200))
         natively.search(search, "annealing")
         assert sorted(search.best) == list(range(len(problem.vertices)))
         assert search.cost == problem.edges.price(search.best)
