@@ -100,7 +100,7 @@ def test_solves(solver: str, wrap: Any):
 
     np.testing.assert_allclose(wrap(solve)(x), expected(x), rtol=1e-9)
     found = wrap(jax.jacfwd(solve))(x)
-    np.testing.assert_allclose(found, jax.jacfwd(expected)(x), rtol=1e-7, atol=1e-12)
+    np.testing.assert_allclose(found, jax.jit(jax.jacfwd(expected))(x), rtol=1e-7, atol=1e-12)
     batch = np.stack([x, 2 * x])
     np.testing.assert_allclose(
         wrap(jax.vmap(solve))(batch), np.stack([expected(x) for x in batch]), rtol=1e-9

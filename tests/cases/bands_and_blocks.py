@@ -9,7 +9,7 @@ import jax.numpy as jnp
 import numpy as np
 
 import jax_cce
-from cases.references import once
+from cases.references import jitted_jacrev, once
 
 _RNG = np.random.default_rng(0)
 
@@ -91,7 +91,7 @@ CASES = [
 
 
 def dense_jacobian(fun: Callable[..., Any], x: Any) -> np.ndarray:
-    return np.asarray(jax.jacrev(fun)(x))
+    return np.asarray(jitted_jacrev(fun)(x))
 
 
 def flattened(dense: np.ndarray, out_rank: int) -> np.ndarray:

@@ -52,4 +52,4 @@ def assert_agrees_natively(
         x = x + jnp.linspace(0.0, spread, batch)[:, None]
         ours, theirs = jax.vmap(ours), jax.vmap(theirs)
     assert is_native(ours, x)
-    assert_agree(jax.jit(ours)(x), theirs(x))
+    assert_agree(jax.jit(ours)(x), jax.jit(theirs)(x))

@@ -47,7 +47,7 @@ def test_any_size_and_dtype(fun, size, dtype):
     tolerance = 1e-5 if dtype == jnp.float32 else 1e-12
     found = jax_cce.jacobian(fun)(x)
     assert found.dtype == dtype
-    assert_agree(found, jax.jacrev(fun)(x), tolerance=tolerance)
+    assert_agree(found, jax.jit(jax.jacrev(fun))(x), tolerance=tolerance)
 
 
 TRANSFORMATIONS = {

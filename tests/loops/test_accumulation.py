@@ -47,7 +47,7 @@ def always_by_steps():
 def check(fun, *args, operators=()):
     """The Jacobian by all arguments, outside and under jit, and that no operator is left."""
     argnums = tuple(range(len(args)))
-    expected = jax.jacrev(fun, argnums)(*args)
+    expected = jax.jit(jax.jacrev(fun, argnums))(*args)
     by_steps = jax_cce.jacobian(fun, argnums)
     assert_agree(by_steps(*args), expected)
     assert_agree(jax.jit(by_steps)(*args), expected)
@@ -121,7 +121,7 @@ def test_solves_in_a_map_are_blocks_in_the_sparse_formats():
 
     block = jax_cce.jacobian(fun, format="bcoo")(x)
     assert block.nse == 6 * 3 * 3
-    assert_agree(block.todense(), jax.jacfwd(fun)(x))
+    assert_agree(block.todense(), jax.jit(jax.jacfwd(fun))(x))
 
 
 def test_around_the_loop_and_twice():
@@ -193,7 +193,7 @@ def test_custom_rules_are_applied():
         return lax.scan(step, jnp.ones(2), u)
 
     u = jnp.asarray(RNG.normal(size=(4, 2)))
-    assert_agree(jax_cce.jacobian(fun)(u), jax.jacrev(fun)(u))
+    assert_agree(jax_cce.jacobian(fun)(u), jax.jit(jax.jacrev(fun))(u))
 
 
 def test_keys_among_the_states():
@@ -219,7 +219,7 @@ def test_what_a_mask_hides_in_a_later_step_is_left_to_jax():
 
     u = jnp.array([0.0, -1.0, 2.0])
     assert jax_cce.plan(fun)(u).operators == ("scan",)
-    assert_agree(jax_cce.jacobian(fun)(u), jax.jacfwd(fun)(u))
+    assert_agree(jax_cce.jacobian(fun)(u), jax.jit(jax.jacfwd(fun))(u))
 
 
 @pytest.mark.parametrize("wanted", [0, 1])
@@ -234,7 +234,7 @@ def test_numbers_of_python_among_the_states():
 
     u = jnp.asarray(RNG.normal(size=4))
     value, jacobian = jax_cce.value_and_jacobian(fun)(u)
-    assert_agree((value, jacobian), (fun(u), jax.jacrev(fun)(u)))
+    assert_agree((value, jacobian), (fun(u), jax.jit(jax.jacrev(fun))(u)))
 
 
 @pytest.mark.parametrize("dtype", ["float32", "bfloat16"])
@@ -250,7 +250,7 @@ def test_other_precisions(dtype):
 
     with jax.numpy_dtype_promotion("strict"), jax.numpy_rank_promotion("raise"):
         found = jax_cce.jacobian(fun, (0, 1, 2))(*args)
-    assert_agree(found, jax.jacfwd(fun, (0, 1, 2))(*args))
+    assert_agree(found, jax.jit(jax.jacfwd(fun, (0, 1, 2)))(*args))
 
 
 def test_checkpoints_are_honoured():
@@ -258,7 +258,7 @@ def test_checkpoints_are_honoured():
     u = jnp.asarray(RNG.normal(size=(4, 2)))
     fun = lambda u: lax.scan(body, jnp.ones(2), u)  # noqa: E731
     assert jax_cce.plan(fun)(u).operators == ("scan",)
-    assert_agree(jax_cce.jacobian(fun)(u), jax.jacrev(fun)(u))
+    assert_agree(jax_cce.jacobian(fun)(u), jax.jit(jax.jacrev(fun))(u))
 
 
 @st.composite

@@ -58,7 +58,7 @@ UNSUPPORTED = {
 def test_what_is_not_scalar(name, caplog):
     f = UNSUPPORTED[name]
     assert not is_native(jax_cce.jacobian(f), X)
-    assert_agree(jax.jit(jax_cce.jacobian(f))(X), jax.jacrev(f)(X))
+    assert_agree(jax.jit(jax_cce.jacobian(f))(X), jax.jit(jax.jacrev(f))(X))
     assert_agree(jax.jit(jax.vmap(jax_cce.jacobian(f)))(POINTS), jax.vmap(jax.jacrev(f))(POINTS))
     assert not caplog.text
 
@@ -68,7 +68,7 @@ def test_the_environment_switches_it_off(monkeypatch):
     for value in ("off", "0", "False"):
         monkeypatch.setenv(compiling.VARIABLE, value)
         assert not is_native(jax_cce.jacobian(fun), X)
-        assert_agree(jax_cce.jacobian(fun)(X), jax.jacrev(fun)(X))
+        assert_agree(jax_cce.jacobian(fun)(X), jax.jit(jax.jacrev(fun))(X))
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "markowitz"])
@@ -97,7 +97,7 @@ def test_a_process_that_holds_many_kernels(monkeypatch):
 
     assert not is_native(jax_cce.jacobian(new), X)
     assert "holds 0 kernels" in jax_cce.explain(new)(X).backend_reason
-    assert_agree(jax_cce.jacobian(new)(X), jax.jacrev(new)(X))
+    assert_agree(jax_cce.jacobian(new)(X), jax.jit(jax.jacrev(new))(X))
 
 
 def test_a_library_without_a_function(monkeypatch):
@@ -133,7 +133,7 @@ def test_a_fault_of_ours_is_reported_and_makes_no_difference(monkeypatch, caplog
         raise AssertionError("of ours")
 
     monkeypatch.setattr(calling, "kernel_of", broken)
-    assert_agree(jax_cce.jacobian(fun)(X), jax.jacrev(fun)(X))
+    assert_agree(jax_cce.jacobian(fun)(X), jax.jit(jax.jacrev(fun))(X))
     assert "no native code" in caplog.text
 
 
@@ -142,7 +142,7 @@ def test_a_measured_order_decides(monkeypatch, tmp_path):
     found = jax_cce.optimize(fun, cost="runtime", budget=1.0, strategy="reverse")(X)
     assert "native" in found.times
     assert is_native(jax_cce.jacobian(fun), X) == (found.entry.method == "native")
-    assert_agree(jax_cce.jacobian(fun)(X), jax.jacrev(fun)(X))
+    assert_agree(jax_cce.jacobian(fun)(X), jax.jit(jax.jacrev(fun))(X))
 
 
 @pytest.mark.parametrize("winner", ["native", "reverse"])
@@ -211,7 +211,9 @@ def test_a_backend_that_is_asked_for(transform):
         found[function, backend] = jax.jit(ours)(X)
     for function in (fun, network):
         assert_agree(found[function, "auto"], found[function, "native"])
-    assert_agree(jax_cce.hessian(lambda x: fun(x)[0], backend="xla")(X), jax.hessian(fun)(X)[0])
+    assert_agree(
+        jax_cce.hessian(lambda x: fun(x)[0], backend="xla")(X), jax.jit(jax.hessian(fun))(X)[0]
+    )
 
 
 def test_backends_that_there_are_not():

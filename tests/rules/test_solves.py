@@ -51,7 +51,7 @@ def by_conjugate_gradients(vector):
     ids=["batch", "columns", "matrices", "one", "positive", "elementwise", "iteration"],
 )
 def test_entries_of_solves(solve, at, nse):
-    expected = jax.jacrev(solve)(at)
+    expected = jax.jit(jax.jacrev(solve))(at)
     sparse = jax_cce.jacobian(solve, format="bcoo")(at)
     assert sparse.nse == nse
     np.testing.assert_allclose(sparse.todense(), expected, rtol=1e-11, atol=1e-13)
@@ -72,4 +72,4 @@ def test_points_of_a_batch_whose_steps_mix():
     forces = jnp.linspace(0.1, 1.0, 12).reshape(4, 3)
     sparse = jax_cce.jacobian(solutions, format="bcoo")(forces)
     assert sparse.nse == 4 * 9
-    np.testing.assert_allclose(sparse.todense(), jax.jacrev(solutions)(forces), atol=1e-12)
+    np.testing.assert_allclose(sparse.todense(), jax.jit(jax.jacrev(solutions))(forces), atol=1e-12)

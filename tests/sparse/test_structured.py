@@ -154,7 +154,7 @@ def test_methods_under_vmap(case: Case):
     batch = np.stack([x, 2 * x, x - 1])
     transformed = jax_cce.jacobian(case.fun, format="structured")
     inside = jax.jit(jax.vmap(lambda x: methods(transformed(x))))(batch)
-    outside = jax.vmap(methods, axis_size=3)(jax.vmap(transformed)(batch))
+    outside = jax.jit(jax.vmap(methods, axis_size=3))(jax.vmap(transformed)(batch))
     dense = [dense_jacobian(case.fun, point) for point in batch]
     for found in (inside, outside):
         for k, expected in enumerate(dense):

@@ -183,13 +183,13 @@ def test_a_constant_of_the_function(f):
 def test_in_a_sparse_format(f, format):
     jac = jax_cce.jacobian(f, format=format)
     for call in (jac, jax.jit(jac)):
-        assert_agree(call(X).todense(), jax.jacrev(f)(X))
+        assert_agree(call(X).todense(), jax.jit(jax.jacrev(f))(X))
 
 
 @pytest.mark.parametrize("order", ["forward", "reverse", "markowitz"])
 @pytest.mark.parametrize("f", [_vjp, _jvp])
 def test_in_a_named_order(f, order):
-    assert_agree(jax_cce.jacobian(f, order=order)(X), jax.jacrev(f)(X))
+    assert_agree(jax_cce.jacobian(f, order=order)(X), jax.jit(jax.jacrev(f))(X))
 
 
 @pytest.mark.parametrize("f", [_vjp, _jvp, _gradient, _nested, _in_a_branch])
@@ -213,9 +213,9 @@ def test_value_and_auxiliary_data(f):
     (value, aux), jac = jax_cce.value_and_jacobian(with_aux, has_aux=True, allow_int=True)(p)
     assert_agree(value, {"y": f(X)})
     assert_agree(aux[1], X * 2)
-    assert_agree(jac["y"]["x"], jax.jacrev(f)(X))
+    assert_agree(jac["y"]["x"], jax.jit(jax.jacrev(f))(X))
     assert aux[0] == 3
-    assert_agree(jax_cce.value_and_jacobian(f)(X), (f(X), jax.jacrev(f)(X)))
+    assert_agree(jax_cce.value_and_jacobian(f)(X), (f(X), jax.jit(jax.jacrev(f))(X)))
 
 
 def test_two_arguments_of_which_one_is_no_variable():
@@ -224,7 +224,7 @@ def test_two_arguments_of_which_one_is_no_variable():
         return _times(k)(x)
 
     y = X + 1
-    expected = jax.jacrev(f)(X, y)
+    expected = jax.jit(jax.jacrev(f))(X, y)
     assert_agree(jax_cce.jacobian(f)(X, y), expected)
     assert_agree(jax.jit(jax_cce.jacobian(f))(X, y), expected)
     # Of the other one it is the variable that the rule reads.
@@ -338,7 +338,7 @@ def test_checked_functions(kind, errors):
     def f(x):
         return checked(x)[1]
 
-    expected = jax.jacrev(f)(X)
+    expected = jax.jit(jax.jacrev(f))(X)
     assert_agree(jax_cce.jacobian(f)(X), expected)
     assert_agree(jax.jit(jax_cce.jacobian(f))(X), expected)
     assert_agree(jax_cce.jacobian(f, format="bcoo")(X).todense(), expected)
@@ -349,7 +349,7 @@ def test_a_check_around_the_jacobian():
     f = _sine("jvp")
     error, jac = checkify.checkify(jax_cce.jacobian(f))(X)
     assert error.get() is None
-    assert_agree(jac, jax.jacrev(f)(X))
+    assert_agree(jac, jax.jit(jax.jacrev(f))(X))
 
 
 # --- what is left behind -------------------------------------------------------------------------
@@ -364,7 +364,7 @@ def test_no_tracer_is_kept():
         g.defjvp(lambda p, t: (p[0] * scale, 3 * t[0] * scale))
         return g(x)
 
-    expected = jax.jacrev(f)(x)
+    expected = jax.jit(jax.jacrev(f))(x)
     with jax.checking_leaks():
         assert_agree(jax_cce.jacobian(f)(x), expected)
 
@@ -377,7 +377,7 @@ def test_a_loop_variable_is_read_when_jax_reads_it():
             x = g(x)
         return x
 
-    expected = jax.jacrev(f)(X)
+    expected = jax.jit(jax.jacrev(f))(X)
     assert_agree(jax_cce.jacobian(f)(X), expected)
     assert_agree(jax.jit(jax_cce.jacobian(f))(X), expected)
     np.testing.assert_array_equal(np.diag(expected), 6.0)

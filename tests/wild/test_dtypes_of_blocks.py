@@ -51,7 +51,7 @@ _pairs = list(itertools.combinations(LEAVES, 2))
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_block_of_the_hessian_has_the_type_of_its_row(names, form):
     tree = {name: LEAVES[name] for name in names}
-    expected = jax.hessian(_energy)(tree)
+    expected = jax.jit(jax.hessian(_energy))(tree)
     ours = jax_cce.hessian(_energy, format=form)(tree)
     assert types(ours) == types(expected)
     _assert_values_agree(ours, expected)
@@ -64,7 +64,7 @@ def test_a_block_of_an_arrays_hessian_has_the_type_of_its_row(form):
     def f(x, y, z):
         return (x * y**2 + z, y * z)
 
-    expected = jax.hessian(f, (0, 1, 2))(*args)
+    expected = jax.jit(jax.hessian(f, (0, 1, 2)))(*args)
     ours = jax_cce.hessian(f, (0, 1, 2), format=form)(*args)
     assert types(ours) == types(expected)
     _assert_values_agree(ours, expected)
@@ -85,7 +85,7 @@ def test_hessians_of_python_numbers(form, transform):
 @pytest.mark.parametrize("form", FORMATS)
 def test_a_block_of_the_jacobian_has_the_type_of_its_column(names, form):
     tree = {name: LEAVES[name] for name in names}
-    expected = jax.jacrev(_vector)(tree)
+    expected = jax.jit(jax.jacrev(_vector))(tree)
     ours = jax_cce.jacobian(_vector, format=form)(tree)
     assert types(ours) == types(expected)
     _assert_values_agree(ours, expected)
@@ -153,7 +153,7 @@ _BODIES = {
 def test_64_bits_inside_the_function(name, form):
     f = _wide(_BODIES[name])
     # JAX's own transposed gather fails where they are off.
-    expected = jax.jacrev(f)(_NARROW)
+    expected = jax.jit(jax.jacrev(f))(_NARROW)
     with jax.enable_x64(False):
         assert_agree(dense(jax_cce.jacobian(f, format=form)(_NARROW)), expected)
 
@@ -162,7 +162,7 @@ def test_64_bits_inside_the_function(name, form):
 @pytest.mark.parametrize("order", ["forward", "reverse", "markowitz"])
 def test_64_bits_inside_the_function_in_every_order(name, order):
     f = _wide(_BODIES[name])
-    expected = jax.jacrev(f)(_NARROW)
+    expected = jax.jit(jax.jacrev(f))(_NARROW)
     with jax.enable_x64(False):
         jacobian = jax_cce.jacobian(f, order=order)
         assert_agree(jacobian(_NARROW), expected)
@@ -175,11 +175,11 @@ def test_64_bits_inside_hessians_and_values():
     with jax.enable_x64(False):
         for form in FORMATS:
             ours = dense(jax_cce.hessian(f, format=form)(_NARROW))
-            assert_agree(ours, jax.hessian(f)(_NARROW))
+            assert_agree(ours, jax.jit(jax.hessian(f))(_NARROW))
         value, jacobian = jax_cce.value_and_jacobian(f)(_NARROW)
         assert_agree(value, f(_NARROW))
-        assert_agree(jacobian, jax.jacrev(f)(_NARROW))
-        assert_agree(jax_cce.jacobian(f)(0.5), jax.jacrev(f)(0.5))
+        assert_agree(jacobian, jax.jit(jax.jacrev(f))(_NARROW))
+        assert_agree(jax_cce.jacobian(f)(0.5), jax.jit(jax.jacrev(f))(0.5))
 
 
 def test_what_is_wide_keeps_its_digits():
@@ -201,7 +201,9 @@ def test_an_array_of_64_bits_where_they_are_off():
         for form in ("dense", "structured"):
             block = dense(jax_cce.jacobian(lambda x: jnp.sin(x) * x[::-1], format=form)(x))
             assert block.dtype == np.float64
-    np.testing.assert_allclose(block, jax.jacrev(lambda x: jnp.sin(x) * x[::-1])(x), rtol=1e-12)
+    np.testing.assert_allclose(
+        block, jax.jit(jax.jacrev(lambda x: jnp.sin(x) * x[::-1]))(x), rtol=1e-12
+    )
 
 
 @settings(max_examples=5)
@@ -212,4 +214,6 @@ def test_32_bits_inside_the_function(name, form):
             return _BODIES[name](lax.convert_element_type(x, jnp.float32))
 
     x = _NARROW.astype(np.float64)
-    assert_agree(dense(jax_cce.jacobian(f, format=form)(x)), jax.jacrev(f)(x), tolerance=2e-5)
+    assert_agree(
+        dense(jax_cce.jacobian(f, format=form)(x)), jax.jit(jax.jacrev(f))(x), tolerance=2e-5
+    )
