@@ -8,13 +8,12 @@ ten thousand. Sums are then in the order of the steps.
 
 import functools
 import itertools
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any
 
 import jax
 from jax import lax
-from jax import numpy as jnp
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal, bind
@@ -44,6 +43,8 @@ def fused(program: Program) -> Program:
     Returns:
         A program of the same inputs, constants and outputs; the same one where nothing moves.
     """
+    if any(equation.regions for equation in program.equations):
+        return program
     at = 0
     while at < len(program.equations):
         equation = program.equations[at]
@@ -183,34 +184,34 @@ class _Move:
         wanted = [x for x in scan.outputs if x in read_later]
         avals = [jax.ShapeDtypeStruct(a.shape, a.dtype) for a in map(program.aval, inputs)]
         loop = functools.partial(self._loop, rows, fixed, wanted)
-        inner, constants = tracing.trace(lambda *operands: loop(*operands), avals)
+        with jax_internals.allowing(*(aval.dtype for aval in avals)):
+            inner, constants = tracing.trace(lambda *operands: loop(*operands), avals)
         # The loop's own variables, by numbers that are new.
         new = dict(enumerate(inputs))
         for k, value in enumerate(constants, inner.num_inputs):
             new[k] = Literal(value, inner.avals[k])
-        outputs = [*wanted, *(x for each in self._sums for x in each.outputs)]
-        names = dict(zip(inner.outputs, outputs, strict=True))
         every = dict(enumerate(program.avals))
         for k in range(inner.first_computed, len(inner.avals)):
-            new[k] = names.get(k, len(every))
+            new[k] = len(every)
             every[new[k]] = inner.avals[k]
-
-        def renamed(atoms: Iterable[Any]) -> tuple[Any, ...]:
-            return tuple(x if isinstance(x, Literal) else new[x] for x in atoms)
-
+        # What it returns may be what it was given, or the same twice.
+        found = _renamed(inner.outputs, new)
+        results = [*wanted, *(x for each in self._sums for x in each.outputs)]
+        instead = dict(zip(results, found, strict=True))
         equations = [
             *before,
             *(
-                replace(e, inputs=renamed(e.inputs), outputs=renamed(e.outputs))
+                replace(e, inputs=_renamed(e.inputs, new), outputs=_renamed(e.outputs, new))
                 for e in inner.equations
             ),
-            *rest,
+            *(replace(e, inputs=_renamed(e.inputs, instead)) for e in rest),
         ]
-        live, _ = passes.needed(equations, program.outputs)
+        outputs = _renamed(program.outputs, instead)
+        live, _ = passes.needed(equations, outputs)
         equations = list(itertools.compress(equations, live))
         order = [*range(program.first_computed), *(x for e in equations for x in e.outputs)]
         sizes = program.num_inputs, program.num_constants
-        made = passes.renumbered(every, order, *sizes, equations, program.outputs)
+        made = passes.renumbered(every, order, *sizes, equations, outputs)
         return made, sum(live[: len(before) + len(inner.equations)]) - 1
 
     def _loop(
@@ -246,12 +247,17 @@ class _Move:
             totals = [total + term for total, term in zip(totals, terms, strict=True)]
             return (results[:carry], totals), stacked
 
-        totals = [jnp.zeros(each.out_avals[0].shape, each.out_avals[0].dtype) for each in sums]
+        totals = [jax_internals.zeros(each.out_avals[0]) for each in sums]
         start = list(operands[consts : self._first_row]), totals
         facts = {name: scan.params[name] for name in ("length", "reverse")}
         (last, totals), stacked = lax.scan(step, start, list(entries), **facts)
         found = dict(zip(scan.outputs, [*last, *stacked], strict=True))
         return [*(found[x] for x in wanted), *totals]
+
+
+def _renamed(atoms: Iterable[Any], names: Mapping[int, Any]) -> tuple[Any, ...]:
+    """Atoms, with others in place of some variables."""
+    return tuple(x if isinstance(x, Literal) else names.get(x, x) for x in atoms)
 
 
 def _evaluate(equations: Iterable[Equation], values: dict[int, Any]) -> None:

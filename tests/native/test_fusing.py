@@ -81,7 +81,20 @@ def counted(x, steps=80):
     return hits.sum() * x, (late * jnp.arange(steps)).sum()
 
 
+def handed_on(x, steps=80):
+    """What the scan returns is what it was given, or the same twice."""
+
+    def step(state, shock):
+        moved = jnp.cos(state[0]) * shock
+        return (moved, state[1]), (moved, shock, moved, state[1])
+
+    read = x[1] * readings(steps)[:, 0]
+    last, (one, same, other, kept) = lax.scan(step, (x[0], x[2]), read)
+    return last, (one * same).sum(), other @ other, kept.sum(), same[3] + kept[2]
+
+
 FUNCTIONS = [
+    handed_on,
     likelihood,
     squares,
     masked,
@@ -114,6 +127,11 @@ def test_jacobians_agree(fun, batch):
 
 def test_nothing_moves_without_sums():
     program, _ = traced(lambda x: lax.scan(lambda s, _: (s * x, s), x, None, length=9), X)
+    assert fusing.fused(program) is program
+
+
+def test_regions_of_checkpoints_stay():
+    program, _ = traced(jax.checkpoint(likelihood), X)
     assert fusing.fused(program) is program
 
 
