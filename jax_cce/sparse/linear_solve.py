@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_cce.sparse.structured import StructuredJacobian
+from jax_cce.sparse.banded_solve import bandwidth, solve_banded
 
 __all__ = ["solve"]
 
@@ -15,21 +15,29 @@ __all__ = ["solve"]
 _LARGEST_BLOCK = 8
 # Blocks are worth it where they hold at most this share of the matrix.
 _SHARE = 0.5
+# So few unknowns are one dense matrix, whatever its structure.
+_FEW = 128
+# Bands whose distance from the main diagonal is so many times less than the size are near it.
+_WIDE = 3
 
 
-def solve(jacobian: StructuredJacobian, vector: Any) -> Any:
+def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
     """The solution y of J @ y = vector, for one vector of shape (size of the output,).
 
     A diagonal matrix divides. Blocks, which are the sets of unknowns that entries connect, are
     inverted, so that the solution is a sum of terms again: to multiply by inverses is as accurate
-    as to solve (Druinsky & Toledo 2012). Three diagonals are eliminated in linear time, and all
-    else has one dense LU factorisation. What is factorised does not depend on the vector, and is
+    as to solve (Druinsky & Toledo 2012). Three diagonals, and more that are near the main one, are
+    eliminated in linear time, and all else has one dense LU factorisation. What is factorised does not depend on the vector, and is
     shared by all directions of a derivative in either mode. Numbers are those of float32 at least;
     the solution with a singular matrix has infinities or NaN.
 
     Args:
-        jacobian: J, with as many outputs as inputs.
+        jacobian: J, a `StructuredJacobian` with as many outputs as inputs.
         vector: the right-hand side.
+        by_structure: whether to raise where a large matrix that is mostly zero would be made dense.
+
+    Raises:
+        NotImplementedError: where `by_structure` says so.
     """
     dtype = jnp.promote_types(jnp.promote_types(jacobian.dtype, vector.dtype), jnp.float32)
     jacobian, vector = jacobian.astype(dtype), lax.convert_element_type(vector, dtype)
@@ -48,7 +56,20 @@ def solve(jacobian: StructuredJacobian, vector: Any) -> Any:
         lower, upper = jnp.pad(lower[:-1], (1, 0)), jnp.pad(upper[1:], (0, 1))
         return lax.linalg.tridiagonal_solve(lower, diagonal, upper, vector[:, None])[:, 0]
     size = math.prod(jacobian.in_shape)
+    if bands is not None and size > _FEW and _WIDE * bandwidth(bands) <= size:
+        return solve_banded(bands, lambda y: _times(jacobian, y), vector)
+    if by_structure and size > _FEW and jacobian.nnz <= _SHARE * size * size:
+        raise NotImplementedError(
+            f"solve knows diagonal, banded and block-diagonal matrices, but the Jacobian of shape "
+            f"{jacobian.out_shape} + {jacobian.in_shape} is none. scipy.sparse.linalg.spsolve takes "
+            "J.to_scipy(), and lineax's iterative solvers J.to_lineax(); "
+            "J.todense() goes to jnp.linalg.solve."
+        )
     return jnp.linalg.solve(jacobian.todense().reshape(size, size), vector)
+
+
+def _times(jacobian: Any, vector: Any) -> Any:
+    return (jacobian @ vector.reshape(jacobian.in_shape)).reshape(-1)
 
 
 class _Blocks(NamedTuple):
@@ -71,7 +92,7 @@ class _Blocks(NamedTuple):
     largest: int
 
 
-def _blocks(jacobian: StructuredJacobian) -> _Blocks | None:
+def _blocks(jacobian: Any) -> _Blocks | None:
     """The smallest blocks; None where they, all as large as the largest, hold too much."""
     size = math.prod(jacobian.in_shape)
     if jacobian.nnz > _SHARE * size * size:
@@ -98,7 +119,7 @@ def _blocks(jacobian: StructuredJacobian) -> _Blocks | None:
     return _Blocks(rows, columns, block, place, count, largest)
 
 
-def _by_inverses(jacobian: StructuredJacobian, blocks: _Blocks, vector: Any) -> Any:
+def _by_inverses(jacobian: Any, blocks: _Blocks, vector: Any) -> Any:
     rows, columns, block, place, number, largest = blocks
     # What fills the smaller blocks up is a part of the identity.
     unused = np.ones((number, largest), bool)
