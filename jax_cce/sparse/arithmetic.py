@@ -18,17 +18,20 @@ import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
-from jax_cce.algebra.blocks import Piece, renumbered, slots_of
+from jax_cce.algebra.blocks import Piece, renumbered, slots_of, stored_numbers
 from jax_cce.algebra.coefficients import number
 from jax_cce.algebra.recorder import Recorder
 from jax_cce.algebra.steps import Densify, Multiply, Step, needed, run
-from jax_cce.algebra.terms import identity, transpose
+from jax_cce.algebra.terms import dense, identity, transpose
+from jax_cce.sparse.coordinates import assembly, is_injective
 from jax_cce.sparse.linear_solve import solve
 from jax_cce.sparse.no_array import NoArray
 from jax_cce.sparse.selection import Selection, selections, summation
 
 __all__ = ["Arithmetic"]
 
+# More numbers than so many for each entry are added up, position by position.
+_MOST_STORED = 2
 _NUMBERS = (int, float, complex, np.generic, np.ndarray, jax.Array)
 
 
@@ -186,10 +189,10 @@ class Arithmetic(NoArray, abc.ABC):
         return self._built(composed, (other,), shapes[0], shapes[2], jnp.multiply)
 
     def gram(self, weights: Any = None) -> Self:
-        """J.T @ J, or J.T @ W @ J with a diagonal W; symmetric in every bit.
+        """J.T @ J, or J.T @ W @ J with a diagonal W.
 
-        Entries that are equal by symmetry share what they are stored as. Of a complex Jacobian it is
-        the transposed one that is meant, without a conjugate.
+        A term and its mirror image share their coefficient. For a complex Jacobian, too, T only
+        transposes.
 
         Args:
             weights: the diagonal of W, of shape out_shape.
@@ -205,7 +208,10 @@ class Arithmetic(NoArray, abc.ABC):
                     f"{jnp.shape(weights)}."
                 )
             right = self.fromdiagonal(weights) @ self  # type: ignore[operator]
-        return self.T._composed(right).symmetric_part()
+        product = self.T._composed(right)
+        shared = product.symmetric_part()
+        both = [sum(array.size for array in each._arrays) for each in (product, shared)]
+        return shared if both[1] <= both[0] else product
 
     def __getitem__(self, index: Any) -> Self:
         """Rows and columns, as NumPy's indexing of the dense array selects them.
@@ -274,9 +280,8 @@ class Arithmetic(NoArray, abc.ABC):
             return jnp.linalg.norm(matrix.data)
         shape, split = (self.out_shape, self.in_shape)[ord == 1], len(self.out_shape)
         own = slice(None, split) if ord == math.inf else slice(split, None)
-        # Padding lies outside of every axis.
-        at = tuple(jnp.moveaxis(jnp.asarray(matrix.indices), -1, 0)[own])
-        sums = jnp.zeros(shape, jnp.abs(matrix.data).dtype)
+        sums = jnp.zeros(math.prod(shape), jnp.abs(matrix.data).dtype)
+        at = _flat(jnp.asarray(matrix.indices)[:, own], shape)
         return sums.at[at].add(jnp.abs(matrix.data), mode="drop").max(initial=0)
 
     def solve(self, vector: Any) -> Any:
@@ -413,16 +418,39 @@ class Arithmetic(NoArray, abc.ABC):
             slots.update(zip(names.values(), each._arrays, strict=True))
         recorder = Recorder(sparse=True, reserved=len(slots))
         pieces = build(recorder, *blocks)
-        used = [slot for piece in pieces for slot in slots_of(piece)]
-        steps, _ = needed(recorder.steps, used)
+        steps = _needed(recorder, pieces)
         if any(map(_is_without_structure, steps)):
             raise NotImplementedError(
                 "The result has no structure that is known beforehand: positions of both factors "
                 "depend on data, or their entries meet in too many places. Multiply with an array "
                 "instead: J @ K.todense().reshape(*K.out_shape, -1)."
             )
+        pieces = _without_overlaps(recorder, pieces, out_shape, in_shape)
+        steps = _needed(recorder, pieces)
         slots = run(steps, dtype, slots=slots)
         return self.from_slots(out_shape, in_shape, dtype, pieces, slots, weak_type)
+
+
+def _needed(recorder: Recorder, pieces: Sequence[Piece]) -> list[Step]:
+    return needed(recorder.steps, [slot for piece in pieces for slot in slots_of(piece)])[0]
+
+
+def _without_overlaps(
+    recorder: Recorder, pieces: Sequence[Piece], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+) -> Sequence[Piece]:
+    """The same sum, with at most twice as many numbers stored as there are entries."""
+    numbers = sum(map(stored_numbers, pieces))
+    full = dense(out_shape, in_shape)
+    if len(pieces) > 1 and any(piece.term == full for piece in pieces):
+        return recorder.densify(pieces, out_shape, in_shape)
+    terms = tuple(piece.term for piece in pieces)
+    if not numbers or (len(pieces) == 1 and is_injective(terms[0])):
+        return pieces
+    entries = assembly(terms, out_shape, in_shape)
+    if not entries.is_static or numbers <= _MOST_STORED * entries.nse:
+        return pieces
+    stacked = recorder._stack(pieces, (*out_shape, *in_shape), keep=False)
+    return pieces if stacked is None else (stacked,)
 
 
 def _is_number(value: Any) -> bool:

@@ -35,6 +35,7 @@ __all__ = [
     "Coordinates",
     "assembly",
     "csr_array",
+    "is_injective",
 ]
 # Index arrays beyond this size are computed in a traced program, not baked into it.
 _LARGE_CONSTANT = 1 << 20
@@ -57,7 +58,7 @@ class Assembly:
         self.is_static = isinstance(full, int) and all(
             isinstance(lookup.table, Table) for term in terms for lookup in term.lookups
         )
-        self._distinct = len(terms) == 1 and _is_injective(terms[0])
+        self._distinct = len(terms) == 1 and is_injective(terms[0])
         self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
         self._rows: tuple[int, ...] = ()
         self._cells: Any = None
@@ -281,7 +282,7 @@ def _is_box(term: Term) -> bool:
     )
 
 
-def _is_injective(term: Term) -> bool:
+def is_injective(term: Term) -> bool:
     """Whether distinct loop points surely have distinct positions."""
     plain = [
         affine for affine in term.out_map + term.in_map if all(k >= 0 for k, _ in affine.strides)

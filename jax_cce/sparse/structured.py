@@ -247,6 +247,9 @@ class StructuredJacobian(Arithmetic):
             if same:
                 del pool[same[0]]
                 pieces += [piece, mirrored]
+            elif piece.term == mirrored.term and arrays[piece.slot].dtype != bool:
+                arrays.append((arrays[piece.slot] + arrays[mirrored.slot]) / 2)
+                pieces.append(piece._replace(slot=len(arrays) - 1))
             else:
                 pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
         shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
