@@ -317,9 +317,7 @@ class Arithmetic(NoArray, abc.ABC):
                 f"solve requires a right-hand side of shape {self.out_shape} or {self.out_shape} + "
                 f"(k,), but got shape {vector.shape}."
             )
-        one = functools.partial(solve, self, by_structure=True)
-        columns = lax.reshape(vector, (size, *tail))
-        found = jax.vmap(one, 1, 1)(columns) if tail else one(columns)
+        found = _solved(self, lax.reshape(vector, (size, *tail)))
         return lax.reshape(found, (*self.in_shape, *tail))
 
     def to_lineax(self) -> Any:
@@ -451,6 +449,12 @@ def _without_overlaps(
         return pieces
     stacked = recorder._stack(pieces, (*out_shape, *in_shape), keep=False)
     return pieces if stacked is None else (stacked,)
+
+
+@jax.jit
+def _solved(jacobian: Any, columns: Any) -> Any:
+    one = functools.partial(solve, jacobian, by_structure=True)
+    return jax.vmap(one, 1, 1)(columns) if columns.ndim > 1 else one(columns)
 
 
 def _is_number(value: Any) -> bool:

@@ -7,6 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_cce.sparse.bands_and_blocks import Bands
 from jax_cce.sparse.banded_solve import bandwidth, solve_banded
 
 __all__ = ["solve"]
@@ -27,9 +28,9 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
     A diagonal matrix divides. Blocks, which are the sets of unknowns that entries connect, are
     inverted, so that the solution is a sum of terms again: to multiply by inverses is as accurate
     as to solve (Druinsky & Toledo 2012). Three diagonals, and more that are near the main one, are
-    eliminated in linear time, and all else has one dense LU factorisation. What is factorised does not depend on the vector, and is
-    shared by all directions of a derivative in either mode. Numbers are those of float32 at least;
-    the solution with a singular matrix has infinities or NaN.
+    eliminated in linear time, and all else has one dense LU factorisation. What is factorised does
+    not depend on the vector, and is shared by all directions of a derivative in either mode. Numbers
+    are those of float32 at least; the solution with a singular matrix has infinities or NaN.
 
     Args:
         jacobian: J, a `StructuredJacobian` with as many outputs as inputs.
@@ -56,7 +57,9 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
         lower, upper = jnp.pad(lower[:-1], (1, 0)), jnp.pad(upper[1:], (0, 1))
         return lax.linalg.tridiagonal_solve(lower, diagonal, upper, vector[:, None])[:, 0]
     size = math.prod(jacobian.in_shape)
-    if bands is not None and size > _FEW and _WIDE * bandwidth(bands) <= size:
+    if size > _FEW:
+        bands = _near(bands or _enumerated(jacobian), size)
+    if size > _FEW and bands is not None:
         return solve_banded(bands, lambda y: _times(jacobian, y), vector)
     if by_structure and size > _FEW and jacobian.nnz <= _SHARE * size * size:
         raise NotImplementedError(
@@ -66,6 +69,39 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
             "J.todense() goes to jnp.linalg.solve."
         )
     return jnp.linalg.solve(jacobian.todense().reshape(size, size), vector)
+
+
+def _near(bands: Bands | None, size: int) -> Bands | None:
+    """The diagonals where all are near the main one."""
+    return None if bands is None or _WIDE * bandwidth(bands.offsets) > size else bands
+
+
+def _enumerated(jacobian: Any) -> Bands | None:
+    """The diagonals that hold the entries, where these are static and near the main one."""
+    if jacobian.nnz > _SHARE * math.prod(jacobian.shape) or (at := _positions(jacobian)) is None:
+        return None
+    rows, columns = at
+    size, offsets = math.prod(jacobian.in_shape), columns - rows
+    known, which = np.unique(offsets, return_inverse=True)
+    if _WIDE * bandwidth(known) > size:
+        return None
+    data = jnp.zeros((len(known), size), jacobian.dtype)
+    entries = jacobian.coordinates().data
+    filled = data.at[which, columns].set(entries, unique_indices=True)
+    return Bands(tuple(map(int, known)), filled)
+
+
+def _positions(jacobian: Any) -> tuple[np.ndarray, np.ndarray] | None:
+    """Row and column of each entry; None where they depend on data."""
+    try:
+        pattern = jacobian.pattern
+    except ValueError:
+        return None
+    rank = len(jacobian.out_shape)
+    return (
+        np.ravel_multi_index(tuple(pattern[:, :rank].T), jacobian.out_shape),
+        np.ravel_multi_index(tuple(pattern[:, rank:].T), jacobian.in_shape),
+    )
 
 
 def _times(jacobian: Any, vector: Any) -> Any:
@@ -97,17 +133,12 @@ def _blocks(jacobian: Any) -> _Blocks | None:
     size = math.prod(jacobian.in_shape)
     if jacobian.nnz > _SHARE * size * size:
         return None
-    try:
-        pattern = jacobian.pattern
-    except ValueError:
-        # Positions depend on data.
+    if (at := _positions(jacobian)) is None:
         return None
+    rows, columns = at
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rank = len(jacobian.out_shape)
-    rows = np.ravel_multi_index(tuple(pattern[:, :rank].T), jacobian.out_shape)
-    columns = np.ravel_multi_index(tuple(pattern[:, rank:].T), jacobian.in_shape)
     graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
     count, block = connected_components(graph, directed=False)
     sizes = np.bincount(block)

@@ -237,9 +237,6 @@ ALL = [
     Case("scan", running, (5,)),
     Case("image", lambda x: jnp.convolve(x.ravel(), _FILTER, "same").reshape(x.shape), (3, 4)),
 ]
-# Where two rows meet depends on data.
-_MATCHED = {"sort", "all times the largest"}
-
 
 def computed(jacobian: StructuredJacobian, weights: Any, number: Any) -> dict[str, Any]:
     """What the methods return that take no other Jacobian."""
@@ -314,3 +311,296 @@ def test_methods_of_every_structure(case: Case):
         at_point = np.asarray(jax.jacrev(case.fun)(batch[k]))
         for name, values in expected_of(at_point, rank, weights, number).items():
             assert_values(found[name][k], values)
+
+
+SQUARE = [case for case in ALL if case.shape == (5,) or case.name in ("sort", "convolution")]
+
+
+@pytest.mark.parametrize("other", SQUARE, ids=lambda case: case.name)
+@pytest.mark.parametrize("one", SQUARE, ids=lambda case: case.name)
+def test_pairs_of_functions(one: Case, other: Case):
+    """The Jacobian of J.T @ K is asked for, where outputs agree, else that of J @ K.T."""
+    left, a, _ = jacobian_of(one)
+    right, b, _ = jacobian_of(other)
+    if left.out_shape == right.out_shape:
+        left, a = left.T, np.moveaxis(a, -1, 0)
+        rank = len(right.out_shape)
+    elif left.in_shape == right.in_shape:
+        right, b, rank = right.T, np.moveaxis(b, -1, 0), 1
+    else:
+        return
+    try:
+        found = left @ right
+    except NotImplementedError as refused:
+        # The columns of both depend on data.
+        for jacobian in (left, right):
+            with pytest.raises(ValueError):
+                _ = jacobian.pattern
+        assert "todense" in str(refused)
+        return
+    assert_structured(found, product(a, b, rank))
+
+
+def test_products_that_values_decide_are_refused():
+    jacobian = jax_cce.jacobian(jnp.sort, format="structured")(constant(6))
+    assert_structured(jacobian.T @ jacobian, np.eye(6))
+    with pytest.raises(NotImplementedError, match="todense"):
+        _ = jacobian @ jacobian.T
+    assert_values(jacobian @ jacobian.T.todense(), np.eye(6))
+
+
+def test_shapes_that_do_not_fit():
+    a, b = (StructuredJacobian.eye(shape) for shape in ((2, 3), (6,)))
+    for wrong in (lambda: a @ b, lambda: a + b, lambda: a - b, lambda: a.gram(np.ones(6))):
+        with pytest.raises(ValueError, match=r"\(2, 3\)"):
+            wrong()
+
+
+def test_what_is_no_number_says_what_to_write():
+    jacobian = StructuredJacobian.eye((3,))
+    for wrong in (
+        lambda: jacobian * jnp.ones(3),
+        lambda: np.ones(3) * jacobian,
+        lambda: jacobian * jacobian,
+        lambda: jacobian / jnp.ones(3),
+    ):
+        with pytest.raises(TypeError, match=r"fromdiagonal.*todense\(\)"):
+            wrong()
+    for wrong in (lambda: jacobian + 1, lambda: 1 - jacobian, lambda: 1 / jacobian):
+        with pytest.raises(TypeError, match=r"todense\(\)"):
+            wrong()
+    with pytest.raises(ValueError, match="'nuc'"):
+        jacobian.norm("nuc")
+    with pytest.raises(ValueError, match="twice"):
+        jacobian.sum((0, -2))
+
+
+@pytest.mark.parametrize(
+    "number",
+    [2, 0.5, True, 1j, np.float32(3), np.float64(3), np.int8(2), np.complex64(1j)],
+    ids=lambda number: type(number).__name__,
+)
+@pytest.mark.parametrize("dtype", ["float16", "float32", "float64", "complex64"])
+def test_numbers_promote_as_arrays_do(dtype: str, number: Any):
+    identity = StructuredJacobian.eye((3,), dtype)
+    jacobian = identity + StructuredJacobian.fromdiagonal(jnp.arange(3.0).astype(dtype))
+    dense = jacobian.todense()
+    assert dense.dtype == dtype
+    for found, expected in (
+        (jacobian * number, dense * number),
+        (number * jacobian, number * dense),
+        (jacobian / number, dense / number),
+        (jacobian * jnp.asarray(number), dense * jnp.asarray(number)),
+        (identity * number, jnp.eye(3, dtype=dtype) * number),
+        (-jacobian, -dense),
+    ):
+        assert_agree(found.todense(), expected)
+        assert found.dtype == expected.dtype
+
+
+def test_two_dtypes_promote():
+    f32, f64, c64 = (StructuredJacobian.eye((2,), d) for d in ("float32", "float64", "complex64"))
+    weak = StructuredJacobian.eye((2,))
+    assert (f32 @ f64).dtype == (f32 - f64).dtype == np.float64
+    assert (f64 @ c64).dtype == (c64 + f64).dtype == np.complex128
+    assert (f32 + weak).dtype == (weak @ f32).dtype == (weak + f32).dtype == np.float32
+    assert (weak + weak).weak_type
+    assert not (weak + f32).weak_type
+
+
+def test_complex_jacobians():
+    x = constant(4)
+    a, b = (
+        jax_cce.jacobian(f, format="structured")(x)
+        for f in (lambda x: jnp.exp(1j * x) * x[::-1], tridiagonal)
+    )
+    da, db = a.todense(), b.todense()
+    assert_structured(a @ b, da @ db)
+    assert_structured(a - 1j * b, da - 1j * db)
+    assert_structured(a.conj().T @ a, da.conj().T @ da)
+    assert_structured(a.gram(), da.T @ da)
+    assert_values(a.norm(), jnp.linalg.norm(da))
+    assert_values(a.norm(1), jnp.linalg.norm(da, 1))
+    assert b.conj() is b
+
+
+def test_structure_hides_what_is_not_finite():
+    x = jnp.array([0.0, 2.0, -1.0])
+    jacobian = jax_cce.jacobian(lambda x: jnp.where(x > 0, x, 0.0), format="structured")(x)
+    for found in (jacobian / 0.0, jacobian * jnp.inf):
+        np.testing.assert_array_equal(found.todense(), np.diag([0, np.inf, 0]))
+    assert_values((jacobian * 3).todense(), np.diag([0, 3.0, 0]))
+
+
+def _residuals(x: jax.Array) -> jax.Array:
+    return jnp.append(tridiagonal(x), jnp.sum(x**2))
+
+
+def test_derivatives():
+    """Of a step of Levenberg and Marquardt's method, by structure and densely."""
+    x = constant(6)
+
+    def step(x: Any, damping: Any) -> Any:
+        jacobian = jax_cce.jacobian(_residuals, format="structured")(x)
+        normal = jacobian.gram(1 + x[0] ** 2 * jnp.ones(7)) / 2
+        normal = normal + damping * StructuredJacobian.eye(x.shape)
+        picked = normal[1:].sum(0) @ x + normal.norm() + normal.trace() + normal.norm(1)
+        return normal.solve(_residuals(x) @ jacobian), picked
+
+    def densely(x: Any, damping: Any) -> Any:
+        jacobian = jax.jacrev(_residuals)(x)
+        normal = jacobian.T @ ((1 + x[0] ** 2) * jacobian) / 2 + damping * jnp.eye(6)
+        picked = normal[1:].sum(0) @ x + jnp.linalg.norm(normal) + jnp.trace(normal)
+        picked = picked + jnp.linalg.norm(normal, 1)
+        return jnp.linalg.solve(normal, _residuals(x) @ jacobian), picked
+
+    for transform in (lambda f: f, lambda f: jax.jacrev(f, (0, 1)), lambda f: jax.jacfwd(f, (0, 1))):
+        assert_agree(jax.jit(transform(step))(x, 0.3), jax.jit(transform(densely))(x, 0.3))
+    both = jnp.stack([x, 2 * x]), jnp.array([0.3, 0.4])
+    assert_agree(jax.jit(jax.vmap(step))(*both), jax.vmap(densely)(*both))
+
+
+def test_what_vmap_returned_is_refused_outside():
+    stacked = jax.vmap(jax_cce.jacobian(tridiagonal, format="structured"))(constant(2, 5))
+    for refused in (
+        lambda: stacked @ stacked,
+        lambda: stacked + stacked,
+        lambda: -stacked,
+        lambda: 2 * stacked,
+        lambda: stacked[0],
+        lambda: stacked.sum(0),
+        lambda: stacked.gram(),
+        lambda: stacked.solve(np.ones(5)),
+    ):
+        with pytest.raises(ValueError, match="vmap"):
+            refused()
+
+
+def pentadiagonal(x: jax.Array) -> jax.Array:
+    padded = jnp.pad(x, 2)
+    return x**3 + 4 * x - padded[:-4] * 0.5 + padded[4:] ** 2 + padded[1:-3] * x
+
+
+def lower(x: jax.Array) -> jax.Array:
+    padded = jnp.pad(x, (3, 0))
+    return (2 + x) * x + padded[:-3] ** 2 - padded[2:-1]
+
+
+def without_diagonal(x: jax.Array) -> jax.Array:
+    """Neighbours change places, but for small entries farther off."""
+    pairs = (x**2 + x).reshape(-1, 2)[:, ::-1].reshape(-1)
+    return pairs + 0.1 * jnp.pad(x, (4, 0))[:-4]
+
+
+def grid(x: jax.Array) -> jax.Array:
+    padded = jnp.pad(x, 1)
+    sides = padded[2:, 1:-1] + padded[:-2, 1:-1] + padded[1:-1, 2:] + padded[1:-1, :-2] ** 2
+    return 5 * x + sides
+
+
+LARGE: dict[str, tuple[Callable[[jax.Array], jax.Array], tuple[int, ...]]] = {
+    "diagonal": (lambda x: x**2, (10, 20)),
+    "tridiagonal": (lambda x: tridiagonal(x) + 5 * x, (150,)),
+    "pentadiagonal": (pentadiagonal, (150,)),
+    "lower": (lower, (150,)),
+    "without a diagonal": (without_diagonal, (150,)),
+    "upper": (lambda x: lower(x[::-1])[::-1], (133,)),
+    "grid": (grid, (14, 11)),
+    "blocks": (lambda x: jax.vmap(lambda r: r * jnp.sum(r) + jnp.exp(r))(x), (50, 3)),
+    "dense": (lambda x: jnp.sin(x) + jnp.sum(x**2), (150,)),
+}
+
+
+@pytest.mark.parametrize("name", LARGE)
+@pytest.mark.parametrize("columns", [(), (2,)], ids=str)
+def test_solutions(name: str, columns: tuple[int, ...]):
+    function, shape = LARGE[name]
+    x = jnp.linspace(0.4, 1.3, math.prod(shape)).reshape(shape)
+    right = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, *columns)))
+
+    def solution(x: Any, right: Any) -> Any:
+        return jax_cce.jacobian(function, format="structured")(x).solve(right)
+
+    def densely(x: Any, right: Any) -> Any:
+        matrix = jax.jacfwd(function)(x).reshape(x.size, x.size)
+        return jnp.linalg.solve(matrix, right.reshape(x.size, *columns)).reshape(right.shape)
+
+    assert_agree(solution(x, right), densely(x, right))
+    tangents = jnp.cos(x), jnp.sin(right)
+    ours, theirs = (jax.jit(lambda *a, f=f: jax.jvp(f, *a)[1]) for f in (solution, densely))
+    assert_agree(ours((x, right), tangents), theirs((x, right), tangents))
+    ours, theirs = (
+        jax.jit(jax.grad(lambda *a, f=f: jnp.sum(f(*a) ** 2), (0, 1))) for f in (solution, densely)
+    )
+    assert_agree(ours(x, right), theirs(x, right), tolerance=1e-8)
+
+
+def test_bands_of_grids_that_are_enumerated():
+    """The normal matrix of a small grid is a table of positions, and banded all the same."""
+    jacobian = jax_cce.jacobian(grid, format="structured")(constant(14, 11))
+    normal = jacobian.gram() + StructuredJacobian.eye((14, 11))
+    right = constant(14, 11)
+    expected = jnp.linalg.solve(normal.todense().reshape(154, 154), right.ravel())
+    assert_values(normal.solve(right), expected.reshape(14, 11))
+
+
+def test_complex_bands():
+    x = jnp.linspace(0.4, 1.3, 150)
+    jacobian = jax_cce.jacobian(lambda x: pentadiagonal(x) * jnp.exp(1j * x), format="structured")(x)
+    right = constant(150) + 1j * constant(150)
+    matrix = jacobian.todense()
+    assert_values(jacobian.solve(right), jnp.linalg.solve(matrix, right))
+
+    def loss(solve: Any) -> Any:
+        return jax.grad(lambda b: jnp.sum(jnp.abs(solve(b)) ** 2))(right)
+
+    assert_values(loss(jacobian.solve), loss(lambda b: jnp.linalg.solve(matrix, b)))
+
+
+def test_a_singular_matrix_has_no_finite_solution():
+    jacobian = jax_cce.jacobian(lambda x: jnp.pad(x, (2, 0))[:-2] ** 2, format="structured")
+    assert not jnp.isfinite(jacobian(jnp.ones(150)).solve(jnp.ones(150))).all()
+
+
+def test_matrices_without_a_solver_are_refused():
+    x = jnp.linspace(0.4, 1.3, 150)
+    for function in (
+        lambda x: 3 * x + jnp.roll(x**2, 40) + jnp.roll(x, -1),
+        lambda x: 3 * x + x[jnp.argsort(x)[::-1]],
+    ):
+        jacobian = jax_cce.jacobian(function, format="structured")(x)
+        with pytest.raises(NotImplementedError, match=r"to_scipy\(\).*to_lineax\(\)"):
+            jacobian.solve(x)
+    with pytest.raises(ValueError, match="as many outputs"):
+        StructuredJacobian.fromdense(jnp.ones((2, 3)), (2,)).solve(jnp.ones(2))
+    with pytest.raises(ValueError, match="right-hand side"):
+        StructuredJacobian.eye((2,)).solve(jnp.ones((3,)))
+
+
+@_cases
+def test_compressed_rows(case: Case):
+    jacobian, dense, _ = jacobian_of(case)
+    for found in (jacobian.to_bcsr(), jax.jit(lambda j: j.to_bcsr())(jacobian)):
+        assert_values(found.todense(), flattened(dense, len(jacobian.out_shape)))
+        assert found.nse == jacobian.nnz
+
+
+def test_to_lineax():
+    lineax = pytest.importorskip("lineax")
+    x = constant(5)
+    jacobian = jax_cce.jacobian(tridiagonal, format="structured")(x)
+    operator = jacobian.to_lineax()
+    assert isinstance(operator, lineax.AbstractLinearOperator)
+    assert_values(operator.mv(x), jacobian @ x)
+
+
+def test_a_large_normal_matrix():
+    n = 100_000
+    x = jnp.linspace(0, 1, n)
+    jacobian = jax.jit(jax_cce.jacobian(tridiagonal, format="structured"))(x)
+    normal = jax.jit(lambda j: j.gram() + 2 * StructuredJacobian.eye((n,)))(jacobian)
+    assert normal.bands.offsets == (-2, -1, 0, 1, 2)
+    assert stored(normal) <= 3 * n + 1
+    v = jnp.cos(x)
+    assert_values(normal @ v, (jacobian @ v) @ jacobian + 2 * v)
+    assert_values(normal[10:20, 10:20].todense(), normal[10:20].todense()[:, 10:20])
