@@ -69,6 +69,7 @@ def beside(draw: Any) -> tuple[NumericBlock, NumericBlock]:
     return one, any_between(draw, one.out_shape, one.in_shape)
 
 
+@settings(max_examples=40)
 @given(chained())
 def test_products(pair: tuple[NumericBlock, NumericBlock]):
     one, other = pair
@@ -79,6 +80,7 @@ def test_products(pair: tuple[NumericBlock, NumericBlock]):
     assert stored(found) <= 2 * found.nnz
 
 
+@settings(max_examples=40)
 @given(beside())
 def test_sums(pair: tuple[NumericBlock, NumericBlock]):
     one, other = pair
@@ -138,6 +140,7 @@ def _is_paired(index: tuple[Any, ...], block: NumericBlock) -> bool:
     return len(sides) == 2 and any(np.ndim(items[k]) for k in reads)
 
 
+@settings(max_examples=40)
 @given(indexed())
 def test_rows_and_columns(drawn: tuple[NumericBlock, Any]):
     block, index = drawn
@@ -293,27 +296,23 @@ def expected_of(dense: np.ndarray, rank: int, weights: Any, number: Any) -> dict
 
 @pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
 def test_methods_of_every_structure(case: Case):
-    jacobian, dense, x = jacobian_of(case)
+    jacobian, _, x = jacobian_of(case)
     rank = len(jacobian.out_shape)
     weights = np.random.default_rng(3).normal(size=jacobian.out_shape)
-    expected = expected_of(dense, rank, weights, 0.7)
-    found = jax.jit(computed)(jacobian, weights, 0.7)
-    assert found.keys() == expected.keys()
-    for name, values in expected.items():
-        assert_values(found[name], values)
-    # And of what `jax.vmap` returned, under it.
     transformed = jax_cce.jacobian(case.fun, format="structured")
     batch = np.stack([x, x - 1])
     stacked = jax.vmap(transformed)(batch)
-    mapped = jax.jit(jax.vmap(computed, (0, None, 0), axis_size=2))
-    found = mapped(stacked, weights, np.array([0.7, 2.0]))
+    found = jax.jit(jax.vmap(computed, (0, None, 0), axis_size=2))(
+        stacked, weights, np.array([0.7, 2.0])
+    )
     for k, number in enumerate([0.7, 2.0]):
         at_point = np.asarray(jax.jacrev(case.fun)(batch[k]))
         for name, values in expected_of(at_point, rank, weights, number).items():
             assert_values(found[name][k], values)
 
 
-SQUARE = [case for case in ALL if case.shape == (5,) or case.name in ("sort", "convolution")]
+_NAMES = ["periodic", "one-hot", "gather", "scatter", "cumsum", "scan", "all times the largest"]
+SQUARE = [case for case in ALL if case.name in _NAMES]
 
 
 @pytest.mark.parametrize("other", SQUARE, ids=lambda case: case.name)
