@@ -1,8 +1,8 @@
 """Arithmetic of sums of terms: products, sums, rows and columns; nothing is made dense.
 
-A product of two Jacobians is composed as the chain rule composes local ones, term by term, and a sum
-adds what lies at the same positions. Rows, columns and their sums are products by maps that have no
-coefficients.
+A product of two Jacobians is composed as the chain rule composes local ones, term by term, and a
+sum adds what lies at the same positions. Rows, columns and their sums are products by maps that
+have no coefficients.
 """
 
 import abc
@@ -264,8 +264,8 @@ class Arithmetic(NoArray, abc.ABC):
         """A norm of the flattened matrix, as `numpy.linalg.norm` has it.
 
         Args:
-            ord: None or "fro" for the root of the sum of squares, 1 for the largest sum of a column's
-                absolute values, inf for the largest of a row's.
+            ord: None or "fro" for the root of the sum of squares, 1 for the largest sum of a
+                column's absolute values, inf for the largest of a row's.
 
         Raises:
             ValueError: for another norm.
@@ -364,13 +364,17 @@ class Arithmetic(NoArray, abc.ABC):
             array = jax_internals.convert(self._arrays[slot], dtype)
             if self._arrays[slot].dtype == np.bool_:
                 # A mask selects, also between zero and what is not finite.
-                array = lax.select(self._arrays[slot], jnp.broadcast_to(arrays[-1], array.shape), array)
+                array = lax.select(
+                    self._arrays[slot], jnp.broadcast_to(arrays[-1], array.shape), array
+                )
                 arrays[slot] = array
             else:
                 arrays[slot] = operation(array, like)
         last = len(self._arrays)
         pieces = [
-            p if p.slot is not None else Piece(p.term._replace(axes=(), layout=False), p.scale, last)
+            p
+            if p.slot is not None
+            else Piece(p.term._replace(axes=(), layout=False), p.scale, last)
             for p in self._pieces
         ]
         shapes, kept = (self.out_shape, self.in_shape), dict(enumerate(arrays))
@@ -389,7 +393,9 @@ class Arithmetic(NoArray, abc.ABC):
                 ends = rows.shape, self.out_shape, self.in_shape
                 block = recorder.compose((left,), block, ends)
             if columns.term != identity(self.in_shape):
-                block = recorder.compose(block, (right,), (rows.shape, self.in_shape, columns.shape))
+                block = recorder.compose(
+                    block, (right,), (rows.shape, self.in_shape, columns.shape)
+                )
             return block
 
         return self._built(picked, (), *shapes, None)
@@ -407,7 +413,8 @@ class Arithmetic(NoArray, abc.ABC):
         if operation is not None:
             dtype, weak_type = _type_of(operation, self, *others)
         blocks, slots = [], dict[int, Any]()
-        for each in (self, *others):
+        operands: list[Arithmetic] = [self, *others]
+        for each in operands:
             each._check_not_stacked()
             if each.dtype != dtype:
                 each = each.astype(dtype)
@@ -434,7 +441,10 @@ def _needed(recorder: Recorder, pieces: Sequence[Piece]) -> list[Step]:
 
 
 def _without_overlaps(
-    recorder: Recorder, pieces: Sequence[Piece], out_shape: tuple[int, ...], in_shape: tuple[int, ...]
+    recorder: Recorder,
+    pieces: Sequence[Piece],
+    out_shape: tuple[int, ...],
+    in_shape: tuple[int, ...],
 ) -> Sequence[Piece]:
     """The same sum, with at most twice as many numbers stored as there are entries."""
     numbers = sum(map(stored_numbers, pieces))

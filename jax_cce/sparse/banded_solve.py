@@ -20,8 +20,8 @@ from jax_cce.sparse.bands_and_blocks import Bands
 
 __all__ = ["bandwidth", "solve_banded"]
 
-# Larger blocks take fewer steps, each of more operations. (Measured on the CPU, 10^5 unknowns and five
-# diagonals: 0.41 s in blocks of 4, 0.48 s of 8, 0.76 s of 16.)
+# Larger blocks take fewer steps, each of more operations. (Measured on the CPU, 10^5 unknowns and
+# five diagonals: 0.41 s in blocks of 4, 0.48 s of 8, 0.76 s of 16.)
 _SMALLEST_BLOCK = 4
 
 

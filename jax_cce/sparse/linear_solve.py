@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
-from jax_cce.sparse.bands_and_blocks import Bands
 from jax_cce.sparse.banded_solve import bandwidth, solve_banded
+from jax_cce.sparse.bands_and_blocks import Bands
 
 __all__ = ["solve"]
 
@@ -29,8 +29,8 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
     inverted, so that the solution is a sum of terms again: to multiply by inverses is as accurate
     as to solve (Druinsky & Toledo 2012). Three diagonals, and more that are near the main one, are
     eliminated in linear time, and all else has one dense LU factorisation. What is factorised does
-    not depend on the vector, and is shared by all directions of a derivative in either mode. Numbers
-    are those of float32 at least; the solution with a singular matrix has infinities or NaN.
+    not depend on the vector, and is shared by all directions of a derivative in either mode.
+    Numbers are those of float32 at least; the solution of a singular system has infinities or NaN.
 
     Args:
         jacobian: J, a `StructuredJacobian` with as many outputs as inputs.
@@ -63,10 +63,10 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
         return solve_banded(bands, lambda y: _times(jacobian, y), vector)
     if by_structure and size > _FEW and jacobian.nnz <= _SHARE * size * size:
         raise NotImplementedError(
-            f"solve knows diagonal, banded and block-diagonal matrices, but the Jacobian of shape "
-            f"{jacobian.out_shape} + {jacobian.in_shape} is none. scipy.sparse.linalg.spsolve takes "
-            "J.to_scipy(), and lineax's iterative solvers J.to_lineax(); "
-            "J.todense() goes to jnp.linalg.solve."
+            "solve knows diagonal, banded and block-diagonal matrices, but the Jacobian of shape "
+            f"{jacobian.out_shape} + {jacobian.in_shape} is none. J.to_scipy() is a matrix for "
+            "scipy.sparse.linalg.spsolve, J.to_lineax() an operator for lineax's iterative "
+            "solvers, J.todense() an array."
         )
     return jnp.linalg.solve(jacobian.todense().reshape(size, size), vector)
 

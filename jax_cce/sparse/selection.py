@@ -68,7 +68,9 @@ def selections(
         raise _together()
     sizes = {k: len(axes[k].at) if k >= 0 else block[k] for k in order}  # type: ignore[arg-type]
     return (
-        _selection([k for k, rows in zip(order, in_rows, strict=True) if rows], sizes, axes[:split]),
+        _selection(
+            [k for k, rows in zip(order, in_rows, strict=True) if rows], sizes, axes[:split]
+        ),
         _selection(
             [k for k, rows in zip(order, in_rows, strict=True) if not rows],
             sizes,

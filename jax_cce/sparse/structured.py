@@ -247,8 +247,9 @@ class StructuredJacobian(Arithmetic):
             if same:
                 del pool[same[0]]
                 pieces += [piece, mirrored]
-            elif piece.term == mirrored.term and arrays[piece.slot].dtype != bool:
-                arrays.append((arrays[piece.slot] + arrays[mirrored.slot]) / 2)
+            elif piece.term == mirrored.term and arrays[piece.slot or 0].dtype != bool:
+                one, other = (arrays[p.slot] for p in (piece, mirrored) if p.slot is not None)
+                arrays.append((one + other) / 2)
                 pieces.append(piece._replace(slot=len(arrays) - 1))
             else:
                 pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]

@@ -241,6 +241,7 @@ ALL = [
     Case("image", lambda x: jnp.convolve(x.ravel(), _FILTER, "same").reshape(x.shape), (3, 4)),
 ]
 
+
 def computed(jacobian: StructuredJacobian, weights: Any, number: Any) -> dict[str, Any]:
     """What the methods return that take no other Jacobian."""
     out_rank = len(jacobian.out_shape)
@@ -311,14 +312,14 @@ def test_methods_of_every_structure(case: Case):
             assert_values(found[name][k], values)
 
 
-_NAMES = ["periodic", "one-hot", "gather", "scatter", "cumsum", "scan", "all times the largest"]
+_NAMES = ["periodic", "one-hot", "gather", "scatter", "cumsum", "scan"]
 SQUARE = [case for case in ALL if case.name in _NAMES]
 
 
 @pytest.mark.parametrize("other", SQUARE, ids=lambda case: case.name)
 @pytest.mark.parametrize("one", SQUARE, ids=lambda case: case.name)
 def test_pairs_of_functions(one: Case, other: Case):
-    """The Jacobian of J.T @ K is asked for, where outputs agree, else that of J @ K.T."""
+    """J.T @ K, where outputs agree, else J @ K.T."""
     left, a, _ = jacobian_of(one)
     right, b, _ = jacobian_of(other)
     if left.out_shape == right.out_shape:
@@ -328,15 +329,7 @@ def test_pairs_of_functions(one: Case, other: Case):
         right, b, rank = right.T, np.moveaxis(b, -1, 0), 1
     else:
         return
-    try:
-        found = left @ right
-    except NotImplementedError as refused:
-        # The columns of both depend on data.
-        for jacobian in (left, right):
-            with pytest.raises(ValueError):
-                _ = jacobian.pattern
-        assert "todense" in str(refused)
-        return
+    found = left @ right
     assert_structured(found, product(a, b, rank))
 
 
@@ -453,7 +446,11 @@ def test_derivatives():
         picked = picked + jnp.linalg.norm(normal, 1)
         return jnp.linalg.solve(normal, _residuals(x) @ jacobian), picked
 
-    for transform in (lambda f: f, lambda f: jax.jacrev(f, (0, 1)), lambda f: jax.jacfwd(f, (0, 1))):
+    for transform in (
+        lambda f: f,
+        lambda f: jax.jacrev(f, (0, 1)),
+        lambda f: jax.jacfwd(f, (0, 1)),
+    ):
         assert_agree(jax.jit(transform(step))(x, 0.3), jax.jit(transform(densely))(x, 0.3))
     both = jnp.stack([x, 2 * x]), jnp.array([0.3, 0.4])
     assert_agree(jax.jit(jax.vmap(step))(*both), jax.vmap(densely)(*both))
@@ -545,7 +542,9 @@ def test_bands_of_grids_that_are_enumerated():
 
 def test_complex_bands():
     x = jnp.linspace(0.4, 1.3, 150)
-    jacobian = jax_cce.jacobian(lambda x: pentadiagonal(x) * jnp.exp(1j * x), format="structured")(x)
+    jacobian = jax_cce.jacobian(lambda x: pentadiagonal(x) * jnp.exp(1j * x), format="structured")(
+        x
+    )
     right = constant(150) + 1j * constant(150)
     matrix = jacobian.todense()
     assert_values(jacobian.solve(right), jnp.linalg.solve(matrix, right))
