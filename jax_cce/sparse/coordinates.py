@@ -36,6 +36,7 @@ __all__ = [
     "Coordinates",
     "assembly",
     "csr_array",
+    "is_injective",
 ]
 # Index arrays of more bytes are computed in a traced program, not baked into it. A constant takes
 # 20 to 45 ms a megabyte to compile, and is copied twice to five times as fast as it is computed.
@@ -59,7 +60,7 @@ class Assembly:
         self.is_static = isinstance(full, int) and all(
             isinstance(lookup.table, Table) for term in terms for lookup in term.lookups
         )
-        self._distinct = len(terms) == 1 and _is_injective(terms[0])
+        self._distinct = len(terms) == 1 and is_injective(terms[0])
         self._dense = any(math.prod(term.sizes) == full and _is_box(term) for term in terms)
         self._rows: tuple[int, ...] = ()
         self._cells: Any = None
@@ -297,7 +298,7 @@ def _is_box(term: Term) -> bool:
     )
 
 
-def _is_injective(term: Term) -> bool:
+def is_injective(term: Term) -> bool:
     """Whether distinct loop points surely have distinct positions."""
     plain = [
         affine for affine in term.out_map + term.in_map if all(k >= 0 for k, _ in affine.strides)

@@ -25,9 +25,9 @@ from jax_cce.algebra.terms import (
     placing,
     transpose,
 )
+from jax_cce.sparse.arithmetic import Arithmetic
 from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal_term
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
-from jax_cce.sparse.no_array import NoArray
 from jax_cce.sparse.pattern import Layout, Pattern
 
 if TYPE_CHECKING:
@@ -40,7 +40,7 @@ __all__ = [
 
 
 @jax.tree_util.register_pytree_with_keys_class
-class StructuredJacobian(NoArray):
+class StructuredJacobian(Arithmetic):
     """The Jacobian of one output with respect to one input, as a sum of structured terms.
 
     Only the distinct coefficients are stored: a tridiagonal Jacobian is three arrays (fewer, where
@@ -248,7 +248,9 @@ class StructuredJacobian(NoArray):
         return matrix.asformat(format)
 
     def __matmul__(self, vector: Any) -> Any:
-        """J @ v for v of shape in_shape, or in_shape + (k,): as the flattened matrix would."""
+        """J @ v for v of shape in_shape, or in_shape + (k,), or a Jacobian: as matrices would."""
+        if isinstance(vector, Arithmetic):
+            return self._composed(vector)
         vector, tail = self._operand(vector, self.in_shape, after=True)
         return self._product(vector, tail, left=False)
 
@@ -295,6 +297,10 @@ class StructuredJacobian(NoArray):
             if same:
                 del pool[same[0]]
                 pieces += [piece, mirrored]
+            elif piece.term == mirrored.term and arrays[piece.slot or 0].dtype != bool:
+                one, other = (arrays[p.slot] for p in (piece, mirrored) if p.slot is not None)
+                arrays.append((one + other) / 2)
+                pieces.append(piece._replace(slot=len(arrays) - 1))
             else:
                 pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
         shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
