@@ -14,7 +14,7 @@ from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
-from jax_cce.hessian import hessian
+from jax_cce.hessian import hessian, value_and_hessian, value_grad_and_hessian
 from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.planning.plans import Plan
@@ -46,7 +46,9 @@ __all__ = [
     "plan",
     "registry",
     "root",
+    "value_and_hessian",
     "value_and_jacobian",
+    "value_grad_and_hessian",
 ]
 
 # What the package of order searches adds; it imports this one, so it is loaded on first use.

@@ -17,6 +17,8 @@ from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info
 from jax_cce.hessian import hessian as hessian
+from jax_cce.hessian import value_and_hessian as value_and_hessian
+from jax_cce.hessian import value_grad_and_hessian as value_grad_and_hessian
 from jax_cce.implicit import OneStepError as OneStepError
 from jax_cce.implicit import fixed_point as fixed_point
 from jax_cce.implicit import minimum as minimum

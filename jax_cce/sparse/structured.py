@@ -13,7 +13,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.blocks import Piece, renumbered, slots_of
-from jax_cce.algebra.coefficients import number, scaled
+from jax_cce.algebra.coefficients import align, number, scaled
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.placement import Placed, placed
 from jax_cce.algebra.recorder import Recorder
@@ -28,6 +28,7 @@ from jax_cce.algebra.terms import (
 from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal_term
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
 from jax_cce.sparse.no_array import NoArray
+from jax_cce.sparse.triangles import in_lower_triangle, of_points
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -247,6 +248,30 @@ class StructuredJacobian(NoArray):
                 pieces += [piece, mirrored]
             else:
                 pieces += [p._replace(scale=p.scale / 2) for p in (piece, mirrored)]
+        shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
+        return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
+
+    def lower_triangle(self) -> "StructuredJacobian":
+        """The entries on and below the diagonal of the flattened matrix; no others are stored.
+
+        Raises:
+            ValueError: where it depends on data which these are.
+        """
+        arrays = list(self._arrays)
+        pieces: list[Piece] = []
+        for piece in self._pieces:
+            term, slot = piece.term, piece.slot
+            at = in_lower_triangle(term, self.out_shape, self.in_shape)
+            if at is True:
+                pieces.append(piece)
+            elif at is not False:
+                if slot is not None:
+                    loops = tuple(range(len(term.sizes)))
+                    every = align(arrays[slot], term.axes or (), loops, term.sizes)
+                    arrays.append(jnp.ravel(every)[at])
+                    slot = len(arrays) - 1
+                listed = of_points(term, at, self.out_shape, self.in_shape)
+                pieces.append(Piece(listed, piece.scale, slot))
         shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
         return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
 
