@@ -16,6 +16,7 @@ from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.hessian import hessian, value_and_hessian, value_grad_and_hessian
 from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
+from jax_cce.laplacian import curvature, forward_laplacian, laplacian
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
@@ -31,13 +32,16 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "check_jacobian",
+    "curvature",
     "custom_jacobian",
     "explain",
     "extend",
     "fixed_point",
+    "forward_laplacian",
     "hessian",
     "jacobian",
     "kalman",
+    "laplacian",
     "linalg",
     "minimum",
     "one_step_error",

@@ -21,6 +21,8 @@ from jax_cce.algebra.steps import run
 from jax_cce.algebra.terms import (
     Term,
     Unrepresentable,
+    along,
+    canonical,
     dense,
     placing,
     transpose,
@@ -339,6 +341,37 @@ class StructuredJacobian(NoArray):
             pick = diagonal_term(self.out_shape, self.in_shape)
         except Unrepresentable:
             return self._diagonal_from_entries(size)
+        return self._picked(pick, (size,))
+
+    def trace(self) -> Any:
+        """The sum of the entries J[..., k, k], of shape out_shape without its last axes.
+
+        That is the trace of a square matrix, the divergence of a vector field, and the Laplacian
+        from a Hessian. Only these entries are computed.
+
+        Raises:
+            ValueError: where out_shape does not end in in_shape.
+        """
+        rest = len(self.out_shape) - len(self.in_shape)
+        if rest < 0 or self.out_shape[rest:] != self.in_shape:
+            raise ValueError(
+                "trace requires an output whose last axes are those of the input, but got the "
+                f"Jacobian of an output of shape {self.out_shape} with respect to an input of "
+                f"shape {self.in_shape}."
+            )
+        own = tuple(map(along, range(len(self.out_shape))))
+        pick = canonical(Term(self.out_shape, own[:rest], own + own[rest:], None))
+        if pick is None:
+            return jax_internals.full(self.out_shape[:rest], 0, self.dtype)
+        return self._picked(pick[0], self.out_shape[:rest])
+
+    def _picked(self, pick: Term, result: tuple[int, ...]) -> Any:
+        """Some of the entries, or sums of them.
+
+        Args:
+            pick: maps the entries to the result.
+            result: its shape.
+        """
 
         def build(recorder: Recorder) -> Any:
             total: Any = ()
@@ -350,11 +383,11 @@ class StructuredJacobian(NoArray):
                 axes = None if piece.slot is None else entries.axes
                 ones = Piece(entries._replace(axes=axes), 1, piece.slot)
                 moved = recorder.compose((placed,), (ones,), (self.shape, shape, ()))
-                picked = recorder.compose((Piece(pick, 1, None),), moved, ((size,), self.shape, ()))
-                total = recorder.add(total, picked, (size,), ())
+                picked = recorder.compose((Piece(pick, 1, None),), moved, (result, self.shape, ()))
+                total = recorder.add(total, picked, result, ())
             return total
 
-        return self._evaluate(build, self._arrays, (size,), (), self.dtype)
+        return self._evaluate(build, self._arrays, result, (), self.dtype)
 
     @property
     def bands(self) -> Bands | None:
