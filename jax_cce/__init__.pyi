@@ -8,6 +8,7 @@ from jax_cce import extend as extend
 from jax_cce import kalman as kalman
 from jax_cce import linalg as linalg
 from jax_cce import registry as registry
+from jax_cce import safe as safe
 from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
 from jax_cce.api import plan as plan
@@ -16,6 +17,7 @@ from jax_cce.custom import custom_jacobian as custom_jacobian
 from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info
+from jax_cce.filtering import filter_jacobian as filter_jacobian
 from jax_cce.hessian import hessian as hessian
 from jax_cce.hessian import value_and_hessian as value_and_hessian
 from jax_cce.hessian import value_grad_and_hessian as value_grad_and_hessian
