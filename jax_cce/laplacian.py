@@ -373,6 +373,11 @@ def _propagated(
 
 def _of_equation(equation: Equation, operands: Sequence[_Moving]) -> list[_Moving]:
     """The results of an equation that depends on the inputs."""
+    if "custom_vjp_call" in tracing.primitive_names([equation]):
+        raise TypeError(
+            "A forward Laplacian needs forward mode, which a jax.custom_vjp function lacks. Use "
+            'jax_cce.laplacian(..., method="hessian").'
+        )
     moving = [k for k, each in enumerate(operands) if each.columns is not None]
 
     def function(*varied: Any) -> Sequence[Any]:
