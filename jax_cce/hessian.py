@@ -171,7 +171,8 @@ def value_and_hessian(
 
     Examples:
         >>> import jax, jax.numpy as jnp, jax_cce
-        >>> value, hess = jax_cce.value_and_hessian(lambda x: x[0] ** 3 * x[1])(jnp.array([1.0, 2.0]))
+        >>> f = lambda x: x[0] ** 3 * x[1]
+        >>> value, hess = jax_cce.value_and_hessian(f)(jnp.array([1.0, 2.0]))
         >>> print(value, hess)
         2.0 [[12.  3.]
          [ 3.  0.]]
@@ -284,10 +285,12 @@ def _with_value(
 
 def _check_scalar(value: Any) -> None:
     """Refuses what `jax.grad` refuses, beside dtypes."""
-    single = jax.tree.structure(value) == jax.tree.structure(0)
+    single = jax.tree_util.all_leaves([value])
     if not single or np.shape(value) != ():
         got = f"had shape {np.shape(value)}" if single else f"was {value!r}"
-        raise TypeError(f"A gradient is defined for scalar-output functions only; the output {got}.")
+        raise TypeError(
+            f"A gradient is defined for scalar-output functions only; the output {got}."
+        )
 
 
 def hessian_by(
@@ -381,7 +384,7 @@ def _looked_at(value: Callable[..., Any], args: Any, kwargs: Any) -> tuple[bool,
 
 
 def _hessian_by_terms(fun: Callable[..., Any], options: Options) -> Callable[..., Any]:
-    """Hessian and auxiliary data of an array-valued function: every coefficient of its Jacobian differentiated.
+    """Hessian and auxiliary data of a function of arrays, from the coefficients of its Jacobian.
 
     The dense Jacobian is never formed; the coefficients' Jacobians are placed by the terms that
     the coefficients belong to.

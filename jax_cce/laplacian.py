@@ -215,7 +215,7 @@ def _computed(call: Call, method: str | None) -> tuple[Any, Any, Any, Any]:
         outputs = _forwards(traced, call.leaves)
         aux = traced.aux([each.value for each in outputs[count:]])
         return (*_as_trees(call, outputs[:count], tree), aux)
-    ways = {"forward": _by_forwards, "hessian": _by_hessian}
+    ways: dict[str, _Way] = {"forward": _by_forwards, "hessian": _by_hessian}
     if method == "auto":
         results = _cheapest(call, traced, ways)
     else:
@@ -403,9 +403,7 @@ def _is_linear(equation: Equation, moving: Sequence[int]) -> bool:
     alone = dataclasses.replace(equation, inputs=inputs, outputs=outputs)
     avals = [*equation.in_avals, *equation.out_avals]
     program = Program(avals, count, 0, [alone], outputs)
-    return {Dependence.ZERO, Dependence.LINEAR}.issuperset(
-        dependence(program, (), moving, outputs)
-    )
+    return {Dependence.ZERO, Dependence.LINEAR}.issuperset(dependence(program, (), moving, outputs))
 
 
 def _derived(

@@ -160,8 +160,7 @@ def _check_limit(max_bytes: Any, order: Any, backend: Any) -> None:
 def _check_chunks(chunk_size: Any, order: Any, backend: Any, search: Any, max_bytes: Any) -> None:
     if not _is_integer(chunk_size) or chunk_size < 1:
         raise ValueError(
-            "chunk_size must be a number of columns or rows, 1 or more, but got "
-            f"{chunk_size!r}."
+            f"chunk_size must be a number of columns or rows, 1 or more, but got {chunk_size!r}."
         )
     if not isinstance(order, str) or order not in ("auto", "forward", "reverse"):
         raise ValueError(

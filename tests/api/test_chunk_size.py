@@ -31,7 +31,7 @@ B = jnp.linspace(-1.0, 1.0, 20).reshape(4, 5)
 
 @pytest.mark.parametrize("chunk", [1, 4, 100])
 @pytest.mark.parametrize(
-    ("order", "mode"), [("forward", "jacfwd"), ("reverse", "jacrev")], ids=["columns", "rows"]
+    "order, mode", [("forward", "jacfwd"), ("reverse", "jacrev")], ids=["columns", "rows"]
 )
 def test_columns_and_rows(chunk, order, mode):
     for fun in (wide, tall):
@@ -42,7 +42,7 @@ def test_columns_and_rows(chunk, order, mode):
         assert "as chunk_size asks for" in str(plan)
 
 
-@pytest.mark.parametrize(("fun", "mode"), [(wide, "jacrev"), (tall, "jacfwd")])
+@pytest.mark.parametrize("fun, mode", [(wide, "jacrev"), (tall, "jacfwd")])
 def test_auto_takes_the_shorter_side(fun, mode):
     assert jax_cce.plan(fun, chunk_size=3)(X).method == mode
     assert_agree(jax_cce.jacobian(fun, chunk_size=3)(X), jax.jacrev(fun)(X))
@@ -175,7 +175,7 @@ def test_no_number_of_columns(chunk):
 
 
 @pytest.mark.parametrize(
-    ("how", "message"),
+    "how, message",
     [
         ({"order": "markowitz"}, "order='markowitz'"),
         ({"order": (0, 1)}, r"order=\(0, 1\)"),

@@ -108,7 +108,7 @@ def test_nothing_to_differentiate():
 def test_what_is_refused():
     with pytest.raises(TypeError, match="Booleans and of functions that return one, but got 3"):
         filter_jacobian(run, lambda leaf: 3)(MODEL, X)
-    with pytest.raises(ValueError, match="structure|expected|Expected"):
+    with pytest.raises(ValueError, match=r"structure|[Ee]xpected"):
         filter_jacobian(run, {"layers": True})(MODEL, X)
     with pytest.raises(TypeError, match="allow_int"):
         filter_jacobian(lambda m: m["n"] * 1.0, True)({"n": 3})

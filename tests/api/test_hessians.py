@@ -36,7 +36,11 @@ def of_tree(p, y):
     return jnp.sum(jnp.exp(p["a"] @ p["b"]) * y) + p["c"] * jnp.sum(p["a"]) + jnp.sum(y**3)
 
 
-TREE = {"a": jnp.linspace(0.1, 1.0, 6).reshape(3, 2), "b": jnp.array([0.3, -0.2]), "c": jnp.float64(0.7)}
+TREE = {
+    "a": jnp.linspace(0.1, 1.0, 6).reshape(3, 2),
+    "b": jnp.array([0.3, -0.2]),
+    "c": jnp.float64(0.7),
+}
 Y = jnp.array([1.0, 2.0, -1.0])
 SCALAR = {
     "chained": (chained, X),
@@ -45,7 +49,7 @@ SCALAR = {
     "matrix": (of_matrix, X[:6].reshape(2, 3)),
     "number": (lambda x: jnp.sin(x) * x, jnp.float64(0.7)),
 }
-scalars = pytest.mark.parametrize(("fun", "x"), SCALAR.values(), ids=SCALAR)
+scalars = pytest.mark.parametrize("fun, x", SCALAR.values(), ids=SCALAR)
 formats = pytest.mark.parametrize("form", FORMATS)
 
 
@@ -131,7 +135,9 @@ def test_mapped_and_differentiated_again():
 def test_the_function_is_evaluated_once():
     sines = {}
     for name, transform in {"hessian": jax_cce.hessian, "all": value_grad_and_hessian}.items():
-        jaxpr = str(jax.make_jaxpr(transform(lambda x: jnp.sum(jnp.sin(x) ** 3), order="reverse"))(X))
+        jaxpr = str(
+            jax.make_jaxpr(transform(lambda x: jnp.sum(jnp.sin(x) ** 3), order="reverse"))(X)
+        )
         sines[name] = jaxpr.count(" sin "), jaxpr.count(" cos ")
     assert sines["all"] == sines["hessian"]
 

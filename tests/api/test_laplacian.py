@@ -5,7 +5,6 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-import jax_cce
 from cases.agreement import assert_agree
 from jax_cce import curvature, forward_laplacian, laplacian
 
@@ -63,7 +62,7 @@ CASES = {
     "complex": (lambda x: jnp.exp(1j * x) * x[0], X),
     "through complex": (lambda x: jnp.abs(jnp.fft.fft(x)) ** 2 * x[0], X),
 }
-cases = pytest.mark.parametrize(("fun", "x"), CASES.values(), ids=CASES)
+cases = pytest.mark.parametrize("fun, x", CASES.values(), ids=CASES)
 METHODS = ["auto", "forward", "hessian"]
 
 

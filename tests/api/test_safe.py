@@ -2,6 +2,7 @@
 
 import functools
 import itertools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -43,30 +44,32 @@ SINGULAR = {
 }
 
 
-def seconds(fun, argnums):
-    for outer, inner in itertools.product((jax.jacfwd, jax.jacrev), repeat=2):
-        yield outer(inner(fun, argnums), argnums)
-    yield jax_cce.hessian(fun, argnums)
+def firsts(fun, argnums, *args):
+    """The Jacobian by every mode, in one compiled program."""
+    return jax.jit(lambda *at: [t(fun, argnums)(*at) for t in FIRST.values()])(*args)
+
+
+def seconds(fun, argnums, *args):
+    """The second derivatives by every pair of modes, in one compiled program."""
+
+    def derivatives(*at):
+        modes = itertools.product((jax.jacfwd, jax.jacrev), repeat=2)
+        pairs = [outer(inner(fun, argnums), argnums)(*at) for outer, inner in modes]
+        return [*pairs, jax_cce.hessian(fun, argnums)(*at)]
+
+    return jax.jit(derivatives)(*args)
 
 
 @pytest.mark.parametrize("dtype", ["float32", "float64"])
-@pytest.mark.parametrize(("fun", "args"), SINGULAR.values(), ids=SINGULAR)
+@pytest.mark.parametrize("fun, args", SINGULAR.values(), ids=SINGULAR)
 def test_zero_at_the_singular_point(fun, args, dtype):
     args = [jnp.asarray(x, dtype) for x in args]
     argnums = tuple(range(len(args)))
     assert fun(*args).dtype == dtype
-    for transform in FIRST.values():
-        for block in jax.tree.leaves(transform(fun, argnums)(*args)):
-            np.testing.assert_array_equal(block, 0)
-            assert block.dtype == dtype
-    if dtype == "float64":
-        for hessian in seconds(fun, argnums):
-            for block in jax.tree.leaves(hessian(*args)):
-                np.testing.assert_array_equal(block, 0)
-
-
-def arccos_of(x):
-    return jnp.arccos(x / 4)
+    derivatives = firsts if dtype == "float32" else seconds
+    for block in jax.tree.leaves(derivatives(fun, argnums, *args)):
+        np.testing.assert_array_equal(block, 0)
+        assert block.dtype == dtype
 
 
 X = RNG.normal(size=(3, 4))
@@ -143,16 +146,21 @@ REGULAR = {
 }
 
 
-@pytest.mark.parametrize(("fun", "plain", "args"), REGULAR.values(), ids=REGULAR)
+@pytest.mark.parametrize("fun, plain, args", REGULAR.values(), ids=REGULAR)
 def test_the_same_elsewhere(fun, plain, args):
     args = [jnp.asarray(x) for x in args]
     argnums = tuple(range(len(args)))
-    assert_agree(fun(*args), plain(*args))
-    expected = jax.jacrev(plain, argnums)(*args)
-    for transform in FIRST.values():
-        assert_agree(transform(fun, argnums)(*args), expected)
-    reference = jax.jit(jax.hessian(plain, argnums))(*args)
-    assert_agree(jax.jit(jax.hessian(fun, argnums))(*args), reference)
+
+    def derivatives(function, *at):
+        return (
+            function(*at),
+            jax.jacrev(function, argnums)(*at),
+            jax.hessian(function, argnums)(*at),
+        )
+
+    expected = jax.jit(functools.partial(derivatives, plain))(*args)
+    assert_agree(jax.jit(functools.partial(derivatives, fun))(*args), expected)
+    assert_agree(jax.jit(jax_cce.jacobian(fun, argnums))(*args), expected[1])
 
 
 def test_values_at_singular_points():
@@ -171,8 +179,8 @@ def test_singular_entries_beside_others():
     """A row of zeros, and the others as if it were not there."""
     x = jnp.asarray(X).at[1].set(0)
     for fun in (functools.partial(safe.norm, axis=1), safe.normalize):
-        found = jax.jacrev(lambda x, fun=fun: fun(x))(x)
-        expected = jax.jacrev(lambda x, fun=fun: fun(x))(x[::2])
+        found = jax.jit(jax.jacrev(fun))(x)
+        expected = jax.jit(jax.jacrev(fun))(x[::2])
         np.testing.assert_allclose(found[::2][..., ::2, :], expected, rtol=1e-12)
         np.testing.assert_array_equal(found[1], 0)
         np.testing.assert_array_equal(found[..., 1, :], 0)
@@ -184,29 +192,42 @@ def test_singular_entries_beside_others():
         row, column = np.nonzero(~np.eye(3, dtype=bool))
         return jnp.sum(jnp.linalg.norm(x[row] - x[column], axis=-1))
 
-    assert_agree(jax_cce.jacobian(distances)(x), jax.jacrev(pairs)(x))
-    assert_agree(jax_cce.hessian(distances)(x), jax.hessian(pairs)(x))
+    assert_agree(jax.jit(jax_cce.jacobian(distances))(x), jax.jit(jax.jacrev(pairs))(x))
+    assert_agree(jax.jit(jax_cce.hessian(distances))(x), jax.jit(jax.hessian(pairs))(x))
 
 
-@pytest.mark.parametrize("exponent", [0.0, 1.0, 2.0, 3.0, 1.5, 2.5])
-def test_powers_at_zero_up_to_the_fourth_derivative(exponent):
-    """Those of a polynomial, of which JAX has NaN beyond its degree; else 0 where it is infinite."""
-    wanted, factor = [], 1.0
-    for order in range(1, 5):
-        factor *= exponent - order + 1
-        wanted.append(factor if exponent == order else 0.0)
-    for exponents in (exponent, jnp.asarray(exponent)):
-        derivative = safe.power
-        for value in wanted:
-            derivative = jax.grad(derivative)
-            assert derivative(0.0, exponents) == value
-    for hessian in seconds(safe.power, (0, 1)):
-        rows = hessian(jnp.zeros(()), jnp.asarray(exponent))
-        assert rows == ((wanted[1], 0.0), (0.0, 0.0))
+def test_powers_at_zero_up_to_the_fourth_derivative():
+    """Those of a polynomial, NaN in JAX beyond its degree; else 0 where that is infinite."""
+    exponents = jnp.array([0.0, 1.0, 2.0, 3.0, 1.5, 2.5])
+    wanted = [jnp.where(exponents == k, float(math.factorial(k)), 0.0) for k in range(1, 5)]
+
+    def derivatives(x, exponent):
+        fun, found = safe.power, []
+        for _ in range(4):
+            fun = jax.grad(fun)
+            found.append(fun(x, exponent))
+        return found
+
+    found = jax.jit(jax.vmap(derivatives, (None, 0)))(0.0, exponents)
+    np.testing.assert_array_equal(found, wanted)
+    for (xx, xy), (yx, yy) in seconds(
+        jax.vmap(safe.power, (0, 0)), (0, 1), 0 * exponents, exponents
+    ):
+        np.testing.assert_array_equal(xx, _cubic_diagonal(wanted[1]))
+        for block in (xy, yx, yy):
+            np.testing.assert_array_equal(block, 0)
+
+
+def _cubic_diagonal(values):
+    """The second derivatives of a vector of powers: each depends on its own base."""
+    index = np.arange(len(values))
+    result = np.zeros((len(values),) * 3)
+    result[index, index, index] = values
+    return result
 
 
 def test_negative_bases():
-    jacobians = [t(safe.power, (0, 1))(jnp.float64(-2.0), jnp.float64(3.0)) for t in FIRST.values()]
+    jacobians = firsts(safe.power, (0, 1), jnp.float64(-2.0), jnp.float64(3.0))
     assert jacobians == [(12.0, 0.0)] * 3
 
 
@@ -215,9 +236,8 @@ def test_angles_between_equal_vectors():
         return safe.arccos(jnp.clip(safe.cosine_similarity(u, v), -1, 1))
 
     u = jnp.array([3.0, 4.0])
-    for transform in FIRST.values():
-        for v in (u, -u, 2 * u):
-            assert np.isfinite(np.asarray(transform(angle, (0, 1))(u, v))).all()
+    for v in (u, -u, 2 * u):
+        assert np.isfinite(np.asarray(firsts(angle, (0, 1), u, v))).all()
 
 
 def test_mapped_and_of_integers():
