@@ -50,10 +50,10 @@ def firsts(fun, argnums, *args):
 
 
 def seconds(fun, argnums, *args):
-    """The second derivatives by every pair of modes, in one compiled program."""
+    """The second derivatives by both orders of the modes, in one compiled program."""
 
     def derivatives(*at):
-        modes = itertools.product((jax.jacfwd, jax.jacrev), repeat=2)
+        modes = itertools.permutations((jax.jacfwd, jax.jacrev))
         pairs = [outer(inner(fun, argnums), argnums)(*at) for outer, inner in modes]
         return [*pairs, jax_cce.hessian(fun, argnums)(*at)]
 
