@@ -7,16 +7,20 @@ order and keeps it in the `registry`.
 `jax_cce.extend` describes your own primitives, `custom_jacobian` takes the Jacobian of a function
 from its author, and `check_jacobian` checks any Jacobian without forming another. `fixed_point`,
 `root` and `minimum` are differentiated by what defines their solutions. `jax_cce.kalman` has
-filters and smoothers, and `jax_cce.linalg` what their square-root forms need.
+filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `laplacian` and
+`curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them, and
+`jax_cce.safe` has functions whose derivatives are finite where those of `jax.numpy` are not.
 """
 
-from jax_cce import extend, kalman, linalg, registry
+from jax_cce import extend, kalman, linalg, registry, safe
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
-from jax_cce.hessian import hessian
+from jax_cce.filtering import filter_jacobian
+from jax_cce.hessian import hessian, value_and_hessian, value_grad_and_hessian
 from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
+from jax_cce.laplacian import curvature, forward_laplacian, laplacian
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
@@ -35,13 +39,17 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "check_jacobian",
+    "curvature",
     "custom_jacobian",
     "explain",
     "extend",
+    "filter_jacobian",
     "fixed_point",
+    "forward_laplacian",
     "hessian",
     "jacobian",
     "kalman",
+    "laplacian",
     "linalg",
     "minimum",
     "one_step_error",
@@ -51,7 +59,10 @@ __all__ = [
     "plan",
     "registry",
     "root",
+    "safe",
+    "value_and_hessian",
     "value_and_jacobian",
+    "value_grad_and_hessian",
 ]
 
 # What the package of order searches adds; it imports this one, so it is loaded on first use.

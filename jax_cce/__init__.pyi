@@ -8,6 +8,7 @@ from jax_cce import extend as extend
 from jax_cce import kalman as kalman
 from jax_cce import linalg as linalg
 from jax_cce import registry as registry
+from jax_cce import safe as safe
 from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
 from jax_cce.api import plan as plan
@@ -16,14 +17,22 @@ from jax_cce.custom import custom_jacobian as custom_jacobian
 from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info
+from jax_cce.filtering import filter_jacobian as filter_jacobian
 from jax_cce.hessian import hessian as hessian
+from jax_cce.hessian import value_and_hessian as value_and_hessian
+from jax_cce.hessian import value_grad_and_hessian as value_grad_and_hessian
 from jax_cce.implicit import OneStepError as OneStepError
 from jax_cce.implicit import fixed_point as fixed_point
 from jax_cce.implicit import minimum as minimum
 from jax_cce.implicit import one_step_error as one_step_error
 from jax_cce.implicit import root as root
+from jax_cce.laplacian import curvature as curvature
+from jax_cce.laplacian import forward_laplacian as forward_laplacian
+from jax_cce.laplacian import laplacian as laplacian
+from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.sparse.bands_and_blocks import Bands as Bands
+from jax_cce.sparse.pattern import Pattern as Pattern
 from jax_cce.sparse.structured import StructuredJacobian as StructuredJacobian
 
 __all__: list[str]

@@ -35,6 +35,7 @@ class How(TypedDict, total=False):
     search_budget: float | None
     backend: Backend
     max_bytes: int | None
+    chunk_size: int | None
 
 
 @overload
@@ -94,6 +95,7 @@ def jacobian(
     search_budget: float | None = None,
     backend: Backend = "auto",
     max_bytes: int | None = None,
+    chunk_size: int | None = None,
 ) -> Callable[..., Any]:
     """Jacobian of `fun` by vertex elimination; takes the place of `jax.jacrev`.
 
@@ -140,6 +142,10 @@ def jacobian(
             one is remembered: the default, named orders, and in the dense format `jax.jacfwd` and
             `jax.jacrev`, whole, in chunks of columns or rows, and with scans run again on the
             way back. Under `jax.vmap` the limit is for all points together. None for no limit.
+        chunk_size: how many columns, or rows, are computed at a time, by a loop that fills the
+            dense result in place: `jax.jacfwd` or `jax.jacrev`, whichever evaluates the function
+            fewer times, or with order="forward" and order="reverse" the one or the other. None
+            for an elimination, all at once. `max_bytes` finds the size of chunks by itself.
 
     Returns:
         A function with the arguments of `fun` that returns the Jacobian, or the pair (Jacobian,
@@ -154,7 +160,9 @@ def jacobian(
             the graph's vertices, unknown formats and strategies, and negative budgets.
             Also for a max_bytes that is no number of bytes, or beside an order or
             backend="native", and where the program cannot be measured: for functions that are
-            differentiated while they run, shared out over devices, or have effects.
+            differentiated while they run, shared out over devices, or have effects. And for a
+            chunk_size below 1, beside a sparse format, max_bytes, search, another order or
+            backend="native", and where no mode of JAX is sure to give what elimination does.
         MemoryError: where a dense Jacobian would take more than half of the device's memory, and
             where no way is found that stays within max_bytes.
 
@@ -179,6 +187,7 @@ def jacobian(
         search_budget=search_budget,
         backend=backend,
         max_bytes=max_bytes,
+        chunk_size=chunk_size,
     )
     return jacobian_by(fun, options)
 
@@ -252,6 +261,7 @@ def value_and_jacobian(
     search_budget: float | None = None,
     backend: Backend = "auto",
     max_bytes: int | None = None,
+    chunk_size: int | None = None,
 ) -> Callable[..., Any]:
     """Value and Jacobian of `fun` together, sharing the evaluation of `fun`.
 
@@ -281,6 +291,7 @@ def value_and_jacobian(
         search_budget=search_budget,
         backend=backend,
         max_bytes=max_bytes,
+        chunk_size=chunk_size,
     )
     compute = transformed(fun, options, value=True)
 
@@ -304,6 +315,7 @@ def plan(
     search: str | None = None,
     search_budget: float | None = None,
     max_bytes: int | None = None,
+    chunk_size: int | None = None,
 ) -> Callable[..., Plan]:
     """How the Jacobian of `fun` would be computed, from shapes alone.
 
@@ -318,6 +330,7 @@ def plan(
         search: as for `jacobian`.
         search_budget: as for `jacobian`.
         max_bytes: as for `jacobian`; the candidates are compiled.
+        chunk_size: as for `jacobian`.
 
     Returns:
         A function with the arguments of `fun`, any array of which may be a
@@ -343,6 +356,7 @@ def plan(
         search=search,
         search_budget=search_budget,
         max_bytes=max_bytes,
+        chunk_size=chunk_size,
     )
 
     def planned(args: tuple[Any, ...], kwargs: dict[str, Any]) -> Plan:

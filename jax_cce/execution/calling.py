@@ -11,7 +11,7 @@ import numpy as np
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
-from jax_cce.execution import compiled, limits, primitive, tuning
+from jax_cce.execution import chunks, compiled, limits, primitive, tuning
 from jax_cce.execution.memory import check_memory, check_plan
 from jax_cce.execution.results import (
     Wanted,
@@ -48,7 +48,12 @@ _Program = Callable[[Sequence[Any]], tuple[list[Any], list[list[Any]]]]
 
 
 def transformed(
-    fun: Callable[..., Any], options: Options, *, value: bool = False, symmetric: bool = False
+    fun: Callable[..., Any],
+    options: Options,
+    *,
+    value: bool = False,
+    symmetric: bool = False,
+    lower: bool = False,
 ) -> Callable[[tuple[Any, ...], dict[str, Any]], tuple[Any, Any, Any]]:
     """The common part of the transformations: (args, kwargs) -> (value, Jacobian, aux).
 
@@ -57,6 +62,7 @@ def transformed(
         options: what the caller asks.
         value: whether the value is wanted; else it is None.
         symmetric: whether the Jacobian is known to be symmetric.
+        lower: as for `Wanted`.
     """
     calls.check_callable(fun)
     contract = options.contract
@@ -67,7 +73,8 @@ def transformed(
         try:
             traced = calls.trace_call(call, hoist=not staged)
             task = task_of_trace(call, options, traced)
-            wanted = Wanted(options.format, value, symmetric, values_of(traced.values, contract))
+            types = values_of(traced.values, contract)
+            wanted = Wanted(options.format, value, symmetric, types, lower)
             outputs, blocks = _execute(task, options.request, call.avals, call.leaves, wanted)
         except Exception as error:
             reason = running.why_left_to_jax(error)
@@ -83,7 +90,7 @@ def transformed(
         if options.request.max_bytes is not None:
             limits.refuse(call.name, "it is differentiated while it runs")
         ran = running.run(call)
-        wanted = Wanted(options.format, value, symmetric, values_of(ran.types, contract))
+        wanted = Wanted(options.format, value, symmetric, values_of(ran.types, contract), lower)
         rows = _at_run(call, options, wanted, ran, reason)
         leaves = leaves_of(ran.values, list(map(jax.typeof, ran.values)), wanted)
         values = tree_unflatten(ran.value_tree, leaves) if value else None
@@ -328,6 +335,8 @@ class _Programs:
             return "XLA is asked for"
         if request.max_bytes is not None:
             return "a limit of memory is asked for, and only XLA says what it takes"
+        if request.chunk is not None:
+            return "chunks are asked for, which XLA computes"
         if request.backend != "native" and not request.is_default:
             return "an order is asked for"
         return ""
@@ -450,10 +459,14 @@ def _at_run(call: Call, options: Options, wanted: Wanted, ran: Ran, reason: str)
     if ran.rows_only:
         task_of_run(call, options, ran, reason)
         points = [call.leaves[k] for k in ran.chosen]
-        jacobian = jax.jacrev(lambda *at: ran.function(*at)[0], tuple(range(len(points))))
+        if request.chunk is None:
+            every = tuple(range(len(points)))
+            jacobian = jax.jacrev(lambda *at: ran.function(*at)[0], every)(*points)
+        else:
+            jacobian, _ = chunks.by_rows(ran.function, points, request.chunk)
         blocks = {
             (at, k): StructuredJacobian.fromdense(array, np.shape(value))
-            for at, (row, value) in enumerate(zip(jacobian(*points), ran.values, strict=True))
+            for at, (row, value) in enumerate(zip(jacobian, ran.values, strict=True))
             for k, array in zip(ran.chosen, row, strict=True)
         }
     else:

@@ -216,14 +216,8 @@ class _Family(NamedTuple):
         return sizes
 
     def work(self, chunk: int | None) -> int:
-        """How many times about the function is evaluated, pushed forward or pulled back.
-
-        Forwards its values are computed for each chunk; backwards they are kept, but in segments.
-        """
-        rounds = 1 if chunk is None else -(-self.size // chunk)
-        if self.method == "jacfwd":
-            return self.size + rounds
-        return 1 + 2 * self.size + self.levels * rounds
+        """See `modes.evaluations`."""
+        return modes.evaluations(self.method, self.size, chunk, self.levels)
 
     def way(self, chunk: int | None) -> _Way:
         """This mode in such chunks."""

@@ -38,12 +38,15 @@ class Wanted:
         symmetric: whether the Jacobian is known to be symmetric, as that of a gradient.
         values: the abstract value of each leaf of the function's value where blocks have its dtype
             and weak type, as `jax.jacfwd` has them; None where they have those of the inputs.
+        lower: whether the Jacobian is that of a gradient, and only its lower triangle is wanted, in
+            a sparse format.
     """
 
     format: Format
     value: bool
     symmetric: bool = False
     values: tuple[Any, ...] | None = None
+    lower: bool = False
 
 
 def values_of(values: tuple[Any, ...], contract: Contract) -> tuple[Any, ...] | None:
@@ -168,17 +171,21 @@ def rows_of(
         wanted: what is wanted.
     """
     rows: list[list[Any]] = []
-    for leaf, parts in _places(types, wanted):
+    for at, (leaf, parts) in enumerate(_places(types, wanted)):
         row = []
         for name, aval in enumerate(avals):
             own = aval if wanted.values is None else leaf
             found = [blocks.get((k, name)) for k in parts]
-            if all(block is None for block in found):
+            # Of several scalars there is a gradient for each.
+            above = name - at % len(avals) if wanted.lower else -1
+            if above > 0 or all(block is None for block in found):
                 block = zero_block(leaf.shape, aval, own)
             else:
                 each = [zero_block(leaf.shape, aval, aval) if b is None else b for b in found]
                 block = each[0] if len(each) == 1 else StructuredJacobian.of_parts(*each)
                 block = block.astype(own.dtype, own.weak_type)
+            if above == 0:
+                block = block.lower_triangle()
             row.append(wanted.format.inside(block, aval))
         rows.append(row)
     return rows

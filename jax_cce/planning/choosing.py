@@ -16,7 +16,7 @@ from jax_cce.jax_internals import device_kind
 from jax_cce.orders import named
 from jax_cce.planning import modes, plans, symbolic
 from jax_cce.planning.options import OrderRequest
-from jax_cce.planning.plans import Plan
+from jax_cce.planning.plans import CHUNKS, Plan
 from jax_cce.planning.searches import search_package
 from jax_cce.planning.task import Task
 from jax_cce.registry import StoredOrder
@@ -119,6 +119,14 @@ def plan(
         # Where XLA computes it after all, nothing is known of the order.
         stored = None
     mode = None
+    if request.chunk is not None:
+        order = request.order
+        assert isinstance(order, str)
+        if task.transposed:
+            order = _TRANSPOSED.get(order, order)
+        mode = modes.in_chunks(task, order, request.chunk)
+        chosen = plans.by_mode(task.traced, task.differentiated, mode)
+        return chosen.of(source=CHUNKS, chunk=request.chunk, remark=task.remark)
     if stored is None and request.is_default:
         mode = modes.mode_of_loops(task, again=request.again)
     if task.is_symbolic:

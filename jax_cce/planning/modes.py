@@ -27,7 +27,14 @@ from jax_cce.rules.linearised import REVERSE_ONLY
 from jax_cce.rules.masks import finite_modes
 from jax_cce.rules.steps import work_of
 
-__all__ = ["has_loops", "mode_instead", "mode_of_loops", "same_results"]
+__all__ = [
+    "evaluations",
+    "has_loops",
+    "in_chunks",
+    "mode_instead",
+    "mode_of_loops",
+    "same_results",
+]
 
 # What may have a pullback and no pushforward, or one that is not its transpose.
 _PULLBACKS = {"custom_vjp_call", "call_hi_primitive", REVERSE_ONLY}
@@ -125,6 +132,65 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
     if "while" in names:
         del costs["jacrev"]
     return _safe(task, costs)
+
+
+def evaluations(mode: str, size: int, chunk: int | None = None, levels: int = 0) -> int:
+    """How many times about a mode evaluates a function, pushes it forward or pulls it back.
+
+    Forwards its values are computed for each chunk; backwards they are kept, but in segments.
+
+    Args:
+        mode: "jacfwd" or "jacrev".
+        size: the number of columns or rows.
+        chunk: how many of them are computed at a time; None for all.
+        levels: how deep segments of scans are nested that are run again.
+    """
+    rounds = 1 if chunk is None else -(-size // chunk)
+    return size + rounds if mode == "jacfwd" else 1 + 2 * size + levels * rounds
+
+
+def in_chunks(task: Task, order: str, chunk: int) -> str:
+    """The mode of JAX that computes a Jacobian in chunks.
+
+    Args:
+        task: the task.
+        order: "forward" for columns, "reverse" for rows, "auto" for what takes fewer evaluations.
+        chunk: how many columns or rows are computed at a time.
+
+    Raises:
+        ValueError: where no mode is sure to give what elimination does, or not the one asked for.
+    """
+    if task.is_symbolic:
+        raise ValueError(_no_chunks(task, "its shapes are symbolic. Leave chunk_size out."))
+    program, num_values = task.traced.program, task.traced.num_values
+    inputs = [program.avals[name] for name in task.differentiated]
+    sizes = {
+        "jacfwd": sum(map(jax_internals.size, inputs)),
+        "jacrev": sum(map(jax_internals.size, map(program.aval, program.outputs[:num_values]))),
+    }
+    if not _PULLBACKS.isdisjoint(tracing.primitive_names(program.equations)):
+        del sizes["jacfwd"]
+    elif not task.holomorphic and any(map(jax_internals.is_complex, inputs)):
+        # A derivative in the direction of 1 says nothing of that in the direction of i.
+        del sizes["jacfwd"]
+    if order != "auto":
+        mode = {"forward": "jacfwd", "reverse": "jacrev"}[order]
+        if mode not in sizes:
+            why = "forward mode does not define it. Pass order='reverse'."
+            raise ValueError(_no_chunks(task, why))
+        return mode
+    same = sizes.keys() & same_results(task)
+    if not same:
+        why = (
+            "no mode of JAX is sure to give what elimination does. Pass order='forward' for what "
+            "jax.jacfwd gives, or order='reverse' for what jax.jacrev gives."
+        )
+        raise ValueError(_no_chunks(task, why))
+    return min(sorted(same), key=lambda mode: evaluations(mode, sizes[mode], chunk))
+
+
+def _no_chunks(task: Task, reason: str) -> str:
+    return f"chunk_size is given, but the Jacobian of {task.name} is not for chunks: {reason}"
 
 
 def same_results(task: Task) -> list[str]:

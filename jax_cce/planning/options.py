@@ -52,6 +52,7 @@ class OrderRequest:
         tuned: whether candidates are timed where the registry holds no measured order.
         backend: "auto", "native" or "xla".
         max_bytes: how many bytes the temporary arrays may take; None for any number.
+        chunk: how many columns or rows a mode of JAX computes at a time; None for elimination.
     """
 
     order: str | tuple[int, ...] = "auto"
@@ -63,11 +64,12 @@ class OrderRequest:
     tuned: bool = False
     backend: str = "auto"
     max_bytes: int | None = None
+    chunk: int | None = None
 
     @property
     def asks_registry(self) -> bool:
         """Whether a stored order answers it."""
-        return self.order == "auto" and self.scalarised is None
+        return self.order == "auto" and self.scalarised is None and self.chunk is None
 
     @property
     def of_arrays(self) -> "OrderRequest":
@@ -88,19 +90,22 @@ def order_request(
     search_budget: float | None = None,
     backend: Any = "auto",
     max_bytes: Any = None,
+    chunk_size: Any = None,
 ) -> OrderRequest:
     """What a caller asks of the order, checked.
 
     Raises:
         ValueError: for unknown names, in JAX_CCE_ORDER too, negative budgets, native code in an
-            order that is to be searched, and a limit of memory that is no number of bytes or
-            stands beside an order.
+            order that is to be searched, a limit of memory that is no number of bytes or stands
+            beside an order, and a size of chunks that is none or stands beside what it excludes.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
     is_name = isinstance(order, str)
     if max_bytes is not None:
         _check_limit(max_bytes, order, backend)
-    if is_name and order == "auto":
+    if chunk_size is not None:
+        _check_chunks(chunk_size, order, backend, search, max_bytes)
+    if is_name and order == "auto" and chunk_size is None:
         order = os.environ.get(_VARIABLE, "auto")
         if order not in ("auto", TUNED):
             raise ValueError(f'{_VARIABLE} must be "auto" or "tuned", but is {order!r}.')
@@ -115,8 +120,15 @@ def order_request(
     if max_bytes is not None:
         # By memory and not by time.
         tuned, max_bytes = False, int(max_bytes)
+    chunk = None if chunk_size is None else int(chunk_size)
     request = OrderRequest(
-        checked, search, search_budget, tuned=tuned, backend=backend, max_bytes=max_bytes
+        checked,
+        search,
+        search_budget,
+        tuned=tuned,
+        backend=backend,
+        max_bytes=max_bytes,
+        chunk=chunk,
     )
     if backend == "native" and search is not None:
         raise ValueError(
@@ -126,9 +138,12 @@ def order_request(
     return request
 
 
+def _is_integer(number: Any) -> bool:
+    return isinstance(number, (int, np.integer)) and not isinstance(number, bool)
+
+
 def _check_limit(max_bytes: Any, order: Any, backend: Any) -> None:
-    is_integer = isinstance(max_bytes, (int, np.integer)) and not isinstance(max_bytes, bool)
-    if not is_integer or max_bytes < 0:
+    if not _is_integer(max_bytes) or max_bytes < 0:
         raise ValueError(f"max_bytes must be a number of bytes, 0 or more, but got {max_bytes!r}.")
     if not isinstance(order, str) or order != "auto":
         raise ValueError(
@@ -139,6 +154,28 @@ def _check_limit(max_bytes: Any, order: Any, backend: Any) -> None:
         raise ValueError(
             "max_bytes limits the arrays that XLA allocates; it knows nothing of those of native "
             'code. Leave backend="auto", or leave max_bytes out.'
+        )
+
+
+def _check_chunks(chunk_size: Any, order: Any, backend: Any, search: Any, max_bytes: Any) -> None:
+    if not _is_integer(chunk_size) or chunk_size < 1:
+        raise ValueError(
+            f"chunk_size must be a number of columns or rows, 1 or more, but got {chunk_size!r}."
+        )
+    if not isinstance(order, str) or order not in ("auto", "forward", "reverse"):
+        raise ValueError(
+            'chunk_size takes order="forward" (chunks of columns), order="reverse" (chunks of '
+            f'rows), or order="auto" for the cheaper of the two, but got order={order!r}.'
+        )
+    if search is not None:
+        raise ValueError("In chunks no order is searched. Leave out search, or chunk_size.")
+    if max_bytes is not None:
+        raise ValueError(
+            "max_bytes finds the size of chunks itself. Leave out chunk_size, or max_bytes."
+        )
+    if backend == "native":
+        raise ValueError(
+            'In chunks XLA computes a Jacobian. Leave backend="auto", or leave out chunk_size.'
         )
 
 
@@ -169,16 +206,24 @@ def options_of(
     search_budget: float | None = None,
     backend: Any = "auto",
     max_bytes: Any = None,
+    chunk_size: Any = None,
 ) -> Options:
     """The arguments of the public transformations, checked.
 
     Raises:
-        ValueError: for unknown names, negative budgets, and what is no number of bytes.
+        ValueError: for unknown names, negative budgets, what is no number of bytes, and chunks
+            of a sparse Jacobian.
         TypeError: for an order that is neither a name nor a sequence of integers.
     """
-    request = order_request(order, search, search_budget, backend, max_bytes)
+    request = order_request(order, search, search_budget, backend, max_bytes, chunk_size)
     contract = Contract(argnums, has_aux, holomorphic, allow_int)
-    return Options(contract, request, formats.named(format))
+    form = formats.named(format)
+    if chunk_size is not None and form.sparse:
+        raise ValueError(
+            f"chunk_size is for dense Jacobians, but got format={format!r}, which has no columns "
+            "or rows in memory to begin with. Leave chunk_size out."
+        )
+    return Options(contract, request, form)
 
 
 _backend: contextvars.ContextVar[Backend] = contextvars.ContextVar("backend", default="auto")

@@ -18,6 +18,7 @@ from jax_cce.program.calls import Traced
 from jax_cce.program.flat import Equation
 
 __all__ = [
+    "CHUNKS",
     "LIMITED",
     "SYMBOLIC",
     "Plan",
@@ -29,6 +30,8 @@ __all__ = [
 SYMBOLIC = "symbolic shapes"
 # And where the temporary arrays have to stay within a limit.
 LIMITED = "max_bytes"
+# And where the caller says how much is computed at a time.
+CHUNKS = "chunk_size"
 
 
 @dataclass(frozen=True, eq=False)
@@ -52,9 +55,9 @@ class Plan:
             steps: where it was measured to be faster on this device, where loops take most of the
             time or the steps would mostly move entries, where a pullback is not known to be linear
             in the cotangent ("jacrev"), and where shapes are symbolic.
-        source: where the order comes from: "given", "searched", "max_bytes", "symbolic shapes",
-            of which none can be searched, or the layer of the registry that it was found in:
-            "memory", "user", "shared", "shipped".
+        source: where the order comes from: "given", "searched", "max_bytes",
+            "chunk_size", "symbolic shapes", of which none can be searched, or the layer of the
+            registry that it was found in: "memory", "user", "shared", "shipped".
         scalarised: whether small arrays are taken apart entry by entry.
         remark: why the graph is not that of the function itself; "" where it is. Python control
             flow on values, and custom rules that read what exists only inside the call of the
@@ -180,6 +183,8 @@ class Plan:
             return "as its shapes are symbolic"
         if self.source == LIMITED:
             return "to stay within max_bytes"
+        if self.source == CHUNKS:
+            return "as chunk_size asks for"
         if self.source in ("given", "searched"):
             return "as elimination is not likely to be faster"
         return "which was measured to be faster here"

@@ -26,6 +26,7 @@ __all__ = [
     "from_shapes",
     "is_index",
     "no_aux",
+    "parts",
     "positions",
     "trace_call",
 ]
@@ -148,12 +149,7 @@ class Call:
         value = self.fun(*full, **self.kwargs)
         aux = None
         if self.contract.has_aux:
-            if not isinstance(value, (tuple, list)) or len(value) != 2:
-                raise TypeError(
-                    "jacobian with has_aux=True expects fun to return a pair (output, auxiliary "
-                    f"data), but it returned {type(value).__name__}: {value!r}."
-                )
-            value, aux = value
+            value, aux = parts(value)
         value_leaves, value_tree = tree_flatten(value)
         for leaf in value_leaves:
             problem = _output_problem(_typeof(leaf), self.contract.holomorphic, self.is_real)
@@ -206,6 +202,21 @@ def is_index(argnums: Any) -> bool:
     except TypeError:
         return False
     return True
+
+
+def parts(result: Any) -> tuple[Any, Any]:
+    """The value and the auxiliary data that a function with has_aux=True returns.
+
+    Raises:
+        TypeError: where it returns no pair.
+    """
+    if not isinstance(result, (tuple, list)) or len(result) != 2:
+        raise TypeError(
+            "jacobian with has_aux=True expects fun to return a pair (output, auxiliary "
+            f"data), but it returned {type(result).__name__}: {result!r}."
+        )
+    value, aux = result
+    return value, aux
 
 
 def check_callable(fun: Any) -> None:

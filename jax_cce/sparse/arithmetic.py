@@ -252,14 +252,6 @@ class Arithmetic(NoArray, abc.ABC):
         total = result.coordinates().data.sum()
         return jax_internals.convert(total, result.dtype, result.weak_type)
 
-    def trace(self) -> Any:
-        """The sum of the diagonal of the flattened matrix.
-
-        Raises:
-            ValueError: where input and output differ in size.
-        """
-        return jnp.sum(self.diagonal())
-
     def norm(self, ord: Any = None) -> Any:
         """A norm of the flattened matrix, as `numpy.linalg.norm` has it.
 

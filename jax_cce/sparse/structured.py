@@ -13,7 +13,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.blocks import Piece, renumbered, slots_of
-from jax_cce.algebra.coefficients import number, scaled
+from jax_cce.algebra.coefficients import align, number, scaled
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.placement import Placed, placed
 from jax_cce.algebra.recorder import Recorder
@@ -21,6 +21,8 @@ from jax_cce.algebra.steps import run
 from jax_cce.algebra.terms import (
     Term,
     Unrepresentable,
+    along,
+    canonical,
     dense,
     placing,
     transpose,
@@ -29,6 +31,7 @@ from jax_cce.sparse.arithmetic import Arithmetic
 from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal_term
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
 from jax_cce.sparse.pattern import Layout, Pattern
+from jax_cce.sparse.triangles import in_lower_triangle, of_points
 
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
@@ -306,6 +309,30 @@ class StructuredJacobian(Arithmetic):
         shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
         return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
 
+    def lower_triangle(self) -> "StructuredJacobian":
+        """The entries on and below the diagonal of the flattened matrix; no others are stored.
+
+        Raises:
+            ValueError: where it depends on data which these are.
+        """
+        arrays = list(self._arrays)
+        pieces: list[Piece] = []
+        for piece in self._pieces:
+            term, slot = piece.term, piece.slot
+            at = in_lower_triangle(term, self.out_shape, self.in_shape)
+            if at is True:
+                pieces.append(piece)
+            elif at is not False:
+                if slot is not None:
+                    loops = tuple(range(len(term.sizes)))
+                    every = align(arrays[slot], term.axes or (), loops, term.sizes)
+                    arrays.append(jnp.ravel(every)[at])
+                    slot = len(arrays) - 1
+                listed = of_points(term, at, self.out_shape, self.in_shape)
+                pieces.append(Piece(listed, piece.scale, slot))
+        shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
+        return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
+
     def coefficients(self, *, differentiable: bool) -> list[Any]:
         """The coefficient arrays that have a tangent space, or the masks and index arrays."""
         return [
@@ -370,6 +397,37 @@ class StructuredJacobian(Arithmetic):
             pick = diagonal_term(self.out_shape, self.in_shape)
         except Unrepresentable:
             return self._diagonal_from_entries(size)
+        return self._picked(pick, (size,))
+
+    def trace(self) -> Any:
+        """The sum of the entries J[..., k, k], of shape out_shape without its last axes.
+
+        That is the trace of a square matrix, the divergence of a vector field, and the Laplacian
+        from a Hessian. Only these entries are computed.
+
+        Raises:
+            ValueError: where out_shape does not end in in_shape.
+        """
+        rest = len(self.out_shape) - len(self.in_shape)
+        if rest < 0 or self.out_shape[rest:] != self.in_shape:
+            raise ValueError(
+                "trace requires an output whose last axes are those of the input, but got the "
+                f"Jacobian of an output of shape {self.out_shape} with respect to an input of "
+                f"shape {self.in_shape}."
+            )
+        own = tuple(map(along, range(len(self.out_shape))))
+        pick = canonical(Term(self.out_shape, own[:rest], own + own[rest:], None))
+        if pick is None:
+            return jax_internals.full(self.out_shape[:rest], 0, self.dtype)
+        return self._picked(pick[0], self.out_shape[:rest])
+
+    def _picked(self, pick: Term, result: tuple[int, ...]) -> Any:
+        """Some of the entries, or sums of them.
+
+        Args:
+            pick: maps the entries to the result.
+            result: its shape.
+        """
 
         def build(recorder: Recorder) -> Any:
             total: Any = ()
@@ -381,11 +439,11 @@ class StructuredJacobian(Arithmetic):
                 axes = None if piece.slot is None else entries.axes
                 ones = Piece(entries._replace(axes=axes), 1, piece.slot)
                 moved = recorder.compose((placed,), (ones,), (self.shape, shape, ()))
-                picked = recorder.compose((Piece(pick, 1, None),), moved, ((size,), self.shape, ()))
-                total = recorder.add(total, picked, (size,), ())
+                picked = recorder.compose((Piece(pick, 1, None),), moved, (result, self.shape, ()))
+                total = recorder.add(total, picked, result, ())
             return total
 
-        return self._evaluate(build, self._readable, (size,), (), self.dtype)
+        return self._evaluate(build, self._readable, result, (), self.dtype)
 
     @property
     def bands(self) -> Bands | None:
