@@ -16,7 +16,7 @@ pytestmark = pytest.mark.one_version
 
 # Small enough for references that loop over scalars.
 _SIZES = {
-    "ba": (3, 4, 12),
+    "ba": (3, 4, 20),
     "det": (5,),
     "gmm": (3, 2, 7),
     "hello": (),
@@ -281,7 +281,7 @@ def _reprojection(row, seen):
 
 def test_ba():
     data = _data("ba")
-    n, m, p = _SIZES["ba"]
+    _, m, p = _SIZES["ba"]
     row = np.array([*data["cam"], *data["x"], data["w"]])
     value = _reprojection(row, data["feat"])
     sent = _sent("ba", "objective", data)
@@ -303,27 +303,37 @@ def test_a_camera_that_is_not_turned_is_differentiated():
     values = np.array(_sent("ba", "jacobian", data)["vals"][:30]).reshape(2, 15)
     for k in range(15):
         # Next to no rotation is one: the formula divides by its angle.
-        steps = [row + sign * 1e-5 * np.eye(15)[k] + 1e-12 * (np.arange(15) < 3) for sign in (1, -1)]
+        steps = [
+            row + sign * 1e-5 * np.eye(15)[k] + 1e-12 * (np.arange(15) < 3) for sign in (1, -1)
+        ]
         above, below = (_reprojection(each, data["feat"]) for each in steps)
         np.testing.assert_allclose(values[:, k], (above - below) / 2e-5, rtol=1e-5, atol=1e-5)
 
 
 def test_the_sparse_jacobian_of_all_errors_is_the_compressed_one():
-    arguments = EVALUATIONS["ba"].read(_data("ba"))
+    *variables, seen, pairs = EVALUATIONS["ba"].read(_data("ba"))
     objective = EVALUATIONS["ba"].functions["objective"].program
-    blocks = jax_cce.jacobian(objective, argnums=(0, 1, 2), format="bcoo")(*arguments)
+
+    @jax.jit
+    def sparse(*variables):
+        jacobian = jax_cce.jacobian(objective, argnums=(0, 1, 2), format="bcoo")
+        return jacobian(*variables, seen, pairs)
+
+    blocks, rows = sparse(*variables), 3 * len(seen)
     by_rows = [
-        np.concatenate([np.reshape(block.todense(), (block.shape[0] * size, -1)) for block in of], 1)
+        np.concatenate(
+            [np.reshape(block.todense(), (block.shape[0] * size, -1)) for block in of], 1
+        )
         for of, size in zip(blocks, (2, 1), strict=True)
     ]
     compressed = _result("ba", "jacobian", _data("ba"))
-    dense = np.zeros((36, 33 + 12 + 12))
+    dense = np.zeros((rows, sum(map(np.size, variables))))
     entries = np.diff(compressed.rows)
-    dense[np.repeat(np.arange(36), entries), compressed.columns] = compressed.values
+    dense[np.repeat(np.arange(rows), entries), compressed.columns] = compressed.values
     np.testing.assert_allclose(dense, np.concatenate(by_rows), rtol=1e-12, atol=1e-12)
     # What is zero whatever the input is one entry in each row: the other coordinate's centre.
     stored = sum(block.nse for of in blocks for block in of)
-    assert stored == len(compressed.values) - 2 * len(arguments[2])
+    assert stored == len(compressed.values) - 2 * len(seen)
 
 
 @pytest.mark.parametrize("of_function", ["ff", "fr", "rf", "rr"])
@@ -366,13 +376,13 @@ def test_messages_are_answered():
 
 
 def test_runs_last_as_long_as_they_should():
-    data = {**_data("lse"), "min_runs": 1, "min_seconds": 0.5}
+    data = {**_data("lse", (11,)), "min_runs": 1, "min_seconds": 0.3}
     evaluate = {"kind": "evaluate", "module": "lse", "function": "primal", "input": data}
     (answer,) = _answers(evaluate)
     taken = [timing["nanoseconds"] for timing in answer["timings"]]
-    assert sum(taken) >= 0.5e9 > sum(taken[:-1])
+    assert sum(taken) >= 0.3e9 > sum(taken[:-1])
     # The first has compiled.
-    assert taken[0] == max(taken)
+    assert taken[0] > 10 * np.median(taken)
 
 
 def test_the_tool_answers_each_line_before_the_next():
@@ -392,7 +402,7 @@ def test_the_tool_answers_each_line_before_the_next():
 
 
 def test_the_table_names_the_better_of_jax_s_methods():
-    text = table.measured(["hello", "ba"][:1], turns=2)
+    text = table.measured(["hello"], turns=2)
     cells = [cell.strip() for cell in text.splitlines()[-1].split("|")[1:-1]]
     assert cells[:2] == ["hello, double", "one number"]
     assert cells[4] == "grad"

@@ -1,4 +1,4 @@
-"""A tool for GradBench, the benchmark of automatic differentiation (github.com/gradbench/gradbench).
+"""A tool for GradBench (github.com/gradbench/gradbench), which compares automatic differentiation.
 
 `python -m benchmarks.gradbench` reads messages from its input, a line of JSON each, and answers in
 the same way: it is what GradBench calls a tool, and takes part in any of these evaluations. Each is

@@ -21,7 +21,9 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -m benchmarks.gradbench", description=__doc__)
     parser.add_argument("--multithreaded", action="store_true", help="keep to no single core")
     parser.add_argument("--table", action="store_true", help="measure drawn inputs")
-    parser.add_argument("--evaluations", default="", help="those of the table, a regular expression")
+    parser.add_argument(
+        "--evaluations", default="", help="those of the table, a regular expression"
+    )
     parser.add_argument("--turns", type=int, default=15, help="how often the table's are timed")
     arguments = parser.parse_args()
     if not arguments.multithreaded:

@@ -2,8 +2,8 @@
 
 A camera is a rotation vector, a centre, a focal length, a principal point and two coefficients of
 radial distortion (Triggs, McLauchlan, Hartley & Fitzgibbon, "Bundle adjustment: a modern
-synthesis", 2000, has the geometry). An observation is of one camera and one point, so that a row of
-its errors has 15 entries: 11 of the camera, 3 of the point, 1 of the weight. Zeros among them count.
+synthesis", 2000, has the geometry). An observation is of one camera and one point: a row of its
+errors has 15 entries, 11 of the camera, 3 of the point, 1 of the weight, zeros among them included.
 """
 
 from __future__ import annotations
@@ -122,9 +122,12 @@ def _write_jacobian(matrix: Compressed) -> Json:
 def _draw(rng: np.random.Generator, n: int, m: int, p: int) -> Json:
     camera = [*rng.normal(size=3), *rng.normal(size=3), 500.0, 20.0, -10.0, 0.05, -0.01]
     return {
-        **{"n": n, "m": m, "p": p, "w": 0.6},
+        "n": n,
+        "m": m,
+        "p": p,
+        "w": 0.6,
         "cam": lists(camera),
-        "x": lists(rng.normal(size=3) + [0.0, 0.0, 9.0]),
+        "x": lists(rng.normal(size=3) + np.array([0.0, 0.0, 9.0])),
         "feat": lists(rng.normal(size=2)),
     }
 

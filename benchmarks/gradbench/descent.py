@@ -30,7 +30,7 @@ def argmin(fun: WithGradient, start: jax.Array) -> jax.Array:
     def is_small(vector: jax.Array) -> jax.Array:
         return vector @ vector <= _LEAST**2
 
-    def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+    def step(state: Any) -> Any:
         x, value, slope, rate, row, _ = state
         rate, row = jnp.where(row == _IN_A_ROW, 2 * rate, rate), row % _IN_A_ROW
         trial = x - rate * slope

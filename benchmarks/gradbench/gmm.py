@@ -54,7 +54,11 @@ def _read(data: Json) -> tuple[Any, ...]:
 
 def _draw(rng: np.random.Generator, d: int, k: int, n: int) -> Json:
     return {
-        **{"d": d, "k": k, "n": n, "m": 0, "gamma": 1.0},
+        "d": d,
+        "k": k,
+        "n": n,
+        "m": 0,
+        "gamma": 1.0,
         "x": lists(rng.normal(size=(n, d))),
         "alpha": lists(rng.normal(size=k)),
         "mu": lists(rng.uniform(size=(k, d))),

@@ -58,8 +58,8 @@ def _about_axis(vector: jax.Array) -> jax.Array:
     angle = jnp.sqrt(jnp.where(turns, squared, 1.0))
     axis = vector / angle
     outer = jnp.outer(axis, axis)
-    crossed = jnp.cross(np.eye(3), axis)
-    turned = outer + jnp.cos(angle) * (np.eye(3) - outer) - jnp.sin(angle) * crossed
+    crossed = jnp.cross(np.eye(3), axis)  # Times a vector: the axis x it.
+    turned = outer + jnp.cos(angle) * (np.eye(3) - outer) + jnp.sin(angle) * crossed
     return jnp.where(turns, turned, np.eye(3))
 
 

@@ -29,7 +29,7 @@ def miss(inner: Method) -> Callable[[jax.Array], jax.Array]:
         def potential(x: jax.Array) -> jax.Array:
             return jnp.sum(1 / jnp.sqrt(jnp.sum((x - charges) ** 2, axis=1)))
 
-        def step(state: tuple[jax.Array, ...]) -> tuple[jax.Array, ...]:
+        def step(state: Any) -> Any:
             x, velocity, _ = state
             faster = velocity - _STEP * inner(potential)(x)[1]
             return x + _STEP * velocity, faster, velocity
