@@ -336,7 +336,7 @@ def test_the_sparse_jacobian_of_all_errors_is_the_compressed_one():
     assert stored == len(compressed.values) - 2 * len(seen)
 
 
-@pytest.mark.parametrize("of_function", ["ff", "fr", "rf", "rr"])
+@pytest.mark.parametrize("of_function", ["ff", "fr", "rf", "rr", "auto"])
 def test_what_nested_derivatives_find(of_function):
     # The results that GradBench's evaluations expect, which they compare to 1e-4.
     assert _sent("particle", of_function, {"w": 0.0}) == pytest.approx(0.2071918746486116, abs=1e-9)

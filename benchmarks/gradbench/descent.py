@@ -75,7 +75,9 @@ _PEERS = {
 def nested(
     program: Callable[[Method, Method], Callable[..., Any]], write: Callable[[Any], Json]
 ) -> Mapping[str, Function]:
-    """The four functions of an evaluation, by the orders of the outer and of the inner derivative.
+    """The functions of an evaluation, by the orders of the outer and of the inner derivative.
+
+    Messages ask for the four of forward and reverse; "auto" is what users get who ask for none.
 
     Args:
         program: what is timed, of the method of the outer and of the inner derivative.
@@ -87,5 +89,6 @@ def nested(
         for outer, inner in itertools.product(_ORDERS, repeat=2):
             ours = program(_ORDERS[outer], _ORDERS[inner])
             yield outer + inner, Function(ours, write, peers)
+        yield "auto", Function(program(_ours("auto"), _ours("auto")), write, peers)
 
     return dict(functions())

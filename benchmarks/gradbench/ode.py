@@ -49,5 +49,5 @@ EVALUATION = Evaluation(
     },
     read=_read,
     draw=_draw,
-    sizes={"n 6, s 10": (6, 10), "n 1000, s 100": (1000, 100)},
+    sizes={"n 6, s 10": (6, 10), "n 100, s 100": (100, 100)},
 )

@@ -67,9 +67,9 @@ def _built(program: Callable[..., Any], arguments: tuple[Any, ...]) -> tuple[Any
 
 
 def difference(result: Any, expected: Any) -> float:
-    """The largest difference of two trees of arrays over the largest number of the second."""
+    """The largest difference of two trees of arrays, over the largest number of the second."""
     ours, theirs = (
         np.concatenate([np.ravel(leaf) for leaf in jax.tree.leaves(each)])
         for each in (result, expected)
     )
-    return float(np.abs(ours - theirs).max() / np.abs(theirs).max())
+    return float(np.abs(ours - theirs).max() / (np.abs(theirs).max() or 1.0))
