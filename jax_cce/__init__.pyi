@@ -22,6 +22,7 @@ from jax_cce.implicit import fixed_point as fixed_point
 from jax_cce.implicit import minimum as minimum
 from jax_cce.implicit import one_step_error as one_step_error
 from jax_cce.implicit import root as root
+from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.sparse.bands_and_blocks import Bands as Bands
 from jax_cce.sparse.structured import StructuredJacobian as StructuredJacobian
