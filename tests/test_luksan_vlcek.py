@@ -18,7 +18,8 @@ def test_there_are_eighteen():
     assert len(_BY_NAME) == len(MODELS) == 18
 
 
-@pytest.mark.parametrize("model", MODELS, ids=lambda model: model.name)
+# Those after the first of the chained HS problems have its form; `row` checks them all.
+@pytest.mark.parametrize("model", MODELS[:11], ids=lambda model: model.name)
 def test_derivatives_are_jax_s(model):
     x, multipliers = luksan_vlcek.point(model, _N)
 
