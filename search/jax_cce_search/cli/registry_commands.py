@@ -9,7 +9,7 @@ from typing import Any
 from jax_cce import registry
 from jax_cce.registry import StoredOrder
 from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError, counted, few
-from jax_cce_search.explaining.reports import aligned
+from jax_cce.reports import aligned
 
 __all__ = [
     "SHORT_KEY",
