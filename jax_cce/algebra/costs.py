@@ -4,7 +4,7 @@ Every measure is an integer, so that costs of parts add up exactly and orders co
 every machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
@@ -14,6 +14,7 @@ __all__ = [
     "Cost",
     "CostName",
     "check",
+    "compared",
     "measure",
     "with_unit",
 ]
@@ -102,7 +103,16 @@ def with_unit(name: str, value: float) -> str:
         return f"{value / 1e-9:.3g} ns"
     words = {
         "runtime_model": "ps by the runtime model",
-        "memory": "bytes of temporary arrays",
-        "native": "additions in native code",
+        "memory": "bytes",
+        "native": "additions",
     }
     return f"{value:,.0f} {words.get(name, name.replace('_', ' '))}"
+
+
+def compared(name: str, values: Mapping[str, float]) -> tuple[tuple[str, str, str], ...]:
+    """Contenders, their costs in one measure, and these as multiples of the least; sorted."""
+    best = min(values.values(), default=0)
+    return tuple(
+        (who, with_unit(name, value), f"{value / best:.2f}" if best else "")
+        for who, value in sorted(values.items(), key=lambda item: item[1])
+    )

@@ -17,7 +17,7 @@ from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of
-from jax_cce.registry import StoredOrder, default
+from jax_cce.registry import Registry, StoredOrder, default
 from jax_cce.registry.ranking import MEASURED, NATIVE
 from jax_cce_search.optimizing import racing
 from jax_cce_search.optimizing.optimized import Optimized
@@ -273,7 +273,11 @@ class Job:
             },
             name=self._task.name,
         )
-        return (self._request.registry or default()).put(entry)
+        return self._registry.put(entry)
+
+    @property
+    def _registry(self) -> Registry:
+        return self._request.registry or default()
 
     def _report(
         self,
@@ -287,6 +291,9 @@ class Job:
         times: Mapping[str, float] | None = None,
         failures: Mapping[str, str] | None = None,
     ) -> Optimized:
+        answer = self._registry.found(
+            entry.key, entry.cost, device=entry.device, batch=entry.batch, vertices=entry.order
+        )
         optimized = Optimized(
             self._task.name,
             entry,
@@ -300,6 +307,7 @@ class Job:
             sum(part.search.seconds_spent for part in self._parts),
             sum(part.search.evaluations for part in self._parts),
             self._interrupted,
+            answer[1] if answer else "memory",
         )
         _log.info("%s", optimized)
         return optimized
