@@ -125,7 +125,14 @@ def export_orders(options: argparse.Namespace) -> Answer:
 
 def import_orders(options: argparse.Namespace) -> Answer:
     """`registry import`: stores the orders of such a file."""
-    count = registry.import_(options.path)
+    try:
+        count = registry.import_(options.path)
+    except OSError as error:
+        raise CommandError(
+            PROBLEMS,
+            f"{options.path} cannot be read ({error.strerror or error}). "
+            "`jax-cce registry export` writes such a file.",
+        ) from error
     document = {"path": options.path, "stored": count}
     return Answer(document, f"{counted(count, 'entry', 'entries')} stored, new or better.")
 
