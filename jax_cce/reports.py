@@ -96,7 +96,8 @@ def shortened(
 
     Args:
         items: the items.
-        first: how many of the first are shown, and `last` how many of the last.
+        first: how many of the first are shown.
+        last: how many of the last.
         see: how to see all of them.
         text: makes a text of an item; called for those that are shown only.
     """

@@ -67,4 +67,3 @@ class StoredOrders(list[StoredOrder]):
         )
         more = (f"the newest {_MOST_ROWS} of them",) if left > 0 else ()
         return reports.Section(f"{title}: {len(entries):,}", more, header, tuple(rows))
-

@@ -50,7 +50,7 @@ jax.tree_util.register_pytree_with_keys(
 def diagonals_of(
     terms: Sequence[Term], out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> list[tuple[int, Affine]] | None:
-    """The offset and the columns of the diagonal that each term lies on; None where one does not."""
+    """Offset and columns of the diagonal that each term lies on; None where one does not."""
     places = []
     for term in terms:
         row, rows = linear(term.out_map, out_shape)

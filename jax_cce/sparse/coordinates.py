@@ -87,7 +87,7 @@ class Assembly:
         return "nse" in vars(self)
 
     @functools.cached_property
-    def nse(self) -> int:
+    def nse(self) -> Any:
         """The number of entries."""
         return len(self._enumerated[0])
 

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from jax_cce.algebra.index_arrays import distinct
 from jax_cce.sparse import spy
 
 if TYPE_CHECKING:
@@ -159,7 +160,9 @@ class Pattern:
 
     def _repr_html_(self) -> str:
         diagonals = self._diagonals if max(self.shape) > spy.MOST_BINS else None
-        if diagonals:
+        if self.nnz == math.prod(self.shape) > 0:
+            picture = spy.of_blocks(1, self.shape)
+        elif diagonals:
             picture = spy.of_diagonals(diagonals, self.shape)
         else:
             picture = spy.of_entries(self.rows, self.columns, self.shape)
@@ -168,7 +171,8 @@ class Pattern:
     @functools.cached_property
     def _words(self) -> str:
         full = math.prod(self.shape)
-        offsets = self._diagonals and sorted(each.offset for each in self._diagonals)
+        diagonals = self._diagonals
+        offsets = None if diagonals is None else [each.offset for each in diagonals]
         facts = [] if self.nnz == full else spy.structured(offsets, self._blocks, self.shape)
         facts.append(spy.counted(self.nnz, full))
         return spy.in_words(self.out_shape, self.in_shape, "", facts)
@@ -176,9 +180,7 @@ class Pattern:
     @functools.cached_property
     def _diagonals(self) -> list[spy.Diagonal] | None:
         """The diagonals that hold all entries; None where there are many, or they hold few."""
-        rows, columns = self.shape
-        counts = np.bincount(self.columns - self.rows + np.int64(rows), minlength=1)
-        offsets = (np.flatnonzero(counts) - rows).tolist()
+        offsets = distinct(self.columns - self.rows).tolist()
         if not 0 < len(offsets) <= _MOST_DIAGONALS:
             return None
         diagonals = []

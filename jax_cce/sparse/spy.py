@@ -146,9 +146,8 @@ def of_diagonals(diagonals: Iterable[Diagonal], shape: Shape) -> str:
 def of_blocks(count: int, shape: Shape) -> str:
     """A picture of equal blocks along the diagonal; of one block for a full matrix."""
     if count > MOST_LINES:
-        return _svg(
-            shape, (1, 1), '<path vector-effect="non-scaling-stroke" stroke-width="2" d="M0 0L1 1"/>'
-        )
+        line = '<path vector-effect="non-scaling-stroke" stroke-width="2" d="M0 0L1 1"/>'
+        return _svg(shape, (1, 1), line)
     lines = "".join(f"M{k} {k}.5h1" for k in range(count))
     return _svg(shape, (count, count), f'<path d="{lines}"/>')
 

@@ -9,8 +9,8 @@ from typing import Any
 from jax_cce import registry
 from jax_cce.registry import StoredOrder
 from jax_cce.registry.stored_order import SHORT_KEY
-from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError, counted, few
 from jax_cce.reports import aligned
+from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError, counted, few
 
 __all__ = [
     "export_orders",
@@ -20,6 +20,7 @@ __all__ = [
     "show_orders",
     "verify_registry",
 ]
+
 
 def list_orders(options: argparse.Namespace) -> Answer:
     """`registry list`: a line for each stored order; one's own first, the newest at the top."""
