@@ -101,7 +101,13 @@ def run_train_policy(options: argparse.Namespace) -> Answer:
             print(json.dumps(metrics), file=sys.stderr, flush=True)
 
     run = trainer.train(
-        settings, options.out, resume=options.resume, seconds=options.seconds, callback=tell
+        settings,
+        options.out,
+        resume=options.resume,
+        seconds=options.seconds,
+        # Elsewhere the metrics are lines enough.
+        progress=None if sys.stderr.isatty() else False,
+        callback=tell,
     )
     metrics = run.validate()
     document = {"directory": str(run.directory), "iterations": run.iteration, **metrics}

@@ -23,7 +23,7 @@ from jax_cce_search.optimizing import racing
 from jax_cce_search.optimizing.optimized import Optimized
 from jax_cce_search.optimizing.parts import ArraysPart, Outcome, Part, ScalarsPart
 from jax_cce_search.optimizing.request import Request
-from jax_cce_search.progress import shown
+from jax_cce_search.progress import announced, shown
 from jax_cce_search.searching import Search
 
 __all__ = [
@@ -47,8 +47,9 @@ def run(request: Request, calls: Iterable[tuple[Any, ...]]) -> list[Optimized]:
     else:
         # All begin before the first is waited for.
         pending = [(job, job.submit(request.executor)) for job in jobs]
-        for job, futures in pending:
-            job.gather(futures)
+        with announced("searching on the executor", request.budget, request.progress):
+            for job, futures in pending:
+                job.gather(futures)
     return [job.finish() for job in jobs]
 
 
@@ -210,12 +211,15 @@ class Job:
         requests = racing.contenders(candidates, whole, request)
         jacobians = {name: call.jacobian(order) for name, order in requests.items()}
         failures: dict[str, str] = {}
+        with announced(f"compiling {len(jacobians)} Jacobians", request.budget, request.progress):
+            if request.is_timed:
+                calls, failures = measuring.compiled(jacobians, *call.operands())
+            else:
+                values = _temporaries(jacobians, *call.operands(), failures)
         if request.is_timed:
-            calls, failures = measuring.compiled(jacobians, *call.operands())
             limit = None if request.budget is None else request.budget / 2
-            values = measuring.race(calls, seconds=limit) if calls else {}
-        else:
-            values = _temporaries(jacobians, *call.operands(), failures)
+            with announced(f"timing {len(calls)} Jacobians", limit, request.progress):
+                values = measuring.race(calls, seconds=limit) if calls else {}
         if not values:
             raise RuntimeError(
                 f"No Jacobian of {self._task.name} could be compiled and run: {failures}"
