@@ -25,9 +25,7 @@ Show = Callable[[float, str], None]
 
 
 @contextlib.contextmanager
-def shown(
-    searches: Sequence[Search], seconds: float | None, wanted: bool | None
-) -> Iterator[None]:
+def shown(searches: Sequence[Search], seconds: float | None, wanted: bool | None) -> Iterator[None]:
     """Shows the progress of searches while the context is entered.
 
     Args:
