@@ -4,16 +4,19 @@ Every measure is an integer, so that costs of parts add up exactly and orders co
 every machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
 __all__ = [
     "COSTS",
+    "UNITS",
     "Cost",
     "CostName",
     "check",
+    "compared",
     "measure",
+    "with_unit",
 ]
 
 _BYTES = 8
@@ -55,7 +58,17 @@ COSTS: dict[str, Callable[[Cost], int]] = {
 }
 
 
-assert tuple(COSTS) == get_args(CostName)
+# What each of them counts.
+UNITS: dict[str, str] = {
+    "multiplications": "products of two coefficients",
+    "nonunit_multiplications": "products without factors 1 and -1",
+    "flops": "additions and multiplications",
+    "bytes": "bytes read and written",
+    "runtime_model": "picoseconds, estimated",
+}
+
+
+assert tuple(COSTS) == tuple(UNITS) == get_args(CostName)
 
 
 def check(name: str) -> str:
@@ -73,3 +86,33 @@ def check(name: str) -> str:
 def measure(name: str, cost: Cost) -> int:
     """A cost in a named measure."""
     return COSTS[check(name)](cost)
+
+
+def with_unit(name: str, value: float) -> str:
+    """A cost for people: such as "1,335 flops" or "27.1 µs".
+
+    Args:
+        name: a named measure; or "runtime", whose values are seconds, "memory", or "native"; others
+            are shown by their name.
+        value: the cost.
+    """
+    if name == "runtime":
+        for unit, scale in (("s", 1.0), ("ms", 1e-3), ("µs", 1e-6)):
+            if value >= scale:
+                return f"{value / scale:.3g} {unit}"
+        return f"{value / 1e-9:.3g} ns"
+    words = {
+        "runtime_model": "ps by the runtime model",
+        "memory": "bytes",
+        "native": "additions",
+    }
+    return f"{value:,.0f} {words.get(name, name.replace('_', ' '))}"
+
+
+def compared(name: str, values: Mapping[str, float]) -> tuple[tuple[str, str, str], ...]:
+    """Contenders, their costs in one measure, and these as multiples of the least; sorted."""
+    best = min(values.values(), default=0)
+    return tuple(
+        (who, with_unit(name, value), f"{value / best:.2f}" if best else "")
+        for who, value in sorted(values.items(), key=lambda item: item[1])
+    )

@@ -3,9 +3,10 @@
 import collections
 import dataclasses
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass
+from typing import Any, get_args
 
+from jax_cce import reports
 from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
 from jax_cce.algebra.costs import Cost, CostName
@@ -33,8 +34,11 @@ LIMITED = "max_bytes"
 # And where the caller says how much is computed at a time.
 CHUNKS = "chunk_size"
 
+# How many of the first and of the last vertices and steps a text shows, and HTML unfolds.
+_SHOWN_VERTICES, _SHOWN_STEPS, _FOLDED_STEPS = (24, 4), (8, 4), (100, 20)
 
-@dataclass(frozen=True, eq=False)
+
+@dataclass(frozen=True, eq=False, repr=False)
 class Plan:
     """How a Jacobian will be computed.
 
@@ -74,11 +78,11 @@ class Plan:
     order: tuple[int, ...]
     vertices: tuple[int, ...]
     num_edges: int
-    steps: tuple[Step, ...] = field(repr=False)
+    steps: tuple[Step, ...]
     operators: tuple[str, ...]
-    graph: Graph = field(repr=False)
-    results: Mapping[tuple[int, int], tuple[Piece, ...]] = field(repr=False)
-    _cost: Cost = field(repr=False)
+    graph: Graph
+    results: Mapping[tuple[int, int], tuple[Piece, ...]]
+    _cost: Cost
     method: str = "elimination"
     source: str = "given"
     scalarised: bool = False
@@ -225,27 +229,88 @@ class Plan:
         """
         return costs.measure(name, self._cost)
 
+    def __repr__(self) -> str:
+        """One line; `print` shows more, and `listing` everything."""
+        order = " ".join(reports.shortened(self.order, 4, 2))
+        return (
+            f"<Plan: {self._size}, order ({self.source}) {order or 'empty'}, {self._counts}, "
+            f"{len(self.steps):,} steps>"
+        )
+
     def __str__(self) -> str:
-        """The plan as text: a summary, then one line for each step."""
+        """A summary, then the first and the last steps."""
+        order = reports.shortened(self.order, *_SHOWN_VERTICES, see="plan.order has all")
+        return self._text(order, self._described_steps(*_SHOWN_STEPS))
+
+    def listing(self) -> str:
+        """The plan as text with the whole order and every step, which may be very long."""
+        every = len(self.steps), 0
+        return self._text([str(vertex) for vertex in self.order], self._described_steps(*every))
+
+    def _repr_html_(self) -> str:
+        title, *facts = self._facts(
+            reports.shortened(self.order, *_SHOWN_VERTICES, see="plan.order has all")
+        )
+        measured = [(name, self.cost(name)) for name in get_args(CostName)]
+        steps = self._described_steps(*_FOLDED_STEPS)
+        return reports.page(
+            [
+                reports.Section(
+                    title,
+                    tuple(facts),
+                    ("measure", "cost", "unit"),
+                    tuple(
+                        (name.replace("_", " "), f"{cost:,}", costs.UNITS[name])
+                        for name, cost in measured
+                    ),
+                ),
+                reports.Section(f"{len(self.steps):,} steps", tuple(steps), folded=True),
+            ]
+        )
+
+    def _text(self, order: Sequence[str], steps: Sequence[str]) -> str:
+        title, *facts = self._facts(order)
+        return "\n".join([title, *(f"  {line}" for line in (*facts, *steps))])
+
+    def _facts(self, order: Sequence[str]) -> list[str]:
+        """What there is to say of the whole, a line each; the first is the heading."""
         kinds = collections.Counter(step.name for step in self.steps)
         lines = [
-            f"Plan: {self.num_vertices} vertices, {self.num_edges} edges, "
-            f"{self.cost('multiplications')} multiplications, {self.cost('flops')} flops",
-            f"  order ({self.source}): "
-            f"{' '.join(map(str, self.order)) or '(nothing to eliminate)'}",
-            f"  steps: {', '.join(f'{count} {kind}' for kind, count in kinds.items()) or 'none'}",
+            f"Plan: {self._size}, {self._counts}",
+            f"order ({self.source}): {' '.join(order) or '(nothing to eliminate)'}",
+            f"steps: {', '.join(f'{count:,} {kind}' for kind, count in kinds.items()) or 'none'}",
         ]
+        if self.steps and all(isinstance(step.largest, int) for step in self.steps):
+            lines.append(f"arrays of the steps: {self.peak_bytes:,} bytes alive at once, at most")
         if self.remark:
-            lines.append(f"  {self.remark}")
+            lines.append(self.remark)
         if self.method != "elimination":
-            lines.append(f"  runs as {self.how_mode}, {self.why_mode}")
+            costs_of = "; the costs are those of the steps" if self.steps else ""
+            lines.append(f"runs as {self.how_mode}, {self.why_mode}{costs_of}")
         if self.operators:
-            lines.append(f"  on operator edges: {', '.join(self.operators)}")
+            lines.append(f"on operator edges: {', '.join(self.operators)}")
         if self.checkpoints:
-            lines.append(f"  checkpoint regions: {self.checkpoints}")
+            lines.append(f"checkpoint regions: {self.checkpoints}")
         if self.coarsened:
-            lines.append(f"  whole blocks in place of too many terms: {self.coarsened}")
-        return "\n".join([*lines, *(f"  {step}{self.origin(step)}" for step in self.steps)])
+            lines.append(f"whole blocks in place of too many terms: {self.coarsened:,}")
+        return lines
+
+    def _described_steps(self, first: int, last: int) -> list[str]:
+        """The first and the last steps, a line each."""
+        see = "print(plan.listing()) shows all"
+        return reports.shortened(self.steps, first, last, see=see, text=self._described)
+
+    def _described(self, step: Step) -> str:
+        return f"{step}{self.origin(step)}"
+
+    @property
+    def _size(self) -> str:
+        return f"{self.num_vertices:,} vertices, {self.num_edges:,} edges"
+
+    @property
+    def _counts(self) -> str:
+        names: tuple[CostName, ...] = ("multiplications", "flops")
+        return ", ".join(costs.with_unit(name, self.cost(name)) for name in names)
 
     def origin(self, step: Step) -> str:
         """The primitive and the user's line of the equation that a step belongs to."""

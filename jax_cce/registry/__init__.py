@@ -8,6 +8,7 @@ a file is trusted: what is damaged or foreign is reported once, ignored, and nev
 
 from jax_cce.registry.defaults import default, entries, export, get, import_, prune, put, verify
 from jax_cce.registry.layers import Registry
+from jax_cce.registry.listing import StoredOrders
 from jax_cce.registry.reports import RegistryWarning
 from jax_cce.registry.stored_order import SCHEMA, StoredOrder
 
@@ -21,6 +22,7 @@ __all__ = [
     "Registry",
     "RegistryWarning",
     "StoredOrder",
+    "StoredOrders",
     "default",
     "entries",
     "export",

@@ -8,6 +8,7 @@ import threading
 
 from jax_cce.registry import stores
 from jax_cce.registry.layers import Registry
+from jax_cce.registry.listing import StoredOrders
 from jax_cce.registry.ranking import Vertices
 from jax_cce.registry.stored_order import StoredOrder
 
@@ -98,7 +99,7 @@ def put(entry: StoredOrder) -> StoredOrder:
     return default().put(entry)
 
 
-def entries(*, key: str | None = None, cost: str | None = None) -> list[StoredOrder]:
+def entries(*, key: str | None = None, cost: str | None = None) -> StoredOrders:
     """`Registry.entries` of the default registry."""
     return default().entries(key=key, cost=cost)
 

@@ -15,6 +15,7 @@ import threading
 from collections.abc import Iterable, Iterator
 
 from jax_cce.registry import stores
+from jax_cce.registry.listing import StoredOrders
 from jax_cce.registry.ranking import (
     ASKED_FOR,
     MEASURED,
@@ -217,8 +218,10 @@ class Registry:
         self._changed()
         return entry, is_better
 
-    def entries(self, *, key: str | None = None, cost: str | None = None) -> list[StoredOrder]:
+    def entries(self, *, key: str | None = None, cost: str | None = None) -> StoredOrders:
         """The entries that look-ups find, one for each key, cost, device and batch.
+
+        The list shows itself as a table, one's own orders before those of the package.
 
         Args:
             key: only entries of this function.
@@ -228,8 +231,9 @@ class Registry:
         for stored in self._stored(key, cost):
             groups.setdefault(purpose_of(stored.entry), []).append(stored)
         chosen = (best_over_layers(best_of_layers(group, None)) for group in groups.values())
-        entries = [each.entry for each in chosen if each]
-        return sorted(entries, key=lambda e: (e.key, e.cost, e.device or "", e.batch or 0))
+        entries = [(each.entry, each.layer) for each in chosen if each]
+        entries.sort(key=lambda e: (e[0].key, e[0].cost, e[0].device or "", e[0].batch or 0))
+        return StoredOrders(entries)
 
     def export(
         self, path: stores.Location, *, key: str | None = None, cost: str | None = None

@@ -14,9 +14,13 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
+from jax_cce import reports
+from jax_cce.algebra.costs import compared, with_unit
+
 __all__ = [
     "FILE_NAME",
     "SCHEMA",
+    "SHORT_KEY",
     "DamagedError",
     "NewerError",
     "StoredOrder",
@@ -29,6 +33,9 @@ __all__ = [
 ]
 
 SCHEMA = 1
+
+# Digits of a key that are shown; `jax-cce registry show` takes any unique beginning of one.
+SHORT_KEY = 12
 
 _METHODS = ("elimination", "jacfwd", "jacrev", "native")
 _KEY = re.compile("[0-9a-f]{64}")
@@ -123,6 +130,43 @@ class StoredOrder:
         if self.batch is not None and self.batch < 1:
             raise ValueError(f"batch must be at least 1, but got {self.batch}.")
         instant(self.created)
+
+    @property
+    def amount(self) -> str:
+        """Its cost with the unit, for people."""
+        return with_unit(self.cost, self.value)
+
+    def __repr__(self) -> str:
+        """One line; `print` shows more, and `order` has the vertices."""
+        by = f", found by {self.strategy}" if self.strategy else ""
+        return f"<StoredOrder {self._title}{by}, {len(self.order):,} vertices>"
+
+    def __str__(self) -> str:
+        """A few lines."""
+        return self._section().text()
+
+    def _repr_html_(self) -> str:
+        return self._section().html()
+
+    @property
+    def _title(self) -> str:
+        return f"{self.name or self.key[:SHORT_KEY]}: {self.amount}"
+
+    def _section(self) -> reports.Section:
+        facts = {
+            "runs": self.method,
+            "vertices": f"{len(self.order):,} (see .order)",
+            "small arrays": "taken apart" if self.entries else "",
+            "lower bound": "" if self.bound is None else with_unit(self.cost, self.bound),
+            "found by": self.strategy,
+            "measured on": self.device,
+            "points under jax.vmap": self.batch and f"{self.batch:,}",
+            "created": self.created[:19].replace("T", " "),
+            "key": self.key,
+        }
+        lines = tuple(f"{name}: {fact}" for name, fact in facts.items() if fact)
+        header = ("contender", "time", "multiple of the best")
+        return reports.Section(self._title, lines, header, compared("runtime", self.times))
 
 
 def _text(what: str, value: object) -> str:

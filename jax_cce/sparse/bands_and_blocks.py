@@ -13,8 +13,16 @@ from jax_cce.algebra.placement import Placed
 from jax_cce.algebra.reshaping import reshape
 from jax_cce.algebra.terms import Affine, Term, Unrepresentable, canonical, linear
 from jax_cce.caches import memoised
+from jax_cce.sparse.spy import divisors
 
-__all__ = ["Bands", "bands_of", "blocks_of", "diagonal_term"]
+__all__ = [
+    "Bands",
+    "bands_of",
+    "blocks_of",
+    "cut_into_blocks",
+    "diagonal_term",
+    "diagonals_of",
+]
 
 
 class Bands(NamedTuple):
@@ -39,6 +47,20 @@ jax.tree_util.register_pytree_with_keys(
 )
 
 
+def diagonals_of(
+    terms: Sequence[Term], out_shape: Sequence[int], in_shape: Sequence[int]
+) -> list[tuple[int, Affine]] | None:
+    """Offset and columns of the diagonal that each term lies on; None where one does not."""
+    places = []
+    for term in terms:
+        row, rows = linear(term.out_map, out_shape)
+        column, strides = linear(term.in_map, in_shape)
+        if rows != strides or len(rows) < len(term.sizes) or term.lookups:
+            return None
+        places.append((column - row, Affine(column, tuple(sorted(strides.items())))))
+    return places
+
+
 def bands_of(
     terms: Sequence[Term],
     items: Sequence[Placed],
@@ -56,14 +78,12 @@ def bands_of(
         dtype: dtype of the result where there are no terms.
     """
     columns = math.prod(in_shape)
+    places = diagonals_of(terms, out_shape, in_shape)
+    if places is None:
+        return None
     diagonals: dict[int, list[Placed]] = {}
-    for term, item in zip(terms, items, strict=True):
-        row, rows = linear(term.out_map, out_shape)
-        column, strides = linear(term.in_map, in_shape)
-        if rows != strides or len(rows) < len(term.sizes) or term.lookups:
-            return None
-        at = Affine(column, tuple(sorted(strides.items())))
-        diagonals.setdefault(column - row, []).append(item._replace(maps=(at,)))
+    for (offset, at), item in zip(places, items, strict=True):
+        diagonals.setdefault(offset, []).append(item._replace(maps=(at,)))
     offsets = tuple(sorted(diagonals))
     data = [placement.dense_sum(diagonals[offset], (columns,)) for offset in offsets]
     return Bands(offsets, jnp.stack(data) if data else jax_internals.full((0, columns), 0, dtype))
@@ -80,22 +100,27 @@ def blocks_of(
 
     Takes the arguments of `bands_of`; returns an array of shape (blocks, rows, columns).
     """
+    cut = cut_into_blocks(terms, out_shape, in_shape)
+    if cut is None:
+        return None
+    shape, maps = cut
+    moved = [item._replace(maps=at) for item, at in zip(items, maps, strict=True)]
+    return placement.dense_sum(moved, shape) if moved else jax_internals.full(shape, 0, dtype)
+
+
+def cut_into_blocks(
+    terms: Sequence[Term], out_shape: Sequence[int], in_shape: Sequence[int]
+) -> tuple[tuple[int, int, int], list[tuple[Affine, ...]]] | None:
+    """The shape of the smallest equal blocks, and where each term lies in them; None for none."""
     rows, columns = math.prod(out_shape), math.prod(in_shape)
-    common = math.gcd(rows, columns)
-    for count in range(common, 1, -1):
-        if common % count:
-            continue
+    for count in divisors(math.gcd(rows, columns)):
+        if count == 1:
+            break
         shape = count, rows // count, columns // count
         maps = [_in_blocks(term, out_shape, in_shape, shape) for term in terms]
-        if all(m is not None for m in maps):
-            moved = [
-                item._replace(maps=at)
-                for item, at in zip(items, maps, strict=True)
-                if at is not None
-            ]
-            return (
-                placement.dense_sum(moved, shape) if moved else jax_internals.full(shape, 0, dtype)
-            )
+        inside = [at for at in maps if at is not None]
+        if len(inside) == len(maps):
+            return shape, inside
     return None
 
 

@@ -48,7 +48,6 @@ class Assembly:
 
     Attributes:
         shape: out_shape + in_shape.
-        nse: number of entries.
     """
 
     def __init__(
@@ -80,8 +79,18 @@ class Assembly:
                 for c in leaves(self._cells)
             )
         except Irregular:
+            # `nse` counts what is enumerated, once that is asked for.
             self._cells = None
-            self.nse = len(self._enumerated[0])
+
+    @property
+    def is_regular(self) -> bool:
+        """Whether the entries need not be enumerated to be counted."""
+        return "nse" in vars(self)
+
+    @functools.cached_property
+    def nse(self) -> Any:
+        """The number of entries."""
+        return len(self._enumerated[0])
 
     @functools.cached_property
     def _enumerated(self) -> tuple[np.ndarray, np.ndarray]:

@@ -7,10 +7,16 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from jax_cce.algebra.index_arrays import distinct
+from jax_cce.sparse import spy
+
 if TYPE_CHECKING:
     from jax.experimental.sparse import BCOO
 
 __all__ = ["Layout", "Pattern"]
+
+# Of more diagonals a text names none.
+_MOST_DIAGONALS = 16
 
 Layout = Literal["csr", "csc", "coo"]
 
@@ -149,8 +155,53 @@ class Pattern:
         return values
 
     def __repr__(self) -> str:
-        """Shape and number of entries."""
-        return f"Pattern({self.shape[0]} x {self.shape[1]}, {self.nnz} entries)"
+        """Shapes, structure and number of entries."""
+        return f"Pattern({self._words})"
+
+    def _repr_html_(self) -> str:
+        diagonals = self._diagonals if max(self.shape) > spy.MOST_BINS else None
+        if self.nnz == math.prod(self.shape) > 0:
+            picture = spy.of_blocks(1, self.shape)
+        elif diagonals:
+            picture = spy.of_diagonals(diagonals, self.shape)
+        else:
+            picture = spy.of_entries(self.rows, self.columns, self.shape)
+        return spy.in_html("Pattern", self._words, picture)
+
+    @functools.cached_property
+    def _words(self) -> str:
+        full = math.prod(self.shape)
+        diagonals = self._diagonals
+        offsets = None if diagonals is None else [each.offset for each in diagonals]
+        facts = [] if self.nnz == full else spy.structured(offsets, self._blocks, self.shape)
+        facts.append(spy.counted(self.nnz, full))
+        return spy.in_words(self.out_shape, self.in_shape, "", facts)
+
+    @functools.cached_property
+    def _diagonals(self) -> list[spy.Diagonal] | None:
+        """The diagonals that hold all entries; None where there are many, or they hold few."""
+        offsets = distinct(self.columns - self.rows).tolist()
+        if not 0 < len(offsets) <= _MOST_DIAGONALS:
+            return None
+        diagonals = []
+        for offset in offsets:
+            places = self.columns[self.columns - self.rows == offset]
+            diagonals.append(spy.Diagonal(offset, int(places[0]), int(places[-1])))
+        room = sum(each.high - each.low + 1 for each in diagonals)
+        return diagonals if 2 * self.nnz >= room else None
+
+    @property
+    def _blocks(self) -> tuple[int, int, int] | None:
+        """The smallest equal blocks along the diagonal that hold all entries."""
+        for count in spy.divisors(math.gcd(*self.shape)):
+            high, wide = (size // count for size in self.shape)
+            # Mostly the first entries tell.
+            if count > 1 and all(
+                (self.rows[some] // high == self.columns[some] // wide).all()
+                for some in (slice(1000), slice(None))
+            ):
+                return count, high, wide
+        return None
 
 
 def _flat(positions: np.ndarray, shape: tuple[int, ...]) -> np.ndarray:

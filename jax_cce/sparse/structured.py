@@ -27,10 +27,12 @@ from jax_cce.algebra.terms import (
     placing,
     transpose,
 )
+from jax_cce.sparse import pictures
 from jax_cce.sparse.arithmetic import Arithmetic
 from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal_term
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
 from jax_cce.sparse.pattern import Layout, Pattern
+from jax_cce.sparse.spy import in_html
 from jax_cce.sparse.triangles import in_lower_triangle, of_points
 
 if TYPE_CHECKING:
@@ -112,11 +114,17 @@ class StructuredJacobian(Arithmetic):
         return cls(out_shape, in_shape, dtype, pieces, arrays, weak_type)
 
     def __repr__(self) -> str:
-        """Shapes, dtype and number of terms."""
-        return (
-            f"StructuredJacobian({list(self.out_shape)} x {list(self.in_shape)}, {self.dtype}, "
-            f"{len(self._pieces)} terms{', stacked' if self.is_stacked else ''})"
-        )
+        """Shapes, dtype, structure and number of entries."""
+        return f"StructuredJacobian({self._words})"
+
+    def _repr_html_(self) -> str:
+        picture = pictures.picture(self._terms, self.out_shape, self.in_shape)
+        return in_html("StructuredJacobian", self._words, picture)
+
+    @property
+    def _words(self) -> str:
+        words = pictures.words(self._terms, self.out_shape, self.in_shape, str(self.dtype))
+        return f"{words}, stacked" if self.is_stacked else words
 
     @property
     def shape(self) -> tuple[int, ...]:

@@ -197,11 +197,16 @@ def test_the_registry_from_end_to_end(run, store, module, tmp_path):
         "bound",
         "strategy",
         "device",
+        "origin",
         "created",
     ]
+    # The newest first.
+    newest = sorted(registry.entries(), key=lambda entry: entry.created, reverse=True)
     assert [row.split()[:3] for row in rows] == [
-        [key[:12], "branched", "multiplications"] for key in keys
+        [entry.key[:12], "branched", "multiplications"] for entry in newest
     ]
+    assert all(row.split()[-3] == "user" for row in rows)
+    assert "no orders for cost 'speed'" in run("registry", "list", "--cost", "speed")[1]
 
     code, out, _ = run("registry", "show", keys[0][:8])
     assert code == 0
@@ -270,7 +275,8 @@ def test_on_a_terminal_keys_stay_whole(run, store, module, monkeypatch):
 def test_files_that_cannot_be_used_are_named(run, store, tmp_path):
     code, out, err = run("registry", "import", str(tmp_path / "missing.json"))
     assert (code, out) == (1, "")
-    assert "missing.json" in err
+    assert "missing.json cannot be read (No such file or directory)" in err
+    assert "FileNotFoundError" not in err
     (tmp_path / "other.json").write_text("[]")
     code, _, err = run("registry", "import", str(tmp_path / "other.json"))
     assert code == 1

@@ -211,7 +211,7 @@ def test_a_mode_of_jax_is_shown(store):
     assert e.entry.times == {"jacrev": 1e-6}
     text = check_reports(e)
     assert "runs as jax.jacrev" in text
-    assert "runtime 1e-06 s" in text
+    assert "1 µs" in text
 
 
 def test_markup_in_names_is_escaped():

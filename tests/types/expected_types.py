@@ -79,6 +79,7 @@ def searches(x: jax.Array) -> None:
 
 def orders() -> None:
     """The registry."""
-    assert_type(registry.entries(), list[registry.StoredOrder])
+    assert_type(registry.entries(), registry.StoredOrders)
+    assert_type(registry.entries()[0], registry.StoredOrder)
     assert_type(registry.get("0" * 64), registry.StoredOrder | None)
     assert_type(jax_cce.cache_info().hits, int)

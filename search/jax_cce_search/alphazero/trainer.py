@@ -222,7 +222,7 @@ def train(
         directory: where the files go.
         resume: whether to go on from the checkpoint there.
         seconds: when to stop, at the end of an iteration; None for after the last one.
-        progress: whether to show a line of progress; None for on a terminal.
+        progress: whether to show a line of progress; None for where it takes a while.
         callback: called with the metrics of each iteration.
 
     Returns:
@@ -248,10 +248,10 @@ def train(
     begin = time.perf_counter()
     if jax.process_index() != 0:
         progress = False
-    title = "iteration {task.completed}/{task.total}"
-    with line(title, configuration.iterations, progress, transient=False) as show:
+    total = configuration.iterations
+    with line("training", total, progress, transient=False) as show:
         if show is not None:
-            show(run.iteration, "")
+            show(run.iteration, f"iteration {run.iteration} of {total}")
         try:
             while run.iteration < configuration.iterations:
                 metrics = run.iterate()
@@ -263,7 +263,8 @@ def train(
                     with metrics_file.open("a") as file:
                         file.write(json.dumps(metrics) + "\n")
                 if show is not None:
-                    show(run.iteration, f"{metrics['to_markowitz']:.3f} of Markowitz")
+                    cost = f"{metrics['to_markowitz']:.3f} of Markowitz"
+                    show(run.iteration, f"iteration {run.iteration} of {total}: {cost}")
                 if callback is not None:
                     callback(metrics)
                 if is_last or over or run.iteration % configuration.save_every == 0:

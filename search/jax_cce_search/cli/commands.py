@@ -8,9 +8,7 @@ from typing import Any
 
 import jax
 
-from jax_cce import registry
 from jax_cce_search.cli.answers import OK, WRONG_USAGE, Answer, CommandError
-from jax_cce_search.cli.registry_commands import SHORT_KEY
 from jax_cce_search.cli.targets import called_function
 from jax_cce_search.explaining.explain import explain
 from jax_cce_search.optimizing.optimize import optimize
@@ -39,17 +37,7 @@ def run_optimize(options: argparse.Namespace) -> Answer:
         )(*options.args)
         if options.plot:
             optimized.plot_search(options.plot)
-    entry = optimized.entry
-    answer = registry.default().found(
-        entry.key, entry.cost, device=entry.device, batch=entry.batch, vertices=entry.order
-    )
-    layer = answer[1] if answer else "memory"
-    if layer == "memory":
-        kept = "kept in this process only: set JAX_CCE_REGISTRY to a writable directory"
-    else:
-        kept = f"stored in the registry ({layer}) as {entry.key[:SHORT_KEY]}"
-    document = document_of(optimized) | {"layer": layer}
-    return Answer(document, f"{optimized}\n  {kept}")
+    return Answer(document_of(optimized) | {"layer": optimized.layer}, str(optimized))
 
 
 def document_of(optimized: Optimized) -> dict[str, Any]:
@@ -113,7 +101,13 @@ def run_train_policy(options: argparse.Namespace) -> Answer:
             print(json.dumps(metrics), file=sys.stderr, flush=True)
 
     run = trainer.train(
-        settings, options.out, resume=options.resume, seconds=options.seconds, callback=tell
+        settings,
+        options.out,
+        resume=options.resume,
+        seconds=options.seconds,
+        # Elsewhere the metrics are lines enough.
+        progress=None if sys.stderr.isatty() else False,
+        callback=tell,
     )
     metrics = run.validate()
     document = {"directory": str(run.directory), "iterations": run.iteration, **metrics}

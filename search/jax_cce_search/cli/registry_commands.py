@@ -8,11 +8,11 @@ from typing import Any
 
 from jax_cce import registry
 from jax_cce.registry import StoredOrder
+from jax_cce.registry.stored_order import SHORT_KEY
+from jax_cce.reports import aligned
 from jax_cce_search.cli.answers import OK, PROBLEMS, Answer, CommandError, counted, few
-from jax_cce_search.explaining.reports import aligned
 
 __all__ = [
-    "SHORT_KEY",
     "export_orders",
     "import_orders",
     "list_orders",
@@ -21,14 +21,12 @@ __all__ = [
     "verify_registry",
 ]
 
-# Digits of a key that are shown; `registry show` takes any unique beginning of one.
-SHORT_KEY = 12
-
 
 def list_orders(options: argparse.Namespace) -> Answer:
-    """`registry list`: one line for each stored order."""
+    """`registry list`: a line for each stored order; one's own first, the newest at the top."""
     entries = registry.entries(cost=options.cost)
-    header = ("key", "name", "cost", "value", "bound", "strategy", "device", "created")
+    listed = [e for shipped in (False, True) for e in entries.newest_first(shipped=shipped)]
+    header = ("key", "name", "cost", "value", "bound", "strategy", "device", "origin", "created")
     rows = [
         (
             entry.key[:SHORT_KEY],
@@ -38,13 +36,22 @@ def list_orders(options: argparse.Namespace) -> Answer:
             "" if entry.bound is None else _amount(entry, entry.bound),
             entry.strategy,
             entry.device or "",
+            entries.layer(entry),
             entry.created[:19].replace("T", " "),
         )
-        for entry in entries
+        for entry in listed
     ]
-    text = "\n".join(aligned(header, rows)) if rows else "The registry holds no orders."
+    text = "\n".join(aligned(header, rows)) if rows else _none(options.cost)
     document = {"entries": [dataclasses.asdict(entry) for entry in entries]}
     return Answer(document, text, OK, functools.partial(_table, header, rows) if rows else None)
+
+
+def _none(cost: str | None) -> str:
+    """What an empty list says."""
+    others = sorted({entry.cost for entry in registry.entries()}) if cost is not None else []
+    if not others:
+        return "The registry holds no orders."
+    return f"The registry holds no orders for cost {cost!r}. It has some for {', '.join(others)}."
 
 
 def _table(header: Sequence[str], rows: Sequence[Sequence[str]]) -> Any:
@@ -119,7 +126,14 @@ def export_orders(options: argparse.Namespace) -> Answer:
 
 def import_orders(options: argparse.Namespace) -> Answer:
     """`registry import`: stores the orders of such a file."""
-    count = registry.import_(options.path)
+    try:
+        count = registry.import_(options.path)
+    except OSError as error:
+        raise CommandError(
+            PROBLEMS,
+            f"{options.path} cannot be read ({error.strerror or error}). "
+            "`jax-cce registry export` writes such a file.",
+        ) from error
     document = {"path": options.path, "stored": count}
     return Answer(document, f"{counted(count, 'entry', 'entries')} stored, new or better.")
 

@@ -5,10 +5,10 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
-from jax_cce.algebra.costs import CostName
+from jax_cce.algebra.costs import CostName, with_unit
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
-from jax_cce_search.explaining.reports import Section
+from jax_cce.reports import Section, page
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.pictures import drawing
 from jax_cce_search.pictures.curves import plot_search
@@ -131,7 +131,7 @@ class Explanation:
         return "\n\n".join(section.markdown() for section in _sections(self)) + "\n"
 
     def _repr_html_(self) -> str:
-        return "\n".join(section.html() for section in _sections(self))
+        return page(_sections(self))
 
     def to_dict(self) -> dict[str, Any]:
         """The report as dictionaries, lists, text and numbers, as JSON has them."""
@@ -240,8 +240,7 @@ def _origin(e: Explanation) -> list[str]:
         lines.append(f"order from: {e.source}")
     else:
         where = f"order from: registry ({e.source})"
-        value = f"{entry.value:.3g} s" if entry.cost == "runtime" else f"{entry.value:,.0f}"
-        details = [f"{entry.cost} {value}"]
+        details = [with_unit(entry.cost, entry.value)]
         details += [f"found by {entry.strategy}"] if entry.strategy else []
         details += [f"on {entry.device}"] if entry.device else []
         details += [f"for batches of {entry.batch}"] if entry.batch else []

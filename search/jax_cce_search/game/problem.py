@@ -56,6 +56,12 @@ class Problem:
         return cls(skeleton(graph, cost))
 
     @property
+    def measure(self) -> str:
+        """What orders are priced in: a measure of `jax_cce.Plan.cost`, or "native"."""
+        algebra = self.graph.algebra
+        return algebra.cost if isinstance(algebra, PricedBlocks) else "multiplications"
+
+    @property
     def compiled(self) -> Compiled:
         """The compiled loops over this graph.
 

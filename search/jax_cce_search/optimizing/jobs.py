@@ -17,13 +17,13 @@ from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.task import task_of
-from jax_cce.registry import StoredOrder, default
+from jax_cce.registry import Registry, StoredOrder, default
 from jax_cce.registry.ranking import MEASURED, NATIVE
 from jax_cce_search.optimizing import racing
 from jax_cce_search.optimizing.optimized import Optimized
 from jax_cce_search.optimizing.parts import ArraysPart, Outcome, Part, ScalarsPart
 from jax_cce_search.optimizing.request import Request
-from jax_cce_search.progress import shown
+from jax_cce_search.progress import announced, shown
 from jax_cce_search.searching import Search
 
 __all__ = [
@@ -47,8 +47,9 @@ def run(request: Request, calls: Iterable[tuple[Any, ...]]) -> list[Optimized]:
     else:
         # All begin before the first is waited for.
         pending = [(job, job.submit(request.executor)) for job in jobs]
-        for job, futures in pending:
-            job.gather(futures)
+        with announced("searching on the executor", request.budget, request.progress):
+            for job, futures in pending:
+                job.gather(futures)
     return [job.finish() for job in jobs]
 
 
@@ -210,12 +211,15 @@ class Job:
         requests = racing.contenders(candidates, whole, request)
         jacobians = {name: call.jacobian(order) for name, order in requests.items()}
         failures: dict[str, str] = {}
+        with announced(f"compiling {len(jacobians)} Jacobians", request.budget, request.progress):
+            if request.is_timed:
+                calls, failures = measuring.compiled(jacobians, *call.operands())
+            else:
+                values = _temporaries(jacobians, *call.operands(), failures)
         if request.is_timed:
-            calls, failures = measuring.compiled(jacobians, *call.operands())
             limit = None if request.budget is None else request.budget / 2
-            values = measuring.race(calls, seconds=limit) if calls else {}
-        else:
-            values = _temporaries(jacobians, *call.operands(), failures)
+            with announced(f"timing {len(calls)} Jacobians", limit, request.progress):
+                values = measuring.race(calls, seconds=limit) if calls else {}
         if not values:
             raise RuntimeError(
                 f"No Jacobian of {self._task.name} could be compiled and run: {failures}"
@@ -273,7 +277,11 @@ class Job:
             },
             name=self._task.name,
         )
-        return (self._request.registry or default()).put(entry)
+        return self._registry.put(entry)
+
+    @property
+    def _registry(self) -> Registry:
+        return self._request.registry or default()
 
     def _report(
         self,
@@ -287,6 +295,9 @@ class Job:
         times: Mapping[str, float] | None = None,
         failures: Mapping[str, str] | None = None,
     ) -> Optimized:
+        answer = self._registry.found(
+            entry.key, entry.cost, device=entry.device, batch=entry.batch, vertices=entry.order
+        )
         optimized = Optimized(
             self._task.name,
             entry,
@@ -300,6 +311,7 @@ class Job:
             sum(part.search.seconds_spent for part in self._parts),
             sum(part.search.evaluations for part in self._parts),
             self._interrupted,
+            answer[1] if answer else "memory",
         )
         _log.info("%s", optimized)
         return optimized

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.scalars import TooLarge
 from jax_cce.native.skeletons import skeleton
+from jax_cce.registry.ranking import NATIVE
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Improvement, Search
 from jax_cce_search.strategies import named
@@ -43,6 +44,11 @@ class NativeProblem(Problem):
         self.prefix, self.prefix_cost, self.bound = (), 0, 0
         self.vertices = tuple(range(len(edges.vertices)))
         self._number = {node: k for k, node in enumerate(edges.vertices)}
+
+    @property
+    def measure(self) -> str:
+        """Additions in native code."""
+        return NATIVE
 
     def evaluate(self, order: Sequence[int]) -> int:
         """What it takes to compute the function and its Jacobian in an order."""
@@ -83,6 +89,8 @@ def search(state: Search, strategy: str) -> None:
         None if evaluations is None else int(_BY_COUNT * evaluations),
     )
     inner = Search(problem.by_count, budget, state.seed, offered, strategy)
+    # So that the outer search is seen to go on.
+    inner.on_tick = lambda _: state.over()
     named(strategy)(inner)
     state.evaluations += inner.evaluations
     with state.part("native annealing"):

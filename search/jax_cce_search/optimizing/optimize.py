@@ -84,7 +84,8 @@ def optimize(
         registry: where the result is stored; `jax_cce.registry.default()` unless given.
         callback: called with each `Improvement`; ends the search where it returns True. With an
             executor it is called when a search comes back.
-        progress: whether to show a line of progress; None for on a terminal, above two seconds.
+        progress: whether to show progress; None for above two seconds. It is a bar on a terminal
+            and in a notebook, and elsewhere a line on stderr every ten seconds.
 
     Returns:
         A function with the arguments of `fun` that returns an `Optimized`. An interrupt from the

@@ -1,12 +1,15 @@
 """`Optimized`: what a search found."""
 
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
+from jax_cce.algebra.costs import compared, with_unit
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
 from jax_cce.registry.ranking import MEASURED
+from jax_cce.registry.stored_order import SHORT_KEY
+from jax_cce.reports import Section
 from jax_cce_search.pictures import curves
 from jax_cce_search.searching import Improvement
 
@@ -15,7 +18,7 @@ __all__ = [
 ]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, repr=False)
 class Optimized:
     """What a search found.
 
@@ -34,20 +37,23 @@ class Optimized:
         seconds: how long the search took.
         evaluations: how many orders it looked at.
         interrupted: whether it was ended from the keyboard.
+        layer: the layer of the registry that holds the entry, "memory" where that is only this
+            process.
     """
 
     name: str
     entry: StoredOrder
-    plan: Plan = field(repr=False)
+    plan: Plan
     value: float
     bound: int | None
     reference: Mapping[str, int]
     times: Mapping[str, float]
     failures: Mapping[str, str]
-    improvements: tuple[Improvement, ...] = field(repr=False)
+    improvements: tuple[Improvement, ...]
     seconds: float
     evaluations: int
     interrupted: bool = False
+    layer: str = "memory"
 
     @property
     def order(self) -> tuple[int, ...]:
@@ -77,22 +83,43 @@ class Optimized:
             return "no lower bound known"
         return f"at most {100 * self.gap:.1f} % above the lower bound {self.bound:,}"
 
+    def __repr__(self) -> str:
+        """One line; `print` shows more."""
+        return f"<Optimized {self._title}>"
+
     def __str__(self) -> str:
-        """A summary in a few lines."""
-        if self.entry.cost == "runtime":
-            best = min(self.times.values())
-            lines = [f"{self.name}: {self.entry.strategy}, {self.value:.3g} s, {self.status}"]
-            lines += [
-                f"  {name}: {seconds:.3g} s ({seconds / best:.2f})"
-                for name, seconds in sorted(self.times.items(), key=lambda item: item[1])
-            ]
-            lines += [f"  {name}: {why}" for name, why in self.failures.items()]
+        """A summary in a few lines, and a table of what it was compared with."""
+        return self._section().text()
+
+    def _repr_html_(self) -> str:
+        return self._section().html()
+
+    @property
+    def _title(self) -> str:
+        fastest = f"{self.entry.strategy}, " if self.times else ""
+        return f"{self.name}: {fastest}{with_unit(self.entry.cost, self.value)}, {self.status}"
+
+    def _section(self) -> Section:
+        cost = self.entry.cost
+        values: Mapping[str, float] = self.times or self.reference
+        how = "searched" if self.times else f"found by {self.entry.strategy}"
+        if self.interrupted:
+            how = f"interrupted; {how}"
+        if self.layer == "memory":
+            kept = "kept in this process only: set JAX_CCE_REGISTRY to a writable directory"
         else:
-            lines = [f"{self.name}: {self.value:,.0f} {self.entry.cost}, {self.status}"]
-            lines += [f"  {name}: {cost:,}" for name, cost in self.reference.items()]
-        how = f"found by {self.entry.strategy}" if not self.times else "searched"
-        lines.append(f"  {how} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at")
-        return "\n".join(lines)
+            kept = f"stored in the registry ({self.layer}) as {self.entry.key[:SHORT_KEY]}"
+        lines = [
+            f"{how} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at",
+            kept,
+            f"order of {len(self.order):,} vertices: see .order",
+        ]
+        lines += [f"{name} failed: {why}" for name, why in self.failures.items()]
+        if cost not in MEASURED:
+            values = {**values, "this order": self.value}
+        what = "time" if self.times else "cost"
+        header = ("contender", what, "multiple of the best")
+        return Section(self._title, tuple(lines), header, compared(cost, values))
 
     def plot_search(self, path: Any = None) -> Any:
         """Draws the best cost over time, by strategy; see `jax_cce_search.pictures`."""

@@ -1,13 +1,18 @@
-"""Sections of reports, as plain text, Markdown and HTML."""
+"""Sections of reports, as plain text, Markdown and HTML for notebooks.
+
+The HTML has no colours of its own, so that it can be read on light and on dark pages.
+"""
 
 import html
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 __all__ = [
     "Section",
     "aligned",
+    "page",
+    "shortened",
 ]
 
 
@@ -20,12 +25,14 @@ class Section:
         lines: the text, one point each.
         header: names of the table's columns.
         rows: the table's cells.
+        folded: whether HTML shows the heading alone, until somebody asks for the rest.
     """
 
     title: str
     lines: tuple[str, ...] = ()
     header: tuple[str, ...] = ()
     rows: tuple[tuple[str, ...], ...] = ()
+    folded: bool = False
 
     def text(self) -> str:
         """The section as plain text."""
@@ -47,7 +54,8 @@ class Section:
 
     def html(self) -> str:
         """The section in HTML."""
-        parts = [f"<h4>{html.escape(self.title)}</h4>"]
+        title = html.escape(self.title)
+        parts = [] if self.folded else [f"<h4>{title}</h4>"]
         if self.lines:
             items = "".join(f"<li>{html.escape(line)}</li>" for line in self.lines)
             parts.append(f"<ul>{items}</ul>")
@@ -66,7 +74,38 @@ class Section:
                 for row in self.rows
             )
             parts.append(f"<table><thead><tr>{head}</tr></thead><tbody>{body}</tbody></table>")
+        if self.folded:
+            parts = [f"<details><summary>{title}</summary>", *parts, "</details>"]
         return "".join(parts)
+
+
+def page(sections: Iterable[Section]) -> str:
+    """Sections in HTML, as notebooks ask for it by `_repr_html_`."""
+    return "\n".join(section.html() for section in sections)
+
+
+def shortened(
+    items: Sequence[Any],
+    first: int,
+    last: int,
+    *,
+    see: str = "",
+    text: Callable[[Any], str] = str,
+) -> list[str]:
+    """The first and the last items as text, and between them how many there are more.
+
+    Args:
+        items: the items.
+        first: how many of the first are shown.
+        last: how many of the last.
+        see: how to see all of them.
+        text: makes a text of an item; called for those that are shown only.
+    """
+    left = len(items) - first - last
+    if left <= 1:
+        return [text(item) for item in items]
+    more = f"... {left:,} more{f' ({see})' if see else ''}"
+    return [*map(text, items[:first]), more, *map(text, items[len(items) - last :])]
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:
