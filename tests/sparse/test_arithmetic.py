@@ -22,7 +22,6 @@ from jax_cce.algebra.blocks import Piece
 
 pytestmark = pytest.mark.one_version
 
-_cases = pytest.mark.parametrize("case", CASES, ids=lambda case: case.name)
 _kinds = st.sampled_from(KINDS)
 
 
@@ -69,7 +68,7 @@ def beside(draw: Any) -> tuple[NumericBlock, NumericBlock]:
     return one, any_between(draw, one.out_shape, one.in_shape)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(chained())
 def test_products(pair: tuple[NumericBlock, NumericBlock]):
     one, other = pair
@@ -80,7 +79,7 @@ def test_products(pair: tuple[NumericBlock, NumericBlock]):
     assert stored(found) <= 2 * found.nnz
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(beside())
 def test_sums(pair: tuple[NumericBlock, NumericBlock]):
     one, other = pair
@@ -140,7 +139,7 @@ def _is_paired(index: tuple[Any, ...], block: NumericBlock) -> bool:
     return len(sides) == 2 and any(np.ndim(items[k]) for k in reads)
 
 
-@settings(max_examples=40)
+@settings(max_examples=25)
 @given(indexed())
 def test_rows_and_columns(drawn: tuple[NumericBlock, Any]):
     block, index = drawn
@@ -295,7 +294,16 @@ def expected_of(dense: np.ndarray, rank: int, weights: Any, number: Any) -> dict
     return expected
 
 
-@pytest.mark.parametrize("case", ALL, ids=lambda case: case.name)
+_NAMES = [
+    *("periodic", "2-D Laplacian", "block perceptron", "repeated entries", "outer product"),
+    *("gather", "scatter of duplicates", "sort", "cumsum", "convolution", "scalar to vector"),
+    *("constant", "empty input", "scan that forgets", "scan"),
+]
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in ALL if case.name in _NAMES], ids=lambda case: case.name
+)
 def test_methods_of_every_structure(case: Case):
     jacobian, _, x = jacobian_of(case)
     rank = len(jacobian.out_shape)
@@ -312,8 +320,7 @@ def test_methods_of_every_structure(case: Case):
             assert_values(found[name][k], values)
 
 
-_NAMES = ["periodic", "one-hot", "gather", "scatter", "cumsum", "scan"]
-SQUARE = [case for case in ALL if case.name in _NAMES]
+SQUARE = [case for case in ALL if case.name in ("periodic", "gather", "scatter", "scan")]
 
 
 @pytest.mark.parametrize("other", SQUARE, ids=lambda case: case.name)
@@ -508,9 +515,9 @@ LARGE: dict[str, tuple[Callable[[jax.Array], jax.Array], tuple[int, ...]]] = {
 
 
 @pytest.mark.parametrize("name", LARGE)
-@pytest.mark.parametrize("columns", [(), (2,)], ids=str)
-def test_solutions(name: str, columns: tuple[int, ...]):
+def test_solutions(name: str):
     function, shape = LARGE[name]
+    columns = (2,) if name in ("blocks", "pentadiagonal") else ()
     x = jnp.linspace(0.4, 1.3, math.prod(shape)).reshape(shape)
     right = jnp.asarray(np.random.default_rng(0).normal(size=(*shape, *columns)))
 
@@ -575,7 +582,7 @@ def test_matrices_without_a_solver_are_refused():
         StructuredJacobian.eye((2,)).solve(jnp.ones((3,)))
 
 
-@_cases
+@pytest.mark.parametrize("case", [CASES[k] for k in (2, 7, 9, 29)], ids=lambda case: case.name)
 def test_compressed_rows(case: Case):
     jacobian, dense, _ = jacobian_of(case)
     for found in (jacobian.to_bcsr(), jax.jit(lambda j: j.to_bcsr())(jacobian)):
