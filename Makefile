@@ -54,6 +54,7 @@ house: $(BIN)/python ## The rooms, the imports between them, cycles; draws the p
 generated: $(VENV)/.installed-test ## All pages and pictures that a program writes, anew.
 	@$(BIN)/python docs/house.py --svg docs/pictures/house.svg
 	@$(BIN)/python docs/generate_coverage.py
+	@JAX_CCE_REGISTRY=off $(BIN)/python docs/spy.py --svg docs/pictures/spy.svg
 	@$(BIN)/python docs/speed_ups.py --svg docs/pictures/speed-ups.svg
 	@$(BIN)/python -m benchmarks report --write
 	@$(BIN)/python -m benchmarks.searches --load

@@ -36,6 +36,11 @@ def test_the_house():
     assert _text(_PICTURES / "house.svg") == drawn, "run make house"
 
 
+def test_the_spy_plots():
+    drawn = _program("spy").picture()
+    assert _text(_PICTURES / "spy.svg") == drawn, "run make generated"
+
+
 def test_the_speed_ups():
     speed_ups = _program("speed_ups")
     drawn = speed_ups.picture(*speed_ups.read(_text(speed_ups.PAGE)))

@@ -235,6 +235,11 @@ class Registry:
         entries.sort(key=lambda e: (e[0].key, e[0].cost, e[0].device or "", e[0].batch or 0))
         return StoredOrders(entries)
 
+    def layer_of(self, entry: StoredOrder) -> str:
+        """Which layer holds an entry: "memory", "user", "shared", "shipped"; "" where none does."""
+        stored = self._stored(entry.key, entry.cost)
+        return next((each.layer for each in stored if each.entry == entry), "")
+
     def export(
         self, path: stores.Location, *, key: str | None = None, cost: str | None = None
     ) -> int:

@@ -1,4 +1,4 @@
-"""Progress of what takes a while: a bar on a terminal or in a notebook, else now and then a line."""
+"""Progress of what takes a while: a bar on a terminal or in a notebook, elsewhere a few lines."""
 
 import contextlib
 import html

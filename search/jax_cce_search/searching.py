@@ -87,7 +87,7 @@ class Search:
     seed: int = 0
     on_improvement: Callable[[Improvement], Any] | None = None
     strategy: str = ""
-    on_tick: Callable[["Search"], None] | None = None
+    on_tick: Callable[["Search"], Any] | None = None
     seconds_spent: float = 0.0
     best: tuple[int, ...] | None = None
     cost: int = 1 << 62

@@ -97,7 +97,7 @@ def test_an_empty_plan_says_so():
 def test_html_escapes_names():
     cells = (("<td>",),)
     html = Section("<b>&", ("<i>",), ("<em>",), cells, folded=True).html()
-    for name in ("<b>&", "<i>", "<em>", ">&"):
+    for name in ("<b>", "<i>", "<em>", "<td><td>"):
         assert name not in html
     assert all(f"&lt;{name}&gt;" in html for name in ("b", "i", "em", "td"))
     assert "color" not in html
@@ -175,6 +175,9 @@ def test_own_orders_stand_before_those_of_the_package_and_new_ones_before_old_on
         assert text.count("1,234 flops") == 4
         assert len(text) < 3000
     assert {held.layer(entry) for entry in held} == {"user", "shipped"}
+    both = Registry(tmp_path / "user", shipped=tmp_path / "shipped")
+    assert all(both.layer_of(entry) == held.layer(entry) for entry in held)
+    assert both.layer_of(order_of("none", "")) == ""
     assert held[:1] == [held[0]]
     many = StoredOrders((order_of(f"f{k}", "2026-01-01"), "user") for k in range(1000))
     assert len(repr(many)) < 15_000

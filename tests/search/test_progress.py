@@ -1,5 +1,7 @@
 """Progress: one cost with its unit, as a bar or as a few lines, and only where it is wanted."""
 
+import dataclasses
+import re
 import sys
 import types
 
@@ -129,3 +131,44 @@ def test_a_terminal_has_a_bar(monkeypatch, capsys):
     err = capsys.readouterr().err
     assert "[b]title" in err
     assert "[i]best 3 flops" in err
+
+
+def test_what_a_search_found_is_short_and_says_where_it_is_kept(tmp_path):
+    def f(x):
+        for _ in range(30):
+            x = jnp.sin(x) * x[::-1]
+        return x
+
+    store = jax_cce.registry.Registry(tmp_path)
+    found = jax_cce.optimize(
+        f, cost="flops", strategy="reverse", evaluations=1, budget=None, registry=store
+    )(jnp.ones(3))
+    assert (found.layer, store.layer_of(found.entry)) == ("user", "user")
+    assert len(repr(found)) < 100
+    html = found._repr_html_()
+    for text in (str(found), html):
+        assert f"{found.value:,} flops" in text
+        assert f"registry (user) as {found.entry.key[:12]}" in text
+        assert f"order of {len(found.order):,} vertices" in text
+        assert len(text) < 2500
+        costs = {**found.reference, "this order": found.value}
+        places = [text.index(f"{cost:,} flops") for cost in sorted(costs.values())]
+        assert all(name in text for name in costs)
+        assert len(places) == 4
+    best = min(costs.values())
+    rows = dict(re.findall(r"^  (\w[\w ]*?)  .* flops +([\d.]+)$", str(found), re.MULTILINE))
+    assert {name: float(ratio) for name, ratio in rows.items()} == pytest.approx(
+        {name: cost / best for name, cost in costs.items()}, abs=0.005
+    )
+    timed = dataclasses.replace(
+        found,
+        entry=dataclasses.replace(found.entry, cost="runtime", device="cpu"),
+        value=2e-3,
+        times={"jacrev": 3e-3, "native": 2e-3},
+        failures={"<jacfwd>": "ValueError: none"},
+        layer="memory",
+    )
+    assert str(timed).index("native") < str(timed).index("jacrev")
+    assert "1.50" in str(timed)
+    assert "in this process only" in str(timed)
+    assert "&lt;jacfwd&gt; failed" in timed._repr_html_()

@@ -295,9 +295,6 @@ class Job:
         times: Mapping[str, float] | None = None,
         failures: Mapping[str, str] | None = None,
     ) -> Optimized:
-        answer = self._registry.found(
-            entry.key, entry.cost, device=entry.device, batch=entry.batch, vertices=entry.order
-        )
         optimized = Optimized(
             self._task.name,
             entry,
@@ -311,7 +308,7 @@ class Job:
             sum(part.search.seconds_spent for part in self._parts),
             sum(part.search.evaluations for part in self._parts),
             self._interrupted,
-            answer[1] if answer else "memory",
+            self._registry.layer_of(entry) or "memory",
         )
         _log.info("%s", optimized)
         return optimized
