@@ -1,7 +1,8 @@
 """Linear systems with a square `StructuredJacobian`: the solver is chosen by its structure."""
 
+import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -9,7 +10,7 @@ from jax import lax
 
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["solve"]
+__all__ = ["Blocks", "blocks_of", "diagonals", "flat_pattern", "solve"]
 
 # Of a tridiagonal matrix larger blocks are solved as the three diagonals that they have.
 _LARGEST_BLOCK = 8
@@ -33,26 +34,73 @@ def solve(jacobian: StructuredJacobian, vector: Any) -> Any:
     """
     dtype = jnp.promote_types(jnp.promote_types(jacobian.dtype, vector.dtype), jnp.float32)
     jacobian, vector = jacobian.astype(dtype), lax.convert_element_type(vector, dtype)
-    bands = jacobian.bands
-    offsets = None if bands is None else set(bands.offsets)
-    if offsets is not None and offsets <= {0}:
+    diagonal = diagonals(jacobian)
+    if diagonal is not None and set(diagonal) <= {0}:
         return vector / jacobian.diagonal()
-    is_tridiagonal = offsets is not None and offsets <= {-1, 0, 1}
-    blocks = _blocks(jacobian)
-    if blocks is not None and (blocks.largest <= _LARGEST_BLOCK or not is_tridiagonal):
-        return _by_inverses(jacobian, blocks, vector)
-    if bands is not None and is_tridiagonal:
-        diagonals = dict(zip(bands.offsets, bands.data, strict=True))
-        lower, diagonal, upper = (diagonals.get(k, jnp.zeros_like(vector)) for k in (-1, 0, 1))
+    blocks = blocks_of(jacobian)
+    if blocks is not None and (blocks.largest <= _LARGEST_BLOCK or diagonal is None):
+        return blocks.times(blocks.inverses(jacobian), vector)
+    if diagonal is not None:
+        size = len(vector)
+        below, on, above = (
+            diagonal.get(k, jnp.zeros(size - abs(k), vector.dtype)) for k in (-1, 0, 1)
+        )
         # Row by row; the first entry of the one and the last of the other lie outside.
-        lower, upper = jnp.pad(lower[:-1], (1, 0)), jnp.pad(upper[1:], (0, 1))
-        return lax.linalg.tridiagonal_solve(lower, diagonal, upper, vector[:, None])[:, 0]
+        below, above = jnp.pad(below, (1, 0)), jnp.pad(above, (0, 1))
+        return lax.linalg.tridiagonal_solve(below, on, above, vector[:, None])[:, 0]
     size = math.prod(jacobian.in_shape)
     return jnp.linalg.solve(jacobian.todense().reshape(size, size), vector)
 
 
-class _Blocks(NamedTuple):
-    """A matrix that is block diagonal once rows and columns are sorted.
+def diagonals(jacobian: StructuredJacobian) -> dict[int, Any] | None:
+    """The diagonals of a square matrix that has no more than three, by column minus row.
+
+    That with offset k has size - |k| entries. None where others than -1, 0 and 1 have entries, or
+    it is not known which have.
+    """
+    size = math.prod(jacobian.in_shape)
+    bands = jacobian.bands
+    if bands is not None:
+        if not set(bands.offsets) <= {-1, 0, 1}:
+            return None
+        return {
+            offset: along[max(offset, 0) : size + min(offset, 0)]
+            for offset, along in zip(bands.offsets, bands.data, strict=True)
+        }
+    positions = flat_pattern(jacobian, most=3 * size)
+    if positions is None or (abs(positions[1] - positions[0]) > 1).any():
+        return None
+    rows, columns = positions
+    entries = jacobian.coordinates().data
+    found = {}
+    for offset in np.unique(columns - rows).tolist():
+        at = np.flatnonzero(columns - rows == offset)
+        zeros = jnp.zeros(size - abs(offset), entries.dtype)
+        found[offset] = zeros.at[np.minimum(rows, columns)[at]].set(
+            entries[at], unique_indices=True
+        )
+    return found
+
+
+def flat_pattern(
+    jacobian: StructuredJacobian, most: float = math.inf
+) -> tuple[np.ndarray, np.ndarray] | None:
+    """Row and column of each entry; None where they depend on data or are more than `most`."""
+    if jacobian.nnz > most:
+        return None
+    try:
+        pattern = jacobian.pattern
+    except ValueError:
+        return None
+    rank = len(jacobian.out_shape)
+    rows = np.ravel_multi_index(tuple(pattern[:, :rank].T), jacobian.out_shape)
+    columns = np.ravel_multi_index(tuple(pattern[:, rank:].T), jacobian.in_shape)
+    return rows, columns
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """A square matrix that is block diagonal once rows and columns are sorted alike.
 
     Attributes:
         rows: row of each entry.
@@ -70,24 +118,45 @@ class _Blocks(NamedTuple):
     number: int
     largest: int
 
+    def inverses(self, jacobian: StructuredJacobian) -> Any:
+        """The inverse of each block, shape (number, largest, largest)."""
+        entries = jacobian.coordinates().data
+        # What fills the smaller blocks up is a part of the identity.
+        unused = np.ones((self.number, self.largest), bool)
+        unused[self.block, self.place] = False
+        matrices = jnp.asarray(unused[..., None] * np.eye(self.largest), entries.dtype)
+        at = self.block[self.rows], self.place[self.rows], self.place[self.columns]
+        return jnp.linalg.inv(matrices.at[at].set(entries, unique_indices=True))
 
-def _blocks(jacobian: StructuredJacobian) -> _Blocks | None:
+    def times(self, matrices: Any, vector: Any) -> Any:
+        """The product of a matrix that has such blocks with a vector."""
+        vectors = jnp.zeros((self.number, self.largest), vector.dtype)
+        vectors = vectors.at[self.block, self.place].set(vector, unique_indices=True)
+        return jnp.einsum("bij,bj->bi", matrices, vectors)[self.block, self.place]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the unknowns are shared out alike."""
+        return (
+            isinstance(other, Blocks)
+            and np.array_equal(self.block, other.block)
+            and np.array_equal(self.place, other.place)
+        )
+
+    def __hash__(self) -> int:
+        """As `__eq__`."""
+        return hash((self.number, self.largest))
+
+
+def blocks_of(jacobian: StructuredJacobian) -> Blocks | None:
     """The smallest blocks; None where they, all as large as the largest, hold too much."""
     size = math.prod(jacobian.in_shape)
-    if jacobian.nnz > _SHARE * size * size:
-        return None
-    try:
-        pattern = jacobian.pattern
-    except ValueError:
-        # Positions depend on data.
+    positions = flat_pattern(jacobian, most=_SHARE * size * size)
+    if positions is None:
         return None
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    rank = len(jacobian.out_shape)
-    rows = np.ravel_multi_index(tuple(pattern[:, :rank].T), jacobian.out_shape)
-    columns = np.ravel_multi_index(tuple(pattern[:, rank:].T), jacobian.in_shape)
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
+    graph = coo_array((np.ones(len(positions[0]), bool), positions), shape=(size, size))
     count, block = connected_components(graph, directed=False)
     sizes = np.bincount(block)
     largest = int(sizes.max())
@@ -95,19 +164,4 @@ def _blocks(jacobian: StructuredJacobian) -> _Blocks | None:
         return None
     place = np.empty(size, int)
     place[np.argsort(block, kind="stable")] = np.concatenate([np.arange(s) for s in sizes])
-    return _Blocks(rows, columns, block, place, count, largest)
-
-
-def _by_inverses(jacobian: StructuredJacobian, blocks: _Blocks, vector: Any) -> Any:
-    rows, columns, block, place, number, largest = blocks
-    # What fills the smaller blocks up is a part of the identity.
-    unused = np.ones((number, largest), bool)
-    unused[block, place] = False
-    matrices = jnp.asarray(unused[..., None] * np.eye(largest), vector.dtype)
-    entries = jacobian.coordinates().data
-    matrices = matrices.at[block[rows], place[rows], place[columns]].set(
-        entries, unique_indices=True
-    )
-    vectors = jnp.zeros((number, largest), vector.dtype)
-    vectors = vectors.at[block, place].set(vector, unique_indices=True)
-    return jnp.einsum("bij,bj->bi", jnp.linalg.inv(matrices), vectors)[block, place]
+    return Blocks(*positions, block, place, int(count), largest)
