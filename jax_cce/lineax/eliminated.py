@@ -16,6 +16,7 @@ import equinox
 import jax
 import jax.numpy as jnp
 import lineax
+import numpy as np
 
 from jax_cce.api import jacobian
 from jax_cce.lineax.operators import TAGS, JacobianOperator
@@ -264,25 +265,88 @@ def _by_structure(eliminated: Eliminated, found: StructuredJacobian, tags: set[o
         return lineax.Tridiagonal(), JacobianOperator(found, lineax.tridiagonal_tag)
     if blocks is not None:
         return _ByBlocks(blocks), operator
-    klu = _klu() if size >= _LEAST_SPARSE and found.nnz <= _SPARSE_SHARE * size**2 else None
-    if klu is not None and flat_pattern(found) is not None:
-        solver, of_entries = klu
-        return solver, of_entries(operator.as_bcoo())
+    if size >= _LEAST_SPARSE and found.nnz <= _SPARSE_SHARE * size**2:
+        positions = flat_pattern(found)
+        splineax = None if positions is None else _splineax()
+        if splineax is not None:
+            operator = _with_entries(splineax, found, positions)
+            return _ByKLU(splineax.KLU(), splineax.sparsity_pattern_tag(operator)), operator
     if lineax.is_lower_triangular(operator) or lineax.is_upper_triangular(operator):
         return lineax.Triangular(), operator
     return None
 
 
-def _klu() -> Any:
-    """KLU and its operators, where there are such; else None."""
+def _splineax() -> Any:
+    """The package, where its KLU can be used; else None."""
     if not jax.config.read("jax_enable_x64") or jax.default_backend() != "cpu":
         return None
     try:
-        import splineax
+        # Constants of its modules would else belong to the program that is being traced.
+        with jax.ensure_compile_time_eval():
+            import klujax  # noqa: F401
+            import splineax
     except (AttributeError, ImportError):
         # Not installed, or not for this JAX.
         return None
-    return splineax.KLU(), splineax.BCOOLinearOperator
+    return splineax
+
+
+def _with_entries(splineax: Any, found: StructuredJacobian, positions: Any) -> Any:
+    """The sorted entries as an operator whose pattern is known while tracing."""
+    from jax.experimental.sparse import BCOO
+
+    indices = np.stack(positions, axis=1).astype(np.int32)
+    static = {"shape": found.shape, "indices_sorted": True, "unique_indices": True}
+    matrix = BCOO.tree_unflatten(static, (found.coordinates().data, indices))
+    return splineax.BCOOLinearOperator(matrix, splineax.sparsity_pattern_tag(matrix))
+
+
+class _ByKLU(lineax.AbstractLinearSolver):
+    """KLU (Davis & Palamadai Natarajan 2010), which analyses the pattern while JAX traces.
+
+    Attributes:
+        klu: `splineax.KLU()`.
+        pattern: its tag for the pattern.
+    """
+
+    klu: lineax.AbstractLinearSolver = equinox.field(static=True)
+    pattern: object = equinox.field(static=True)
+
+    def init(self, operator: Any, options: dict[str, Any]) -> Any:
+        """The factors, and whether the entries are finite."""
+        with jax.ensure_compile_time_eval():
+            # What a program keeps of it is a name that is made of the pattern, and the pattern.
+            analysed = self.klu.init_symbolic(self.pattern)
+        # What is not finite would be an error, and not a solution that is not finite.
+        data = operator.matrix.data
+        is_finite = jnp.all(jnp.isfinite(data))
+        others = np.random.default_rng(0).normal(size=data.size).astype(data.dtype)
+        operator = equinox.tree_at(
+            lambda operator: operator.matrix.data, operator, jnp.where(is_finite, data, others)
+        )
+        return self.klu.update(analysed, operator), is_finite
+
+    def compute(
+        self, state: Any, vector: Any, options: dict[str, Any]
+    ) -> tuple[Any, lineax.RESULTS, dict[str, Any]]:
+        """Solves with the factors."""
+        factors, is_finite = state
+        solution, result, stats = self.klu.compute(factors, vector, options)
+        return jnp.where(is_finite, solution, jnp.nan), result, stats
+
+    def transpose(self, state: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The same factors."""
+        factors, options = self.klu.transpose(state[0], options)
+        return (factors, state[1]), options
+
+    def conj(self, state: Any, options: dict[str, Any]) -> tuple[Any, dict[str, Any]]:
+        """The conjugate factors."""
+        factors, options = self.klu.conj(state[0], options)
+        return (factors, state[1]), options
+
+    def assume_full_rank(self) -> bool:
+        """It cannot solve with a singular matrix."""
+        return True
 
 
 class _ByBlocks(lineax.AbstractLinearSolver):

@@ -295,10 +295,13 @@ def test_splineax():
     splineax = pytest.importorskip("splineax")
     x, b = np.random.default_rng(7).normal(size=(2, 144))
     state = Eliminated().init(_operator(_laplacian, jnp.asarray(x)), {})
-    assert isinstance(state.solver, splineax.KLU)
+    assert isinstance(state.solver.klu, splineax.KLU)
     expected = _solve(_laplacian, x, b, _AUTO)
     for solver in (Eliminated(splineax.KLU()), Eliminated(format="bcoo")):
         np.testing.assert_allclose(_solve(_laplacian, x, b, solver), expected, rtol=1e-9)
+    operator = _operator(lambda x: jnp.nan * _laplacian(x), x)
+    solution = lineax.linear_solve(operator, b, Eliminated(), throw=False)
+    assert solution.result == lineax.RESULTS.singular
     entries = JacobianOperator(_structured(_laplacian, x)).as_bcoo()
     operator = splineax.BCOOLinearOperator(entries)
     found = lineax.linear_solve(operator, b, splineax.KLU()).value

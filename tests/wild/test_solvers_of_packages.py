@@ -36,6 +36,13 @@ def _misfit(p: Any, scale: Any) -> Any:
     return model + jnp.cos(p["w"] * _AT) * jnp.exp(-p["a"][2] * _AT) + p["c"] - true
 
 
+def _square(u: Any, scale: Any) -> Any:
+    # Large and sparse enough for KLU, where that is installed.
+    side = jnp.pad(u.reshape(12, 12), 1)
+    around = side[2:, 1:-1] + side[:-2, 1:-1] + side[1:-1, 2:] + side[1:-1, :-2]
+    return 6 * u - around.ravel() - scale * jnp.cos(u)
+
+
 _TREE = {"a": jnp.array([0.1, 0.2, 0.3]), "b": jnp.array([0.3, 0.1, 0.2])}
 _START = {"a": jnp.array([2.2, 0.6, 0.3]), "w": jnp.array(1.9), "c": jnp.array(0.0)}
 _CASES = {
@@ -43,6 +50,8 @@ _CASES = {
     "Newton, rod": (optimistix.Newton, optimistix.root_find, _rod, jnp.zeros(20), 1.0),
     "Chord, tree": (optimistix.Chord, optimistix.root_find, _coupled, _TREE, 1.0),
     "Chord, rod": (optimistix.Chord, optimistix.root_find, _rod, jnp.zeros(20), 1.0),
+    "Newton, square": (optimistix.Newton, optimistix.root_find, _square, jnp.zeros(144), 1.0),
+    "Chord, square": (optimistix.Chord, optimistix.root_find, _square, jnp.zeros(144), 1.0),
     "Gauss-Newton": (
         optimistix.GaussNewton,
         optimistix.least_squares,
