@@ -111,7 +111,7 @@ def _bratu() -> Programs:
 
 
 def _reaction(x: Any) -> Any:
-    """Two species that react and diffuse on a square, periodic: the Brusselator, shape (2, m, m)."""
+    """The Brusselator: two species that react and diffuse on a periodic square, (2, m, m)."""
     u, v = x
     around = sum(jnp.roll(x, by, axis) for axis in (1, 2) for by in (-1, 1)) - 4 * x
     made = u**2 * v
@@ -143,7 +143,7 @@ def _stiff(cells: int) -> Programs:
             diffrax.ODETerm(field),
             diffrax.Kvaerno5(root_finder=root_finder),
             0.0,
-            5.0,
+            1.0,
             0.01,
             start,
             stepsize_controller=diffrax.PIDController(rtol=1e-6, atol=1e-6),
@@ -242,8 +242,10 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[], Programs]]] = {
 }
 
 
-def _measured(programs: Programs, turns: int) -> tuple[dict[str, timing.Measured], dict[str, float]]:
-    """The times of a call, and of the first one, which traces and compiles."""
+def _measured(
+    programs: Programs, turns: int
+) -> tuple[dict[str, timing.Measured], dict[str, float]]:
+    """The seconds of a call, and of the first one, which traces and compiles."""
     first, results = {}, {}
     for name, program in programs.items():
         start = time.process_time()

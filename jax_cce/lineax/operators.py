@@ -79,7 +79,8 @@ class JacobianOperator(lineax.AbstractLinearOperator):
             return bcoo
         columns = tuple(bcoo.indices.T)
         ends = (columns[:rank], self.jacobian.out_shape), (columns[rank:], self.jacobian.in_shape)
-        xp: Any = np if isinstance(bcoo.indices, np.ndarray) else jnp
+        indices: Any = bcoo.indices
+        xp: Any = np if isinstance(indices, np.ndarray) else jnp
         zero = xp.zeros(bcoo.nse, bcoo.indices.dtype)
         flat = [linear_index(at, own) if at else zero for at, own in ends]
         static = {"shape": shape, "indices_sorted": True, "unique_indices": True}

@@ -89,9 +89,7 @@ def test_constraints():
     expected = jax.hessian(lambda x: v @ (x[1:] * x[:-1]))(x)
     np.testing.assert_allclose(given.hess(x, v).toarray(), expected, rtol=1e-13)
     above = optimize.NonlinearConstraint(given.fun, 1.0, np.inf, given.jac, given.hess)
-    found = optimize.minimize(
-        fun, x, jac=True, hess=hess, method="trust-constr", constraints=above
-    )
+    found = optimize.minimize(fun, x, jac=True, hess=hess, method="trust-constr", constraints=above)
     np.testing.assert_allclose(found.x, 1, atol=1e-2)
 
 
@@ -139,7 +137,7 @@ def test_ipopt():
 
 def test_positions_that_depend_on_data():
     f = lambda x: jnp.sort(x) ** 2  # noqa: E731
-    fun, jac = host.residuals(f, _START)
+    _, jac = host.residuals(f, _START)
     x = _START[::-1].copy()
     for at in (_START, x):
         np.testing.assert_allclose(jac(at).toarray(), jax.jacrev(f)(at), rtol=1e-13)

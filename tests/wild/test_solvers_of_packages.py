@@ -1,6 +1,8 @@
 """Nonlinear solvers of packages find the same by their own Jacobians and by elimination."""
 
 import functools
+import pathlib
+import re
 from typing import Any
 
 import jax
@@ -123,3 +125,20 @@ def test_diffrax(adjoint: str):
             for solver in (Eliminated(), _PLAIN)
         )
         np.testing.assert_allclose(found, expected, rtol=1e-7)
+
+
+_PAGE = pathlib.Path(__file__).parents[2] / "docs" / "how-to" / "solvers.md"
+_BLOCKS = [
+    block
+    for block in re.findall(r"^```python\n(.*?)^```$", _PAGE.read_text("utf-8"), re.DOTALL | re.M)
+    if ">>>" not in block
+]
+
+
+@pytest.mark.parametrize("block", _BLOCKS, ids=lambda block: block.split()[1])
+def test_examples_that_need_packages(block: str):
+    for package in re.findall(r"^import (\w+)", block, re.M):
+        pytest.importorskip(package)
+    names: dict[str, Any] = {}
+    exec(block, names)
+    assert set(names) & {"solution", "step", "x"}
