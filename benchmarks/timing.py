@@ -80,7 +80,11 @@ def without_collections() -> Iterator[None]:
 
 
 def take_turns(
-    calls: Mapping[str, Callable[[], object]], *, turns: int = 15, turn_seconds: float = 0.02
+    calls: Mapping[str, Callable[[], object]],
+    *,
+    turns: int = 15,
+    turn_seconds: float = 0.02,
+    clock: Callable[..., float] = seconds,
 ) -> dict[str, Measured]:
     """Times each call once a turn, after two calls that compile and warm up.
 
@@ -89,6 +93,7 @@ def take_turns(
       turns: How often each contender is timed.
       turn_seconds: How long a contender runs in a turn, at least: it is called as often as that
         takes, and the mean counts.
+      clock: `seconds` or `cpu_seconds`.
 
     Returns:
       The seconds for one call of each contender.
@@ -104,7 +109,7 @@ def take_turns(
             # Everyone goes first once in a while: the caches are as the predecessor left them.
             first = turn % len(names)
             for name in names[first:] + names[:first]:
-                values[name].append(seconds(calls[name], repeats[name]))
+                values[name].append(clock(calls[name], repeats[name]))
     return {name: Measured(tuple(of_name)) for name, of_name in values.items()}
 
 

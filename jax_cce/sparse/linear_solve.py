@@ -1,7 +1,8 @@
 """Linear systems with a square `StructuredJacobian`: the solver is chosen by its structure."""
 
+import dataclasses
 import math
-from typing import Any, NamedTuple
+from typing import Any
 
 import jax.numpy as jnp
 import numpy as np
@@ -10,7 +11,7 @@ from jax import lax
 from jax_cce.sparse.banded_solve import bandwidth, solve_banded
 from jax_cce.sparse.bands_and_blocks import Bands
 
-__all__ = ["solve"]
+__all__ = ["Blocks", "blocks_of", "diagonals", "flat_pattern", "solve"]
 
 # Of a tridiagonal matrix larger blocks are solved as the three diagonals that they have.
 _LARGEST_BLOCK = 8
@@ -42,24 +43,23 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
     """
     dtype = jnp.promote_types(jnp.promote_types(jacobian.dtype, vector.dtype), jnp.float32)
     jacobian, vector = jacobian.astype(dtype), lax.convert_element_type(vector, dtype)
-    bands = jacobian.bands
-    offsets = None if bands is None else set(bands.offsets)
-    if offsets is not None and offsets <= {0}:
+    diagonal = diagonals(jacobian)
+    if diagonal is not None and set(diagonal) <= {0}:
         return vector / jacobian.diagonal()
-    is_tridiagonal = offsets is not None and offsets <= {-1, 0, 1}
-    blocks = _blocks(jacobian)
-    if blocks is not None and (blocks.largest <= _LARGEST_BLOCK or not is_tridiagonal):
-        return _by_inverses(jacobian, blocks, vector)
-    if bands is not None and is_tridiagonal:
-        diagonals = dict(zip(bands.offsets, bands.data, strict=True))
-        lower, diagonal, upper = (diagonals.get(k, jnp.zeros_like(vector)) for k in (-1, 0, 1))
+    blocks = blocks_of(jacobian)
+    if blocks is not None and (blocks.largest <= _LARGEST_BLOCK or diagonal is None):
+        return blocks.times(blocks.inverses(jacobian), vector)
+    if diagonal is not None:
+        size = len(vector)
+        below, on, above = (
+            diagonal.get(k, jnp.zeros(size - abs(k), vector.dtype)) for k in (-1, 0, 1)
+        )
         # Row by row; the first entry of the one and the last of the other lie outside.
-        lower, upper = jnp.pad(lower[:-1], (1, 0)), jnp.pad(upper[1:], (0, 1))
-        return lax.linalg.tridiagonal_solve(lower, diagonal, upper, vector[:, None])[:, 0]
+        below, above = jnp.pad(below, (1, 0)), jnp.pad(above, (0, 1))
+        return lax.linalg.tridiagonal_solve(below, on, above, vector[:, None])[:, 0]
     size = math.prod(jacobian.in_shape)
-    if size > _FEW:
-        bands = _near(bands or _enumerated(jacobian), size)
-    if size > _FEW and bands is not None:
+    bands = _near_bands(jacobian) if size > _FEW else None
+    if bands is not None:
         return solve_banded(bands, lambda y: _times(jacobian, y), vector)
     if by_structure and size > _FEW and jacobian.nnz <= _SHARE * size * size:
         raise NotImplementedError(
@@ -71,45 +71,72 @@ def solve(jacobian: Any, vector: Any, *, by_structure: bool = False) -> Any:
     return jnp.linalg.solve(jacobian.todense().reshape(size, size), vector)
 
 
-def _near(bands: Bands | None, size: int) -> Bands | None:
-    """The diagonals where all are near the main one."""
-    return None if bands is None or _WIDE * bandwidth(bands.offsets) > size else bands
-
-
-def _enumerated(jacobian: Any) -> Bands | None:
+def _near_bands(jacobian: Any) -> Bands | None:
     """The diagonals that hold the entries, where these are static and near the main one."""
-    if jacobian.nnz > _SHARE * math.prod(jacobian.shape) or (at := _positions(jacobian)) is None:
-        return None
-    rows, columns = at
-    size, offsets = math.prod(jacobian.in_shape), columns - rows
-    known, which = np.unique(offsets, return_inverse=True)
-    if _WIDE * bandwidth(known) > size:
-        return None
-    data = jnp.zeros((len(known), size), jacobian.dtype)
-    entries = jacobian.coordinates().data
-    filled = data.at[which, columns].set(entries, unique_indices=True)
-    return Bands(tuple(map(int, known)), filled)
-
-
-def _positions(jacobian: Any) -> tuple[np.ndarray, np.ndarray] | None:
-    """Row and column of each entry; None where they depend on data."""
-    try:
-        pattern = jacobian.pattern
-    except ValueError:
-        return None
-    rank = len(jacobian.out_shape)
-    return (
-        np.ravel_multi_index(tuple(pattern[:, :rank].T), jacobian.out_shape),
-        np.ravel_multi_index(tuple(pattern[:, rank:].T), jacobian.in_shape),
-    )
+    size, bands = math.prod(jacobian.in_shape), jacobian.bands
+    if bands is None:
+        positions = flat_pattern(jacobian, most=_SHARE * size * size)
+        if positions is None:
+            return None
+        rows, columns = positions
+        offsets, which = np.unique(columns - rows, return_inverse=True)
+        if _WIDE * bandwidth(offsets) > size:
+            return None
+        entries = jacobian.coordinates().data
+        data = jnp.zeros((len(offsets), size), entries.dtype)
+        filled = data.at[which, columns].set(entries, unique_indices=True)
+        bands = Bands(tuple(map(int, offsets)), filled)
+    return None if _WIDE * bandwidth(bands.offsets) > size else bands
 
 
 def _times(jacobian: Any, vector: Any) -> Any:
     return (jacobian @ vector.reshape(jacobian.in_shape)).reshape(-1)
 
 
-class _Blocks(NamedTuple):
-    """A matrix that is block diagonal once rows and columns are sorted.
+def diagonals(jacobian: Any) -> dict[int, Any] | None:
+    """The diagonals of a square matrix that has no more than three, by column minus row.
+
+    That with offset k has size - |k| entries. None where others than -1, 0 and 1 have entries, or
+    it is not known which have.
+    """
+    size = math.prod(jacobian.in_shape)
+    bands = jacobian.bands
+    if bands is not None:
+        if not set(bands.offsets) <= {-1, 0, 1}:
+            return None
+        return {
+            offset: along[max(offset, 0) : size + min(offset, 0)]
+            for offset, along in zip(bands.offsets, bands.data, strict=True)
+        }
+    positions = flat_pattern(jacobian, most=3 * size)
+    if positions is None or (abs(positions[1] - positions[0]) > 1).any():
+        return None
+    rows, columns = positions
+    entries = jacobian.coordinates().data
+    found = {}
+    for offset in np.unique(columns - rows).tolist():
+        at = np.flatnonzero(columns - rows == offset)
+        zeros = jnp.zeros(size - abs(offset), entries.dtype)
+        found[offset] = zeros.at[np.minimum(rows, columns)[at]].set(
+            entries[at], unique_indices=True
+        )
+    return found
+
+
+def flat_pattern(jacobian: Any, most: float = math.inf) -> tuple[np.ndarray, np.ndarray] | None:
+    """Row and column of each entry; None where they depend on data or are more than `most`."""
+    if jacobian.nnz > most:
+        return None
+    try:
+        pattern = jacobian.matrix_pattern
+    except ValueError:
+        return None
+    return pattern.rows, pattern.columns
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Blocks:
+    """A square matrix that is block diagonal once rows and columns are sorted alike.
 
     Attributes:
         rows: row of each entry.
@@ -127,19 +154,45 @@ class _Blocks(NamedTuple):
     number: int
     largest: int
 
+    def inverses(self, jacobian: Any) -> Any:
+        """The inverse of each block, shape (number, largest, largest)."""
+        entries = jacobian.coordinates().data
+        # What fills the smaller blocks up is a part of the identity.
+        unused = np.ones((self.number, self.largest), bool)
+        unused[self.block, self.place] = False
+        matrices = jnp.asarray(unused[..., None] * np.eye(self.largest), entries.dtype)
+        at = self.block[self.rows], self.place[self.rows], self.place[self.columns]
+        return jnp.linalg.inv(matrices.at[at].set(entries, unique_indices=True))
 
-def _blocks(jacobian: Any) -> _Blocks | None:
+    def times(self, matrices: Any, vector: Any) -> Any:
+        """The product of a matrix that has such blocks with a vector."""
+        vectors = jnp.zeros((self.number, self.largest), vector.dtype)
+        vectors = vectors.at[self.block, self.place].set(vector, unique_indices=True)
+        return jnp.einsum("bij,bj->bi", matrices, vectors)[self.block, self.place]
+
+    def __eq__(self, other: object) -> bool:
+        """Whether the unknowns are shared out alike."""
+        return (
+            isinstance(other, Blocks)
+            and np.array_equal(self.block, other.block)
+            and np.array_equal(self.place, other.place)
+        )
+
+    def __hash__(self) -> int:
+        """As `__eq__`."""
+        return hash((self.number, self.largest))
+
+
+def blocks_of(jacobian: Any) -> Blocks | None:
     """The smallest blocks; None where they, all as large as the largest, hold too much."""
     size = math.prod(jacobian.in_shape)
-    if jacobian.nnz > _SHARE * size * size:
+    positions = flat_pattern(jacobian, most=_SHARE * size * size)
+    if positions is None:
         return None
-    if (at := _positions(jacobian)) is None:
-        return None
-    rows, columns = at
     from scipy.sparse import coo_array
     from scipy.sparse.csgraph import connected_components
 
-    graph = coo_array((np.ones(len(rows), bool), (rows, columns)), shape=(size, size))
+    graph = coo_array((np.ones(len(positions[0]), bool), positions), shape=(size, size))
     count, block = connected_components(graph, directed=False)
     sizes = np.bincount(block)
     largest = int(sizes.max())
@@ -147,19 +200,4 @@ def _blocks(jacobian: Any) -> _Blocks | None:
         return None
     place = np.empty(size, int)
     place[np.argsort(block, kind="stable")] = np.concatenate([np.arange(s) for s in sizes])
-    return _Blocks(rows, columns, block, place, count, largest)
-
-
-def _by_inverses(jacobian: Any, blocks: _Blocks, vector: Any) -> Any:
-    rows, columns, block, place, number, largest = blocks
-    # What fills the smaller blocks up is a part of the identity.
-    unused = np.ones((number, largest), bool)
-    unused[block, place] = False
-    matrices = jnp.asarray(unused[..., None] * np.eye(largest), vector.dtype)
-    entries = jacobian.coordinates().data
-    matrices = matrices.at[block[rows], place[rows], place[columns]].set(
-        entries, unique_indices=True
-    )
-    vectors = jnp.zeros((number, largest), vector.dtype)
-    vectors = vectors.at[block, place].set(vector, unique_indices=True)
-    return jnp.einsum("bij,bj->bi", jnp.linalg.inv(matrices), vectors)[block, place]
+    return Blocks(*positions, block, place, int(count), largest)
