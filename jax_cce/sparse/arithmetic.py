@@ -95,8 +95,8 @@ class Arithmetic(NoArray, abc.ABC):
 
         Examples:
             >>> import jax_cce
-            >>> jax_cce.StructuredJacobian.eye((2, 3))
-            StructuredJacobian([2, 3] x [2, 3], float32, 1 terms)
+            >>> jax_cce.StructuredJacobian.eye((2, 3)).shape
+            (2, 3, 2, 3)
         """
         shape, term = tuple(shape), identity(tuple(shape))
         pieces = () if term is None else (Piece(term, 1, None),)
