@@ -186,7 +186,7 @@ def test_the_entry_of_the_registry_is_shown(store):
     assert e.bound == found.bound
     assert e.plan.order == found.order
     text = check_reports(e)
-    assert f"registry (user): multiplications {found.value:.0f}" in text
+    assert f"registry (user): {found.value:.0f} multiplications" in text
     assert "optimal in this measure" in text
     other = jax_cce.explain(branched, (0, 1), order="reverse")(NUMBER, NUMBER)
     assert (other.source, other.entry) == ("given", None)

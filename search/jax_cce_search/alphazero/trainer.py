@@ -263,8 +263,9 @@ def train(
                     with metrics_file.open("a") as file:
                         file.write(json.dumps(metrics) + "\n")
                 if show is not None:
-                    cost = f"{metrics['to_markowitz']:.3f} of Markowitz"
-                    show(run.iteration, f"iteration {run.iteration} of {total}: {cost}")
+                    ratio = metrics.get("to_markowitz")
+                    cost = "" if ratio is None else f": {ratio:.3f} of Markowitz"
+                    show(run.iteration, f"iteration {run.iteration} of {total}{cost}")
                 if callback is not None:
                     callback(metrics)
                 if is_last or over or run.iteration % configuration.save_every == 0:
