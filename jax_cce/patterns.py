@@ -52,7 +52,7 @@ def pattern(
         >>> f = lambda x: x[1:] * x[:-1]
         >>> pattern = jax_cce.pattern(f)(jax.ShapeDtypeStruct((4,), jnp.float32))
         >>> pattern
-        Pattern(3 x 4, 6 entries)
+        Pattern([3] x [4]: 2 diagonals (0, 1), 6 of 12 entries)
         >>> values = jax_cce.jacobian(f, format="values")(jnp.arange(4.0))
         >>> pattern.to_bcoo(values).todense()
         Array([[1., 0., 0., 0.],

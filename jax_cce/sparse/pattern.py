@@ -43,7 +43,7 @@ class Pattern:
         >>> pattern.indptr
         array([0, 2, 4, 6], dtype=int32)
         >>> pattern.colors("columns")
-        array([0, 1, 0, 1], dtype=int32)
+        array([1, 0, 1, 0], dtype=int32)
     """
 
     def __init__(

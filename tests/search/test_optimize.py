@@ -430,7 +430,7 @@ def test_every_transformation_takes_the_search_options(store):
         ({"strategy": "guessing"}, "strategy must be one of"),
         ({"budget": -1}, "seconds must be at least 0"),
         ({"batch_size": 0}, "batch_size must be a positive integer"),
-        ({"format": "csr"}, "format must be one of"),
+        ({"format": "lil"}, "format must be one of"),
     ],
 )
 def test_bad_options(options, message):

@@ -45,7 +45,7 @@ def jacobians(x: jax.Array, parameters: dict[str, jax.Array]) -> None:
     jax_cce.jacobian(residual)(x, "2")  # type: ignore[arg-type]  # pyright: ignore
     jax_cce.jacobian(model)(parameters)  # type: ignore[call-arg]  # pyright: ignore
     jax_cce.jacobian(residual, order="fastest")  # type: ignore[arg-type]  # pyright: ignore
-    jax_cce.jacobian(residual, format="csr")  # type: ignore[call-overload]  # pyright: ignore
+    jax_cce.jacobian(residual, format="lil")  # type: ignore[call-overload]  # pyright: ignore
     jax_cce.jacobian(residual, ordr="auto")  # type: ignore[call-overload]  # pyright: ignore
     jax_cce.jacobain(residual)  # type: ignore[attr-defined]  # pyright: ignore
 
