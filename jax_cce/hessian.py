@@ -191,7 +191,7 @@ def _hessian_by_terms(fun: Callable[..., Any], options: Options) -> Callable[...
                     for leaf in leaves
                 ]
             typed = (leaf.astype(block.dtype, block.weak_type) for leaf in leaves)
-            leaves = [form.outside(form.inside(leaf, leaf)) for leaf in typed]
+            leaves = [form.outside(form.inside(leaf)) for leaf in typed]
             rows.append(jax.tree.unflatten(trees, leaves))
         result = jax.tree.unflatten(tree, rows)
         return (result, aux) if has_aux else result

@@ -244,14 +244,17 @@ def _scatter_all(items: Sequence[Placed], shape: Sequence[int], total: Any) -> A
 
 def materialise(item: Placed, shape: Sequence[int]) -> Any:
     """The array of `shape` with entries sum over loops of array * [position = maps(loops)]."""
-    x, axes, sizes, maps, _ = item
+    x, own, sizes, maps, _ = item
     sizes = list(sizes)
     ties: list[tuple[int, int]] = []  # two loops that must be equal
-    groups: list[list[int]] = []
+    groups: list[list[int]] = [[] for _ in maps]
     seen: set[int] = set()
     if any(variable < 0 for affine in maps for variable, _ in affine.strides):
         return _scatter(item, shape, jax_internals.full(shape, 0, x.dtype))
-    for affine in maps:
+    axes = range(len(maps))
+    # Over devices a Jacobian is shared out by its columns, as `jax.jacrev` shares it out.
+    for axis in reversed(axes) if jax_internals.has_mesh() else axes:
+        affine = maps[axis]
         strides = []
         for loop, stride in affine.strides:
             if loop in seen:
@@ -264,10 +267,10 @@ def materialise(item: Placed, shape: Sequence[int]) -> Any:
         if not _are_digits(ordered, sizes):
             # Several loop points may share one position, as in a convolution.
             return _scatter(item, shape, jax_internals.full(shape, 0, x.dtype))
-        groups.append([loop for loop, _ in ordered])
+        groups[axis] = [loop for loop, _ in ordered]
 
     loops = [loop for group in groups for loop in group]
-    x = align(x, axes, loops, sizes)
+    x = align(x, own, loops, sizes)
     if ties:
         equal = [
             lax.eq(*(lax.broadcasted_iota(np.int32, x.shape, loops.index(k)) for k in tie))

@@ -82,13 +82,16 @@ def emit(
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = promoted(*dtypes) if dtypes else np.dtype(np.float32)
+    mesh = jax_internals.explicit_mesh(program.avals)
     if late:
         again = recomputation.Recomputation(plan, values, late)
         sites = sites_of(graph.open_paths, edges, lambda k: primals.get(k) or again.primals(k))
-        slots = run(again.steps, dtype, sites=sites, before=again.before)
+        with jax_internals.in_automatic_axes(mesh):
+            slots = run(again.steps, dtype, sites=sites, before=again.before)
     else:
         sites = sites_of(graph.open_paths, edges, primals.__getitem__)
-        slots = run(plan.steps, dtype, sites=sites)
+        with jax_internals.in_automatic_axes(mesh):
+            slots = run(plan.steps, dtype, sites=sites)
 
     blocks = {}
     for (output, name), pieces in plan.results.items():
@@ -134,13 +137,14 @@ def emit_by_mode(
             jacobians, outputs = by(function, varied, plan.chunk)
     if apart:
         jacobians = [_joined(row) for row in jacobians]
-    blocks = {
-        (at_output, at_input): StructuredJacobian.fromdense(
-            jax_internals.replicated(array), np.shape(outputs[at_output])
-        )
-        for at_output, row in enumerate(jacobians)
-        for at_input, array in enumerate(row)
-    }
+    with jax_internals.in_automatic_axes(jax_internals.explicit_mesh(graph.program.avals)):
+        blocks = {
+            (at_output, at_input): StructuredJacobian.fromdense(
+                jax_internals.untyped(array), np.shape(outputs[at_output])
+            )
+            for at_output, row in enumerate(jacobians)
+            for at_input, array in enumerate(row)
+        }
     return outputs, blocks
 
 

@@ -182,14 +182,14 @@ class LocalSites:
                 f"{value.shape} for operand {key[0]}, but its term has coefficient shape "
                 f"{term.coefficient_shape}."
             )
-        return jax_internals.replicated(value)
+        return jax_internals.untyped(value)
 
     def index_array(self, site: Any, key: tuple[int, int, int], number: int) -> Any:
         """An index array that a term reads."""
         table, primals = self.local(site, key).tables[number], self.primals(site)
         with jax_internals.context_of(primals.equation):
             values = table(primals)
-        return jax_internals.replicated(values)
+        return jax_internals.untyped(values)
 
     def mask(self, site: Any, key: tuple[int, int, int]) -> Any:
         """Where a masked term's coefficient is not masked; None where that says the term."""
@@ -200,7 +200,7 @@ class LocalSites:
         primals = self.primals(site)
         with jax_internals.context_of(primals.equation):
             values = function(primals)
-        return jax_internals.replicated(values)
+        return jax_internals.untyped(values)
 
     def entries(self, site: Any, position: int, is_result: bool) -> Any:
         """The entries of an operand or result of an operator that count; None for all."""

@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,7 +13,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.blocks import Piece, renumbered, slots_of
-from jax_cce.algebra.coefficients import number, scaled
+from jax_cce.algebra.coefficients import digits, number, scaled
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.placement import Placed, placed
 from jax_cce.algebra.recorder import Recorder
@@ -37,6 +37,23 @@ __all__ = [
     "Bands",
     "StructuredJacobian",
 ]
+
+
+def _in_automatic_axes(method: Callable[..., Any]) -> Callable[..., Any]:
+    """A method whose result is replicated, however arrays are explicitly shared out over devices."""
+
+    @functools.wraps(method)
+    def run(self: "StructuredJacobian", *args: Any, **kwargs: Any) -> Any:
+        arrays = [x for x in self._arrays if hasattr(x, "dtype")]
+        mesh = jax_internals.explicit_mesh(map(jax.typeof, [*arrays, *jax.tree.leaves(args)]))
+        if mesh is None:
+            return method(self, *args, **kwargs)
+        with jax_internals.in_automatic_axes(mesh):
+            own, args = jax.tree.map(jax_internals.untyped, (self, args))
+            result = method(own, *args, **kwargs)
+        return jax.tree.map(lambda x: jax_internals.partitioned(x, (), mesh), result)
+
+    return run
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -107,6 +124,24 @@ class StructuredJacobian(NoArray):
         """The inverse of `tree_flatten_with_keys`."""
         out_shape, in_shape, dtype, pieces, weak_type = static
         return cls(out_shape, in_shape, dtype, pieces, arrays, weak_type)
+
+    def partitioned(self, names: Sequence[Any], mesh: Any) -> "StructuredJacobian":
+        """The same with explicit shardings: loops are shared out as the axes that they run along.
+
+        Args:
+            names: for each axis of the shape the names of axes of the mesh, or None.
+            mesh: the mesh.
+        """
+        arrays = list(self._arrays)
+        for piece in self._pieces:
+            if piece.slot is not None:
+                own = shared_loops(piece.term, self.shape, names, mesh)
+                arrays[piece.slot] = jax_internals.partitioned(arrays[piece.slot], own, mesh)
+            for _, _, table in piece.term.lookups:
+                if isinstance(table, int):
+                    arrays[table] = jax_internals.partitioned(arrays[table], (), mesh)
+        shapes = self.out_shape, self.in_shape
+        return StructuredJacobian(*shapes, self.dtype, self._pieces, arrays, self.weak_type)
 
     def __repr__(self) -> str:
         """Shapes, dtype and number of terms."""
@@ -186,6 +221,7 @@ class StructuredJacobian(NoArray):
                 )
         return self._arrays
 
+    @_in_automatic_axes
     def todense(self) -> Any:
         """The dense array of shape `shape`."""
         if not self._pieces:
@@ -196,6 +232,7 @@ class StructuredJacobian(NoArray):
         """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
         return self.coordinates().to_bcoo()
 
+    @_in_automatic_axes
     def coordinates(self) -> "Coordinates":
         """The sorted entries, with the pattern left implicit where it is static."""
         items = self._placed()
@@ -247,17 +284,20 @@ class StructuredJacobian(NoArray):
         matrix = csr_array(coordinates.to_bcoo(), self.out_shape, self.in_shape)
         return matrix.asformat(format)
 
+    @_in_automatic_axes
     def __matmul__(self, vector: Any) -> Any:
         """J @ v for v of shape in_shape, or in_shape + (k,): as the flattened matrix would."""
         vector, tail = self._operand(vector, self.in_shape, after=True)
         return self._product(vector, tail, left=False)
 
+    @_in_automatic_axes
     def __rmatmul__(self, vector: Any) -> Any:
         """U @ J for u of shape out_shape, or (k,) + out_shape."""
         vector, tail = self._operand(vector, self.out_shape, after=False)
         return self._product(vector, tail, left=True)
 
     @property
+    @_in_automatic_axes
     def T(self) -> "StructuredJacobian":
         """The transposed Jacobian, of shape in_shape + out_shape."""
         arrays = list(self._readable)
@@ -277,6 +317,7 @@ class StructuredJacobian(NoArray):
             pieces.append(Piece(term, piece.scale, slot))
         return pieces
 
+    @_in_automatic_axes
     def symmetric_part(self) -> "StructuredJacobian":
         """(J + J.T) / 2, where a term and its transposed one share their coefficient.
 
@@ -308,6 +349,7 @@ class StructuredJacobian(NoArray):
             if jnp.issubdtype(array.dtype, np.inexact) == differentiable
         ]
 
+    @_in_automatic_axes
     def placed_over(
         self, jacobians: Sequence["StructuredJacobian"], fixed: Sequence[Any]
     ) -> "StructuredJacobian":
@@ -348,6 +390,7 @@ class StructuredJacobian(NoArray):
         slots = run(recorder.steps, self.dtype, slots=slots)
         return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
 
+    @_in_automatic_axes
     def diagonal(self) -> Any:
         """The diagonal of the flattened matrix, of shape (size of the input,).
 
@@ -382,11 +425,13 @@ class StructuredJacobian(NoArray):
         return self._evaluate(build, self._readable, (size,), (), self.dtype)
 
     @property
+    @_in_automatic_axes
     def bands(self) -> Bands | None:
         """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
         return bands_of(self._terms, self._placed(), self.out_shape, self.in_shape, self.dtype)
 
     @property
+    @_in_automatic_axes
     def blocks(self) -> Any:
         """The blocks of the flattened matrix, shape (blocks, rows, columns), all of one size.
 
@@ -477,6 +522,29 @@ class StructuredJacobian(NoArray):
             return jax_internals.full(shape, piece.scale, dtype)
         result = scaled(slots[piece.slot], piece.scale, dtype)
         return jax_internals.convert(lax.reshape(result, shape), dtype)
+
+
+def shared_loops(
+    term: Term, shape: Sequence[int], names: Sequence[Any], mesh: Any
+) -> tuple[Any, ...]:
+    """For each axis of a term's coefficient the names of axes of a mesh, or None.
+
+    Args:
+        term: the term.
+        shape: the shape of the output and of the input.
+        names: how each of these axes is shared out.
+        mesh: the mesh.
+    """
+    found: dict[int, Any] = {}
+    for affine, size, own in zip(term.out_map + term.in_map, shape, names, strict=True):
+        loops = digits(affine.strides, term.sizes)
+        if own is None or own in found.values() or not loops:
+            continue
+        slow = loops[0]
+        is_whole = math.prod(term.sizes[k] for k in loops) == size
+        if is_whole and term.sizes[slow] % jax_internals.shares(own, mesh) == 0:
+            found.setdefault(slow, own)
+    return tuple(found.get(loop) for loop in term.axes or ())
 
 
 @jax.jit
