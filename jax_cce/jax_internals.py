@@ -83,6 +83,7 @@ __all__ = [
     "is_plain",
     "is_reference",
     "is_saved",
+    "is_shared_out",
     "is_staged",
     "is_symbolic",
     "is_tracer",
@@ -216,6 +217,12 @@ def is_number(aval: Any) -> bool:
 def has_mesh() -> bool:
     """Whether a mesh of devices is set around us, by `jax.set_mesh` or `jax.shard_map`."""
     return not jax.sharding.get_abstract_mesh().empty
+
+
+def is_shared_out() -> bool:
+    """Whether arrays may be shared out over a mesh around us, each of which is seen as a whole."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.auto_axes or mesh.explicit_axes)
 
 
 def rule_names(params: Mapping[str, Any]) -> tuple[str, str]:
