@@ -22,6 +22,7 @@ __all__ = [
     "Primals",
     "Rule",
     "along",
+    "automatic",
     "local_term",
 ]
 
@@ -140,6 +141,14 @@ def local_term(
         return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
     return (LocalTerm(result, scale, coefficient, tables, is_mask),)
+
+
+def automatic() -> Any:
+    """A context for coefficients of inner equations, under the context of the whole one.
+
+    What is computed in it is not explicitly shared out over devices.
+    """
+    return jax_internals.in_automatic_axes(jax_internals.explicit_mesh(()))
 
 
 class LocalSites:

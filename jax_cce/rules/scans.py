@@ -141,7 +141,8 @@ class _Loop:
             def one(parts: dict[int, Any]) -> list[Any]:
                 ins = [*fixed, *(parts.get(k) for k in range(first, len(primals.ins)))]
                 step = Primals(self._equation, ins, ())
-                return [jnp.asarray(function(step)) for function in self._values]
+                results = (function(step) for function in self._values)
+                return [jax_internals.untyped(jnp.asarray(x)) for x in results]
 
             values = jax.vmap(one, axis_size=self._length)(slices) if self._values else []
             if self._length == 1:

@@ -39,21 +39,49 @@ __all__ = [
 ]
 
 
-def _in_automatic_axes(method: Callable[..., Any]) -> Callable[..., Any]:
-    """A method whose result is replicated, however arrays are explicitly shared out over devices."""
+def _in_automatic_axes(sharding: Callable[..., Any] | None = None) -> Any:
+    """Has methods carried out in automatic axes, where arrays are explicitly shared out.
 
-    @functools.wraps(method)
-    def run(self: "StructuredJacobian", *args: Any, **kwargs: Any) -> Any:
-        arrays = [x for x in self._arrays if hasattr(x, "dtype")]
-        mesh = jax_internals.explicit_mesh(map(jax.typeof, [*arrays, *jax.tree.leaves(args)]))
-        if mesh is None:
-            return method(self, *args, **kwargs)
-        with jax_internals.in_automatic_axes(mesh):
-            own, args = jax.tree.map(jax_internals.untyped, (self, args))
-            result = method(own, *args, **kwargs)
-        return jax.tree.map(lambda x: jax_internals.partitioned(x, (), mesh), result)
+    Args:
+        sharding: from the Jacobian, how the axes of its shape are shared out, and the arguments, how
+            the result's are; None where it is replicated.
+    """
 
-    return run
+    def decorated(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def run(self: "StructuredJacobian", *args: Any, **kwargs: Any) -> Any:
+            arrays = [x for x in self._arrays if hasattr(x, "dtype")]
+            mesh = jax_internals.explicit_mesh(map(jax.typeof, [*arrays, *jax.tree.leaves(args)]))
+            if mesh is None:
+                return method(self, *args, **kwargs)
+            names = sharding(self, self._names(mesh), *args) if sharding else ()
+            with jax_internals.in_automatic_axes(mesh):
+                own, args = jax.tree.map(jax_internals.untyped, (self, args))
+                result = method(own, *args, **kwargs)
+            if isinstance(result, StructuredJacobian | Coordinates):
+                return result.partitioned(names, mesh)
+            return jax.tree.map(lambda x: jax_internals.partitioned(x, names, mesh), result)
+
+        return run
+
+    return decorated
+
+
+def _rows(jacobian: "StructuredJacobian", names: Sequence[Any], vector: Any) -> list[Any]:
+    rest = [None] * (np.ndim(vector) - len(jacobian.in_shape))
+    return [*_once(names[: len(jacobian.out_shape)]), *rest]
+
+
+def _columns(jacobian: "StructuredJacobian", names: Sequence[Any], *_: Any) -> list[Any]:
+    return _once(names[len(jacobian.out_shape) :])
+
+
+def _turned(names: Sequence[Any], rank: int) -> list[Any]:
+    return [*names[rank:], *names[:rank]]
+
+
+def _once(names: Sequence[Any]) -> list[Any]:
+    return [None if name in names[:k] else name for k, name in enumerate(names)]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -125,6 +153,20 @@ class StructuredJacobian(NoArray):
         out_shape, in_shape, dtype, pieces, weak_type = static
         return cls(out_shape, in_shape, dtype, pieces, arrays, weak_type)
 
+    def _names(self, mesh: Any) -> list[Any]:
+        """For each axis of the shape the names of axes of the mesh that coefficients have there."""
+        names: list[Any] = [None] * self.ndim
+        for term, _, slot in self._pieces:
+            if slot is None:
+                continue
+            own = jax_internals.partitions(jax.typeof(self._arrays[slot]), mesh)
+            shared = dict(zip(term.axes or (), own, strict=False))
+            for axis, affine in enumerate(term.out_map + term.in_map):
+                loops = digits(affine.strides, term.sizes)
+                if loops and math.prod(term.sizes[k] for k in loops) == self.shape[axis]:
+                    names[axis] = names[axis] or shared.get(loops[0])
+        return names
+
     def partitioned(self, names: Sequence[Any], mesh: Any) -> "StructuredJacobian":
         """The same with explicit shardings: loops are shared out as the axes that they run along.
 
@@ -133,6 +175,7 @@ class StructuredJacobian(NoArray):
             mesh: the mesh.
         """
         arrays = list(self._arrays)
+        names = names or [None] * self.ndim
         for piece in self._pieces:
             if piece.slot is not None:
                 own = shared_loops(piece.term, self.shape, names, mesh)
@@ -221,7 +264,7 @@ class StructuredJacobian(NoArray):
                 )
         return self._arrays
 
-    @_in_automatic_axes
+    @_in_automatic_axes(_columns)
     def todense(self) -> Any:
         """The dense array of shape `shape`."""
         if not self._pieces:
@@ -232,7 +275,7 @@ class StructuredJacobian(NoArray):
         """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
         return self.coordinates().to_bcoo()
 
-    @_in_automatic_axes
+    @_in_automatic_axes()
     def coordinates(self) -> "Coordinates":
         """The sorted entries, with the pattern left implicit where it is static."""
         items = self._placed()
@@ -284,20 +327,20 @@ class StructuredJacobian(NoArray):
         matrix = csr_array(coordinates.to_bcoo(), self.out_shape, self.in_shape)
         return matrix.asformat(format)
 
-    @_in_automatic_axes
+    @_in_automatic_axes(_rows)
     def __matmul__(self, vector: Any) -> Any:
         """J @ v for v of shape in_shape, or in_shape + (k,): as the flattened matrix would."""
         vector, tail = self._operand(vector, self.in_shape, after=True)
         return self._product(vector, tail, left=False)
 
-    @_in_automatic_axes
+    @_in_automatic_axes(_columns)
     def __rmatmul__(self, vector: Any) -> Any:
         """U @ J for u of shape out_shape, or (k,) + out_shape."""
         vector, tail = self._operand(vector, self.out_shape, after=False)
         return self._product(vector, tail, left=True)
 
     @property
-    @_in_automatic_axes
+    @_in_automatic_axes(lambda own, names: _turned(names, len(own.out_shape)))
     def T(self) -> "StructuredJacobian":
         """The transposed Jacobian, of shape in_shape + out_shape."""
         arrays = list(self._readable)
@@ -317,7 +360,7 @@ class StructuredJacobian(NoArray):
             pieces.append(Piece(term, piece.scale, slot))
         return pieces
 
-    @_in_automatic_axes
+    @_in_automatic_axes(lambda _, names: names)
     def symmetric_part(self) -> "StructuredJacobian":
         """(J + J.T) / 2, where a term and its transposed one share their coefficient.
 
@@ -349,7 +392,7 @@ class StructuredJacobian(NoArray):
             if jnp.issubdtype(array.dtype, np.inexact) == differentiable
         ]
 
-    @_in_automatic_axes
+    @_in_automatic_axes()
     def placed_over(
         self, jacobians: Sequence["StructuredJacobian"], fixed: Sequence[Any]
     ) -> "StructuredJacobian":
@@ -390,7 +433,7 @@ class StructuredJacobian(NoArray):
         slots = run(recorder.steps, self.dtype, slots=slots)
         return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
 
-    @_in_automatic_axes
+    @_in_automatic_axes()
     def diagonal(self) -> Any:
         """The diagonal of the flattened matrix, of shape (size of the input,).
 
@@ -425,13 +468,13 @@ class StructuredJacobian(NoArray):
         return self._evaluate(build, self._readable, (size,), (), self.dtype)
 
     @property
-    @_in_automatic_axes
+    @_in_automatic_axes()
     def bands(self) -> Bands | None:
         """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
         return bands_of(self._terms, self._placed(), self.out_shape, self.in_shape, self.dtype)
 
     @property
-    @_in_automatic_axes
+    @_in_automatic_axes()
     def blocks(self) -> Any:
         """The blocks of the flattened matrix, shape (blocks, rows, columns), all of one size.
 
