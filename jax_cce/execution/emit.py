@@ -60,6 +60,8 @@ def emit(
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
         outs = applied(site, equation, ins)
         is_shared = graph.recorder.apart and site in used and equation.name in _DEAR
+        # A rotation is passed on between neighbours, unless slices of it are made of its parts.
+        is_shared |= equation.name == "concatenate" and jax_internals.is_shared_out()
         return lax.optimization_barrier(list(outs)) if is_shared else outs
 
     def applied(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
