@@ -28,7 +28,7 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation, Row
 from jax_cce.rules.bodies import Body, inner_primals, row_of
 from jax_cce.rules.definers import sparse
-from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, automatic, local_term
 from jax_cce.rules.reach import Reach, pushed_terms
 from jax_cce.rules.stencils import stencil
 
@@ -141,12 +141,12 @@ class _Loop:
             def one(parts: dict[int, Any]) -> list[Any]:
                 ins = [*fixed, *(parts.get(k) for k in range(first, len(primals.ins)))]
                 step = Primals(self._equation, ins, ())
-                results = (function(step) for function in self._values)
-                return [jax_internals.untyped(jnp.asarray(x)) for x in results]
+                return [jnp.asarray(function(step)) for function in self._values]
 
-            values = jax.vmap(one, axis_size=self._length)(slices) if self._values else []
-            if self._length == 1:
-                values = [value[0] for value in values]
+            with automatic():
+                values = jax.vmap(one, axis_size=self._length)(slices) if self._values else []
+                if self._length == 1:
+                    values = [value[0] for value in values]
             primals.memo["history"] = values
         return primals.memo["history"]
 
