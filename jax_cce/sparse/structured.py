@@ -43,8 +43,8 @@ def _in_automatic_axes(sharding: Callable[..., Any] | None = None) -> Any:
     """Has methods carried out in automatic axes, where arrays are explicitly shared out.
 
     Args:
-        sharding: from the Jacobian, how the axes of its shape are shared out, and the arguments, how
-            the result's are; None where it is replicated.
+        sharding: how the axes of the result are shared out, from the Jacobian, how those of its
+            shape are, and the arguments; None where it is replicated.
     """
 
     def decorated(method: Callable[..., Any]) -> Callable[..., Any]:

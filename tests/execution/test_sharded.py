@@ -86,7 +86,11 @@ EXCEPTIONS = {
     ("automatic", "padded stencil", "values"): 9,
     ("automatic", "padded stencil", "bcoo"): 8,
     # JAX's sparse matrices have no explicit types, so that their entries are replicated.
-    **{("explicit", name, "bcoo"): 5 if name == "softmax" else 1 for kind, name in CASES if kind == "explicit"},
+    **{
+        ("explicit", name, "bcoo"): 5 if name == "softmax" else 1
+        for kind, name in CASES
+        if kind == "explicit"
+    },
 }
 
 
@@ -104,7 +108,7 @@ def _compiled(function, x):
     return compiled, len(_COLLECTIVE.findall(compiled.as_text()))
 
 
-@pytest.mark.parametrize(("kind", "name"), CASES)
+@pytest.mark.parametrize("kind, name", CASES)
 def test_no_more_collectives_than_the_better_mode(kind, name):
     f, shape = FUNCTIONS[name]
     mesh = _mesh(kind)
