@@ -429,7 +429,7 @@ def _hessian_by_terms(fun: Callable[..., Any], options: Options) -> Callable[...
                     for leaf in leaves
                 ]
             typed = (leaf.astype(block.dtype, block.weak_type) for leaf in leaves)
-            leaves = [form.outside(form.inside(leaf, leaf)) for leaf in typed]
+            leaves = [form.outside(form.inside(leaf)) for leaf in typed]
             rows.append(jax.tree.unflatten(trees, leaves))
         return jax.tree.unflatten(tree, rows), aux
 

@@ -35,7 +35,7 @@ from jax._src.state.discharge import discharge_state
 from jax._src.state.types import AbstractRef, RefEffect
 from jax.extend import core as jex_core
 from jax.interpreters import ad, mlir, partial_eval
-from jax.sharding import NamedSharding, PartitionSpec
+from jax.sharding import AxisType, NamedSharding, PartitionSpec
 
 __all__ = [
     "CHECKPOINTS",
@@ -63,12 +63,14 @@ __all__ = [
     "discharged",
     "exceeds",
     "exclude_from_user_frames",
+    "explicit_mesh",
     "full",
     "greatest",
     "has_derivative",
     "has_mesh",
     "has_own_rules",
     "implementation",
+    "in_automatic_axes",
     "is_complex",
     "is_differentiable",
     "is_dtype",
@@ -81,6 +83,7 @@ __all__ = [
     "is_plain",
     "is_reference",
     "is_saved",
+    "is_shared_out",
     "is_staged",
     "is_symbolic",
     "is_tracer",
@@ -96,18 +99,21 @@ __all__ = [
     "number_like",
     "opened",
     "other_effects",
+    "partitioned",
+    "partitions",
     "prune_dead_code",
     "pruned",
     "real_parts",
-    "replicated",
     "rule_names",
     "scan_counts",
     "sharded_like",
+    "shares",
     "size",
     "source_line",
     "sparse_implementation",
     "surrounding_constants",
     "typed",
+    "untyped",
     "uses_references",
     "varying_like",
     "with_equations",
@@ -211,6 +217,12 @@ def is_number(aval: Any) -> bool:
 def has_mesh() -> bool:
     """Whether a mesh of devices is set around us, by `jax.set_mesh` or `jax.shard_map`."""
     return not jax.sharding.get_abstract_mesh().empty
+
+
+def is_shared_out() -> bool:
+    """Whether arrays may be shared out over a mesh around us, each of which is seen as a whole."""
+    mesh = jax.sharding.get_abstract_mesh()
+    return bool(mesh.auto_axes or mesh.explicit_axes)
 
 
 def rule_names(params: Mapping[str, Any]) -> tuple[str, str]:
@@ -383,21 +395,62 @@ def behind_a_barrier(arrays: Mapping[Any, Any]) -> dict[Any, Any]:
     return results
 
 
-def replicated(x: Any) -> Any:
-    """`x` without the explicit sharding that its type may carry, on the mesh of the context.
+def explicit_mesh(avals: Iterable[Any]) -> Any:
+    """The mesh of the context, else of some abstract values; None where no axis is explicit."""
+    mesh = jax.sharding.get_abstract_mesh()
+    if mesh.empty:
+        mesh = next((m for aval in avals if not (m := aval.sharding.mesh).empty), mesh)
+    return mesh if mesh.explicit_axes else None
+
+
+def in_automatic_axes(mesh: Any) -> Any:
+    """A context in which the compiler says how arrays are shared out over a mesh.
 
     The algebra on coefficients pairs axes of different variables, for which JAX's typing of
-    explicit shardings has no rule; automatic sharding is left to the compiler as it is.
+    explicit shardings has no rule.
+
+    Args:
+        mesh: from `explicit_mesh`.
+    """
+    if mesh is None:
+        return contextlib.nullcontext()
+    automatic = dict.fromkeys(mesh.explicit_axes, AxisType.Auto)
+    return jax.sharding.use_abstract_mesh(mesh.update_axis_types(automatic))
+
+
+def partitioned(x: Any, partitions: Sequence[Any], mesh: Any) -> Any:
+    """`x` with an explicit sharding of its last axes, of a mesh from `explicit_mesh`."""
+    whole = (None,) * (x.ndim - len(partitions))
+    return x if mesh is None else _resharded(x, PartitionSpec(*whole, *partitions), mesh)
+
+
+def partitions(aval: Any, mesh: Any) -> tuple[Any, ...]:
+    """The names of the axes of a mesh over which each axis of an abstract value is shared out."""
+    sharding = aval.sharding
+    own = sharding.spec.partitions if sharding.mesh == mesh else ()
+    return own + (None,) * (len(aval.shape) - len(own))
+
+
+def shares(names: Any, mesh: Any) -> int:
+    """The number of parts of an axis that is shared out over these axes of a mesh."""
+    return math.prod(mesh.shape[name] for name in (names if isinstance(names, tuple) else (names,)))
+
+
+def untyped(x: Any) -> Any:
+    """`x` without the explicit sharding that its type may carry, on the mesh of the context.
+
+    Under `in_automatic_axes` that moves nothing; elsewhere `x` is replicated.
     """
     return _resharded(x, PartitionSpec(*(None,) * x.ndim), jax.sharding.get_abstract_mesh())
 
 
 def sharded_like(x: Any, aval: Any) -> Any:
     """`x`, whose last axes are those of `aval`, with the explicit sharding of `aval` on them."""
-    spec = aval.sharding.spec
+    spec, mesh = aval.sharding.spec, aval.sharding.mesh
     own = spec.partitions
     whole = (None,) * (x.ndim - len(own)) + own
-    return _resharded(x, spec.update(partitions=whole), aval.sharding.mesh)
+    mesh = jax.sharding.get_abstract_mesh() if mesh.empty else mesh
+    return _resharded(x, spec.update(partitions=whole), mesh)
 
 
 def _resharded(x: Any, spec: PartitionSpec, mesh: Any) -> Any:
@@ -407,6 +460,12 @@ def _resharded(x: Any, spec: PartitionSpec, mesh: Any) -> Any:
         mesh = current.mesh
     if current.spec == spec and (current.mesh.empty or current.mesh == mesh):
         return x
+    if current.mesh != mesh:
+        # What is reduced or not is a matter of explicit axes.
+        if current.spec.unreduced or current.spec.reduced:
+            x = _resharded(x, PartitionSpec(*current.spec.partitions), current.mesh)
+        if spec.unreduced or spec.reduced:
+            x = _resharded(x, PartitionSpec(*spec.partitions), mesh)
     return jax.sharding.reshard(x, NamedSharding(mesh, spec))
 
 

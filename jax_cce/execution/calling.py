@@ -488,9 +488,10 @@ def _with_zeros(row: Sequence[Any], at: int, call: Call, ran: Ran, wanted: Wante
     form, blocks = wanted.format, dict(zip(ran.chosen, row, strict=True))
     out = ran.types[at]
     own = None if wanted.values is None else out
+    mesh = jax_internals.explicit_mesh([*call.avals, *ran.types])
     return [
         blocks[k]
         if k in blocks
-        else form.outside(form.inside(zero_block(out.shape, aval, own or aval), aval))
+        else form.outside(form.made(zero_block(out.shape, aval, own or aval), out, aval, mesh))
         for k, aval in enumerate(call.avals)
     ]

@@ -60,6 +60,8 @@ def emit(
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
         outs = applied(site, equation, ins)
         is_shared = graph.recorder.apart and site in used and equation.name in _DEAR
+        # A rotation is passed on between neighbours, unless slices of it are made of its parts.
+        is_shared |= equation.name == "concatenate" and jax_internals.is_shared_out()
         return lax.optimization_barrier(list(outs)) if is_shared else outs
 
     def applied(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
@@ -82,13 +84,16 @@ def emit(
 
     dtypes = [program.avals[name].dtype for name in graph.inputs]
     dtype = promoted(*dtypes) if dtypes else np.dtype(np.float32)
+    mesh = jax_internals.explicit_mesh(program.avals)
     if late:
         again = recomputation.Recomputation(plan, values, late)
         sites = sites_of(graph.open_paths, edges, lambda k: primals.get(k) or again.primals(k))
-        slots = run(again.steps, dtype, sites=sites, before=again.before)
+        with jax_internals.in_automatic_axes(mesh):
+            slots = run(again.steps, dtype, sites=sites, before=again.before)
     else:
         sites = sites_of(graph.open_paths, edges, primals.__getitem__)
-        slots = run(plan.steps, dtype, sites=sites)
+        with jax_internals.in_automatic_axes(mesh):
+            slots = run(plan.steps, dtype, sites=sites)
 
     blocks = {}
     for (output, name), pieces in plan.results.items():
@@ -134,13 +139,14 @@ def emit_by_mode(
             jacobians, outputs = by(function, varied, plan.chunk)
     if apart:
         jacobians = [_joined(row) for row in jacobians]
-    blocks = {
-        (at_output, at_input): StructuredJacobian.fromdense(
-            jax_internals.replicated(array), np.shape(outputs[at_output])
-        )
-        for at_output, row in enumerate(jacobians)
-        for at_input, array in enumerate(row)
-    }
+    with jax_internals.in_automatic_axes(jax_internals.explicit_mesh(graph.program.avals)):
+        blocks = {
+            (at_output, at_input): StructuredJacobian.fromdense(
+                jax_internals.untyped(array), np.shape(outputs[at_output])
+            )
+            for at_output, row in enumerate(jacobians)
+            for at_input, array in enumerate(row)
+        }
     return outputs, blocks
 
 

@@ -101,7 +101,8 @@ def _computed(
         (at, name): nonzero.get((at, k)) for at in range(num_values) for name, k in position.items()
     }
     if wanted.symmetric and wanted.values is not None and len(wanted.values) == num_values:
-        blocks = symmetrical(blocks)
+        with jax_internals.in_automatic_axes(jax_internals.explicit_mesh(avals)):
+            blocks = symmetrical(blocks)
     if plan.source == SYMBOLIC and plan.method == "elimination":
         for block in blocks.values():
             if block is not None:
@@ -171,6 +172,7 @@ def rows_of(
         wanted: what is wanted.
     """
     rows: list[list[Any]] = []
+    mesh = jax_internals.explicit_mesh([*avals, *types])
     for at, (leaf, parts) in enumerate(_places(types, wanted)):
         row = []
         for name, aval in enumerate(avals):
@@ -183,10 +185,12 @@ def rows_of(
             else:
                 each = [zero_block(leaf.shape, aval, aval) if b is None else b for b in found]
                 block = each[0] if len(each) == 1 else StructuredJacobian.of_parts(*each)
-                block = block.astype(own.dtype, own.weak_type)
+                with jax_internals.in_automatic_axes(mesh):
+                    block = block.astype(own.dtype, own.weak_type)
             if above == 0:
-                block = block.lower_triangle()
-            row.append(wanted.format.inside(block, aval))
+                with jax_internals.in_automatic_axes(mesh):
+                    block = block.lower_triangle()
+            row.append(wanted.format.made(block, leaf, aval, mesh))
         rows.append(row)
     return rows
 

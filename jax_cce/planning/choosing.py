@@ -137,7 +137,9 @@ def plan(
         _log_graphs(task)
         chosen = _chosen(task, request, stored)
         if mode is None and stored is None and request.is_default:
-            mode = modes.mode_instead(task, chosen, again=request.again)
+            mode = modes.mode_over_devices(task, chosen) or modes.mode_instead(
+                task, chosen, again=request.again
+            )
     chosen = chosen.of(remark=task.remark)
     if mode is not None and chosen.method == "elimination":
         chosen = chosen.of(method=mode)

@@ -33,6 +33,7 @@ __all__ = [
     "in_chunks",
     "mode_instead",
     "mode_of_loops",
+    "mode_over_devices",
     "same_results",
 ]
 
@@ -82,7 +83,7 @@ def mode_of_loops(task: Task, *, again: bool = False) -> str | None:
     if not has_loops(task):
         return None
     setting = task.setting
-    if setting is None or task.by_steps:
+    if setting is None or task.by_steps or _is_explicit(task):
         return None
     for costs in loops.mode_costs(task.traced.program, setting, task.batch or 1, again=again):
         mode = _safe(task, costs)
@@ -125,10 +126,30 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
         or (saved <= _UNSAVED and pushing > _PUSHED * flops)
     ):
         return None
+    return _by_costs(task, between, {"jacfwd": columns, "jacrev": _COLUMNS_PER_ROW * rows})
+
+
+def mode_over_devices(task: Task, plan: Plan) -> str | None:
+    """The mode of JAX where a plan has operators and axes are explicitly shared out over devices.
+
+    The result is shared out as that of `jax.jacrev`, and columns of an operator need not be.
+    """
+    setting = task.setting
+    if setting is None or not plan.operators or not _is_explicit(task):
+        return None
+    columns, rows, between, *_ = setting
+    return _by_costs(task, between, {"jacrev": rows, "jacfwd": columns})
+
+
+def _is_explicit(task: Task) -> bool:
+    """Whether axes may be explicitly shared out over devices."""
+    return jax_internals.explicit_mesh(task.traced.program.avals) is not None
+
+
+def _by_costs(task: Task, between: Sequence[Equation], costs: dict[str, float]) -> str | None:
     names = tracing.primitive_names(between)
     if not names.isdisjoint(_CHOOSING):
         return None
-    costs = {"jacfwd": columns, "jacrev": _COLUMNS_PER_ROW * rows}
     if "while" in names:
         del costs["jacrev"]
     return _safe(task, costs)
@@ -250,10 +271,9 @@ def _has_auxiliary_results(equations: Sequence[Equation]) -> bool:
 def _agree_in_values(equations: Sequence[Equation], names: Collection[str]) -> bool:
     """Whether modes that there are and elimination are sure to give the same, in whatever memory.
 
-    They may not where a rule that somebody wrote is followed in one of them only, and where what is
-    shared out over devices is gathered.
+    They may not where a rule that somebody wrote is followed in one of them only.
     """
-    if jax_internals.has_mesh() or any(each.origin.effects for each in equations):
+    if any(each.origin.effects for each in equations):
         return False
     if any(map(is_described_elsewhere, tracing.primitives(equations))):
         return False

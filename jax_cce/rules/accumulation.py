@@ -31,7 +31,7 @@ from jax_cce.algebra.terms import Term, Unrepresentable, transpose
 from jax_cce.jax_internals import InconclusiveDimensionOperation, Literal
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import rules_for
-from jax_cce.rules.local import LocalSites, LocalTerm, Primals
+from jax_cce.rules.local import LocalSites, LocalTerm, Primals, automatic
 from jax_cce.rules.open_paths import Edge, OpenPaths, edges_of
 from jax_cce.rules.open_sites import sites_of
 
@@ -166,13 +166,15 @@ class Accumulation:
             if key not in primals.memo:
                 inner = sites(primals)
                 values = sites_of(paths, self._locals.__getitem__, inner)
-                primals.memo[key] = run(steps, dtype, sites=values)
+                with automatic():
+                    primals.memo[key] = run(steps, dtype, sites=values)
             return primals.memo[key]
 
         def patterns(primals: Primals) -> dict[int, Any]:
             if pattern not in primals.memo:
                 values = _Patterns(self._locals.__getitem__, sites(primals))
-                primals.memo[pattern] = run(map(_counting, steps), np.int32, sites=values)
+                with automatic():
+                    primals.memo[pattern] = run(map(_counting, steps), np.int32, sites=values)
             return primals.memo[pattern]
 
         edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
@@ -236,7 +238,8 @@ def _nonzero(counts: Callable[[Primals], Any] | None) -> Callable[[Primals], Any
 
     def mask(primals: Primals) -> Any:
         array = counts(primals)
-        return array if array.dtype == np.bool_ else lax.ne(array, lax.full_like(array, 0))
+        with automatic():
+            return array if array.dtype == np.bool_ else lax.ne(array, lax.full_like(array, 0))
 
     return mask
 
@@ -262,7 +265,8 @@ def _from_slot(
 ) -> Any:
     def value(primals: Primals) -> Any:
         array = slots(primals)[slot]
-        return array if order == tuple(sorted(order)) else lax.transpose(array, order)
+        with automatic():
+            return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
     return value
 

@@ -12,13 +12,14 @@ import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
+from jax_cce import jax_internals
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation
 from jax_cce.rules.bodies import Body, inner_primals, row_of
 from jax_cce.rules.definers import sparse
-from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, automatic
 
 
 def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
@@ -66,15 +67,16 @@ def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:
     term, inner = local.term, local.value
 
     def taken(primals: Primals) -> Any:
-        which = jnp.asarray(primals.ins[0])
+        which = jax_internals.untyped(jnp.asarray(primals.ins[0]))
         return lax.eq(lax.convert_element_type(which, np.int32), lax.full((), branch, np.int32))
 
     def value(primals: Primals) -> Any:
-        here = taken(primals)
-        if inner is None:
-            return here
-        array = inner(primals)
-        return lax.select(lax.broadcast(here, array.shape), array, lax.full_like(array, 0))
+        array = None if inner is None else inner(primals)
+        with automatic():
+            here = taken(primals)
+            if array is None:
+                return here
+            return lax.select(lax.broadcast(here, array.shape), array, lax.full_like(array, 0))
 
     axes = () if term.axes is None else term.axes
     term = term._replace(axes=axes)
@@ -82,8 +84,10 @@ def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:
         return local._replace(term=term, value=value, is_mask=True)
 
     def mask(primals: Primals) -> Any:
-        here = lax.broadcast(taken(primals), term.coefficient_shape)
-        return here if local.mask is None else lax.bitwise_and(here, local.mask(primals))
+        inside = None if local.mask is None else local.mask(primals)
+        with automatic():
+            here = lax.broadcast(taken(primals), term.coefficient_shape)
+            return here if inside is None else lax.bitwise_and(here, inside)
 
     return local._replace(term=term, value=value, mask=mask)
 

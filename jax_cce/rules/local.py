@@ -22,6 +22,7 @@ __all__ = [
     "Primals",
     "Rule",
     "along",
+    "automatic",
     "local_term",
 ]
 
@@ -142,6 +143,14 @@ def local_term(
     return (LocalTerm(result, scale, coefficient, tables, is_mask),)
 
 
+def automatic() -> Any:
+    """A context for coefficients of inner equations, under the context of the whole one.
+
+    What is computed in it is not explicitly shared out over devices.
+    """
+    return jax_internals.in_automatic_axes(jax_internals.explicit_mesh(()))
+
+
 class LocalSites:
     """Where steps find the values of equations: their rules compute them from the primals."""
 
@@ -182,14 +191,14 @@ class LocalSites:
                 f"{value.shape} for operand {key[0]}, but its term has coefficient shape "
                 f"{term.coefficient_shape}."
             )
-        return jax_internals.replicated(value)
+        return jax_internals.untyped(value)
 
     def index_array(self, site: Any, key: tuple[int, int, int], number: int) -> Any:
         """An index array that a term reads."""
         table, primals = self.local(site, key).tables[number], self.primals(site)
         with jax_internals.context_of(primals.equation):
             values = table(primals)
-        return jax_internals.replicated(values)
+        return jax_internals.untyped(values)
 
     def mask(self, site: Any, key: tuple[int, int, int]) -> Any:
         """Where a masked term's coefficient is not masked; None where that says the term."""
@@ -200,7 +209,7 @@ class LocalSites:
         primals = self.primals(site)
         with jax_internals.context_of(primals.equation):
             values = function(primals)
-        return jax_internals.replicated(values)
+        return jax_internals.untyped(values)
 
     def entries(self, site: Any, position: int, is_result: bool) -> Any:
         """The entries of an operand or result of an operator that count; None for all."""

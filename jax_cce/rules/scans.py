@@ -28,7 +28,7 @@ from jax_cce.program.flat import Equation
 from jax_cce.rules.accumulation import Accumulation, Row
 from jax_cce.rules.bodies import Body, inner_primals, row_of
 from jax_cce.rules.definers import sparse
-from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, local_term
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, automatic, local_term
 from jax_cce.rules.reach import Reach, pushed_terms
 from jax_cce.rules.stencils import stencil
 
@@ -143,9 +143,10 @@ class _Loop:
                 step = Primals(self._equation, ins, ())
                 return [jnp.asarray(function(step)) for function in self._values]
 
-            values = jax.vmap(one, axis_size=self._length)(slices) if self._values else []
-            if self._length == 1:
-                values = [value[0] for value in values]
+            with automatic():
+                values = jax.vmap(one, axis_size=self._length)(slices) if self._values else []
+                if self._length == 1:
+                    values = [value[0] for value in values]
             primals.memo["history"] = values
         return primals.memo["history"]
 

@@ -366,6 +366,23 @@ class Coordinates:
         """The inverse of `tree_flatten`."""
         return cls(entries, *children)
 
+    def partitioned(self, names: Sequence[Any], mesh: Any) -> "Coordinates":
+        """The same with explicit shardings: the entries are shared out as the first axis is.
+
+        Args:
+            names: for each axis of the shape the names of axes of the mesh, or None; none for
+                entries that are replicated.
+            mesh: the mesh.
+        """
+        data, indices = self.data, self._indices
+        axes = zip(names, self._entries.shape, strict=bool(names))
+        first = next((own for own, size in axes if size != 1), None)
+        is_even = first is not None and self._entries.nse % jax_internals.shares(first, mesh) == 0
+        data = jax_internals.partitioned(data, (first if is_even else None,), mesh)
+        if indices is not None:
+            indices = jax_internals.partitioned(indices, (), mesh)
+        return Coordinates(self._entries, data, indices)
+
     @property
     def places(self) -> np.ndarray | None:
         """Where the entries lie in the flattened dense block; None where that depends on data."""

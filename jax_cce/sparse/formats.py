@@ -28,19 +28,37 @@ class Format(abc.ABC):
     Attributes:
         name: what a caller asks for.
         sparse: whether the Jacobian is wanted as terms, without structural zeros.
+        shared: whether entries keep the explicit sharding of the axes that they lie along. JAX's
+            sparse matrices have no types for that.
     """
 
     name: ClassVar[FormatName]
     sparse: ClassVar[bool] = True
+    shared: ClassVar[bool] = False
 
     @abc.abstractmethod
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
-        """The block as a pytree that a compiled program can return.
+    def inside(self, block: StructuredJacobian) -> Any:
+        """The block as a pytree that a compiled program can return."""
+
+    def made(self, block: StructuredJacobian, leaf: Any, aval: Any, mesh: Any) -> Any:
+        """What `inside` returns, with its type.
 
         Args:
             block: the block, in the dtype that it shall have.
-            aval: the abstract value of the input.
+            leaf: the abstract value of the output.
+            aval: that of the input.
+            mesh: the mesh of devices, where it has explicit axes.
         """
+        with jax_internals.in_automatic_axes(mesh):
+            made = self.inside(block)
+        if isinstance(made, StructuredJacobian | Coordinates):
+            if mesh is None:
+                return made
+            ends = (leaf, aval) if self.shared else ()
+            names = [name for end in ends for name in jax_internals.partitions(end, mesh)]
+            return made.partitioned(names, mesh)
+        array = jax_internals.sharded_like(made, jax_internals.cotangent(aval))
+        return jax_internals.convert(array, block.dtype, block.weak_type)
 
     def outside(self, block: Any) -> Any:
         """What the caller gets of what `inside` returned."""
@@ -64,10 +82,9 @@ class _Dense(Format):
     name = "dense"
     sparse = False
 
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
-        """An array with the input's sharding."""
-        array = jax_internals.sharded_like(block.todense(), jax_internals.cotangent(aval))
-        return jax_internals.convert(array, block.dtype, block.weak_type)
+    def inside(self, block: StructuredJacobian) -> Any:
+        """An array, which gets the input's sharding."""
+        return block.todense()
 
 
 class _Coordinates(Format):
@@ -75,7 +92,7 @@ class _Coordinates(Format):
 
     name: ClassVar[FormatName] = "bcoo"
 
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+    def inside(self, block: StructuredJacobian) -> Any:
         """Sorted entries; a static pattern is neither a constant nor a result of the program."""
         return block.coordinates()
 
@@ -88,8 +105,9 @@ class _Values(_Coordinates):
     """The numbers of the entries alone."""
 
     name: ClassVar[FormatName] = "values"
+    shared: ClassVar[bool] = True
 
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+    def inside(self, block: StructuredJacobian) -> Any:
         """Sorted entries, of a pattern that is known."""
         block.check_pattern()
         return block.coordinates()
@@ -103,6 +121,7 @@ class _Rows(_Values):
     """A `jax.experimental.sparse.BCSR` matrix."""
 
     name = "csr"
+    shared = False
 
     def outside(self, block: Any) -> Any:
         """The matrix."""
@@ -113,10 +132,11 @@ class _Columns(_Values):
     """A `jax.experimental.sparse.CSC` matrix."""
 
     name = "csc"
+    shared = False
 
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+    def inside(self, block: StructuredJacobian) -> Any:
         """Entries sorted by columns."""
-        return super().inside(block.T, aval)
+        return super().inside(block.T)
 
     def outside(self, block: Any) -> Any:
         """The matrix."""
@@ -138,13 +158,13 @@ class _Auto(_Coordinates):
 
     name = "auto"
 
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+    def inside(self, block: StructuredJacobian) -> Any:
         """An array, or sorted entries."""
         size: Any = math.prod(block.shape)
         is_known = isinstance(size, int) and isinstance(block.nnz, int)
         if is_known and (size <= _SMALL or block.nnz >= _MOSTLY * size):
-            return DENSE.inside(block, aval)
-        return super().inside(block, aval)
+            return DENSE.inside(block)
+        return super().inside(block)
 
     def outside(self, block: Any) -> Any:
         """The array, or the matrix."""
@@ -159,8 +179,9 @@ class _Structured(Format):
     """A `StructuredJacobian`."""
 
     name = "structured"
+    shared: ClassVar[bool] = True
 
-    def inside(self, block: StructuredJacobian, aval: Any) -> Any:
+    def inside(self, block: StructuredJacobian) -> Any:
         """The block as it is."""
         return block
 

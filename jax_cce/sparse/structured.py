@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any
 
 import jax
@@ -13,7 +13,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import placement
 from jax_cce.algebra.blocks import Piece, renumbered, slots_of
-from jax_cce.algebra.coefficients import align, number, scaled
+from jax_cce.algebra.coefficients import align, digits, number, scaled
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.placement import Placed, placed
 from jax_cce.algebra.recorder import Recorder
@@ -42,6 +42,59 @@ __all__ = [
     "Bands",
     "StructuredJacobian",
 ]
+
+
+def _in_automatic_axes(sharding: Callable[..., Any] | None = None) -> Any:
+    """Has methods carried out in automatic axes, where arrays are explicitly shared out.
+
+    Args:
+        sharding: how the axes of the result are shared out, from the Jacobian, how those of its
+            shape are, and the arguments; None where it is replicated.
+    """
+
+    def decorated(method: Callable[..., Any]) -> Callable[..., Any]:
+        @functools.wraps(method)
+        def run(self: "StructuredJacobian", *args: Any, **kwargs: Any) -> Any:
+            arrays = [x for x in jax.tree.leaves((self, args)) if hasattr(x, "dtype")]
+            mesh = jax_internals.explicit_mesh(map(jax.typeof, arrays))
+            if mesh is None:
+                return method(self, *args, **kwargs)
+            names = sharding(self, self._names(mesh), *args) if sharding else ()
+            with jax_internals.in_automatic_axes(mesh):
+                own, args = jax.tree.map(_untyped, (self, args))
+                result = method(own, *args, **kwargs)
+            if isinstance(result, StructuredJacobian | Coordinates):
+                return result.partitioned(names, mesh)
+            return jax.tree.map(lambda x: jax_internals.partitioned(x, names, mesh), result)
+
+        return run
+
+    return decorated
+
+
+def _untyped(x: Any) -> Any:
+    return jax_internals.untyped(x) if hasattr(x, "dtype") else x
+
+
+def _same(jacobian: "StructuredJacobian", names: Sequence[Any], *_: Any) -> Sequence[Any]:
+    return names
+
+
+def _rows(jacobian: "StructuredJacobian", names: Sequence[Any], vector: Any) -> list[Any]:
+    rest = [None] * (np.ndim(vector) - len(jacobian.in_shape))
+    return [*_once(names[: len(jacobian.out_shape)]), *rest]
+
+
+def _columns(jacobian: "StructuredJacobian", names: Sequence[Any], *_: Any) -> list[Any]:
+    return _once(names[len(jacobian.out_shape) :])
+
+
+def _turned(names: Sequence[Any], rank: int) -> list[Any]:
+    return [*names[rank:], *names[:rank]]
+
+
+def _once(names: Sequence[Any]) -> list[Any]:
+    return [None if name in names[:k] else name for k, name in enumerate(names)]
 
 
 @jax.tree_util.register_pytree_with_keys_class
@@ -112,6 +165,39 @@ class StructuredJacobian(Arithmetic):
         """The inverse of `tree_flatten_with_keys`."""
         out_shape, in_shape, dtype, pieces, weak_type = static
         return cls(out_shape, in_shape, dtype, pieces, arrays, weak_type)
+
+    def _names(self, mesh: Any) -> list[Any]:
+        """For each axis of the shape the names of axes of the mesh that coefficients have there."""
+        names: list[Any] = [None] * self.ndim
+        for term, _, slot in self._pieces:
+            if slot is None:
+                continue
+            own = jax_internals.partitions(jax.typeof(self._arrays[slot]), mesh)
+            shared = dict(zip(term.axes or (), own, strict=False))
+            for axis, affine in enumerate(term.out_map + term.in_map):
+                loops = digits(affine.strides, term.sizes)
+                if loops and math.prod(term.sizes[k] for k in loops) == self.shape[axis]:
+                    names[axis] = names[axis] or shared.get(loops[0])
+        return names
+
+    def partitioned(self, names: Sequence[Any], mesh: Any) -> "StructuredJacobian":
+        """The same with explicit shardings: loops are shared out as the axes that they run along.
+
+        Args:
+            names: for each axis of the shape the names of axes of the mesh, or None.
+            mesh: the mesh.
+        """
+        arrays = list(self._arrays)
+        names = names or [None] * self.ndim
+        for piece in self._pieces:
+            if piece.slot is not None:
+                own = shared_loops(piece.term, self.shape, names, mesh)
+                arrays[piece.slot] = jax_internals.partitioned(arrays[piece.slot], own, mesh)
+            for _, _, table in piece.term.lookups:
+                if isinstance(table, int):
+                    arrays[table] = jax_internals.partitioned(arrays[table], (), mesh)
+        shapes = self.out_shape, self.in_shape
+        return StructuredJacobian(*shapes, self.dtype, self._pieces, arrays, self.weak_type)
 
     def __repr__(self) -> str:
         """Shapes, dtype, structure and number of entries."""
@@ -197,6 +283,7 @@ class StructuredJacobian(Arithmetic):
                 )
         return self._arrays
 
+    @_in_automatic_axes(_columns)
     def todense(self) -> Any:
         """The dense array of shape `shape`."""
         if not self._pieces:
@@ -207,6 +294,7 @@ class StructuredJacobian(Arithmetic):
         """The entries as `jax.experimental.sparse.BCOO`, sorted and unique."""
         return self.coordinates().to_bcoo()
 
+    @_in_automatic_axes()
     def coordinates(self) -> "Coordinates":
         """The sorted entries, with the pattern left implicit where it is static."""
         items = self._placed()
@@ -258,6 +346,7 @@ class StructuredJacobian(Arithmetic):
         matrix = csr_array(coordinates.to_bcoo(), self.out_shape, self.in_shape)
         return matrix.asformat(format)
 
+    @_in_automatic_axes(_rows)
     def __matmul__(self, vector: Any) -> Any:
         """J @ v for v of shape in_shape, or in_shape + (k,), or a Jacobian: as matrices would."""
         if isinstance(vector, Arithmetic):
@@ -265,12 +354,14 @@ class StructuredJacobian(Arithmetic):
         vector, tail = self._operand(vector, self.in_shape, after=True)
         return self._product(vector, tail, left=False)
 
+    @_in_automatic_axes(_columns)
     def __rmatmul__(self, vector: Any) -> Any:
         """U @ J for u of shape out_shape, or (k,) + out_shape."""
         vector, tail = self._operand(vector, self.out_shape, after=False)
         return self._product(vector, tail, left=True)
 
     @property
+    @_in_automatic_axes(lambda own, names: _turned(names, len(own.out_shape)))
     def T(self) -> "StructuredJacobian":
         """The transposed Jacobian, of shape in_shape + out_shape."""
         arrays = list(self._readable)
@@ -290,6 +381,16 @@ class StructuredJacobian(Arithmetic):
             pieces.append(Piece(term, piece.scale, slot))
         return pieces
 
+    __add__ = _in_automatic_axes(_same)(Arithmetic.__add__)
+    __mul__ = __rmul__ = _in_automatic_axes(_same)(Arithmetic.__mul__)
+    __truediv__ = _in_automatic_axes(_same)(Arithmetic.__truediv__)
+    __getitem__ = _in_automatic_axes()(Arithmetic.__getitem__)
+    gram = _in_automatic_axes()(Arithmetic.gram)
+    norm = _in_automatic_axes()(Arithmetic.norm)
+    solve = _in_automatic_axes()(Arithmetic.solve)
+    sum = _in_automatic_axes()(Arithmetic.sum)
+
+    @_in_automatic_axes(_same)
     def symmetric_part(self) -> "StructuredJacobian":
         """(J + J.T) / 2, where a term and its transposed one share their coefficient.
 
@@ -349,6 +450,7 @@ class StructuredJacobian(Arithmetic):
             if jnp.issubdtype(array.dtype, np.inexact) == differentiable
         ]
 
+    @_in_automatic_axes()
     def placed_over(
         self, jacobians: Sequence["StructuredJacobian"], fixed: Sequence[Any]
     ) -> "StructuredJacobian":
@@ -389,6 +491,7 @@ class StructuredJacobian(Arithmetic):
         slots = run(recorder.steps, self.dtype, slots=slots)
         return self.from_slots(self.shape, in_shape, self.dtype, total, slots)
 
+    @_in_automatic_axes()
     def diagonal(self) -> Any:
         """The diagonal of the flattened matrix, of shape (size of the input,).
 
@@ -454,11 +557,13 @@ class StructuredJacobian(Arithmetic):
         return self._evaluate(build, self._readable, result, (), self.dtype)
 
     @property
+    @_in_automatic_axes()
     def bands(self) -> Bands | None:
         """The diagonals of the flattened matrix; None where it is not a sum of diagonals."""
         return bands_of(self._terms, self._placed(), self.out_shape, self.in_shape, self.dtype)
 
     @property
+    @_in_automatic_axes()
     def blocks(self) -> Any:
         """The blocks of the flattened matrix, shape (blocks, rows, columns), all of one size.
 
@@ -549,6 +654,29 @@ class StructuredJacobian(Arithmetic):
             return jax_internals.full(shape, piece.scale, dtype)
         result = scaled(slots[piece.slot], piece.scale, dtype)
         return jax_internals.convert(lax.reshape(result, shape), dtype)
+
+
+def shared_loops(
+    term: Term, shape: Sequence[int], names: Sequence[Any], mesh: Any
+) -> tuple[Any, ...]:
+    """For each axis of a term's coefficient the names of axes of a mesh, or None.
+
+    Args:
+        term: the term.
+        shape: the shape of the output and of the input.
+        names: how each of these axes is shared out.
+        mesh: the mesh.
+    """
+    found: dict[int, Any] = {}
+    for affine, size, own in zip(term.out_map + term.in_map, shape, names, strict=True):
+        loops = digits(affine.strides, term.sizes)
+        if own is None or own in found.values() or not loops:
+            continue
+        slow = loops[0]
+        is_whole = math.prod(term.sizes[k] for k in loops) == size
+        if is_whole and term.sizes[slow] % jax_internals.shares(own, mesh) == 0:
+            found.setdefault(slow, own)
+    return tuple(found.get(loop) for loop in term.axes or ())
 
 
 @jax.jit

@@ -91,7 +91,7 @@ class Push(Step):
             results = jax.vmap(one)(seeds)
         spread = []
         for position in far:
-            result = jax_internals.replicated(results[position])
+            result = jax_internals.untyped(results[position])
             if counted is not None:
                 # What is linear makes zero of zero, even where it is not finite.
                 moves = lax.reduce_or(
