@@ -7,7 +7,6 @@ shape (n,) first, and further arguments after it. The solvers compute in double 
 `jax_enable_x64`.
 """
 
-import copy
 from collections.abc import Callable
 from typing import Any, NamedTuple
 
@@ -17,7 +16,9 @@ import numpy as np
 
 from jax_cce.api import jacobian
 from jax_cce.hessian import hessian
+from jax_cce.patterns import pattern
 from jax_cce.sparse.coordinates import csr_array
+from jax_cce.sparse.pattern import Pattern
 
 __all__ = ["IpoptProblem", "constraints", "objective", "residuals"]
 
@@ -191,11 +192,12 @@ class IpoptProblem:
                 "Ipopt requires positions of entries that do not change, but those of this problem "
                 "depend on data: a function sorts, or reads or writes at traced indices."
             )
-        lower = np.flatnonzero(curved[:, 0] >= curved[:, 1])
-        self._jacobian_at, self._hessian_at = positions, curved[lower]
-        self._jacobian = jax.jit(_entries(jacobian, constraint))
-        all_entries = _entries(hessian, lagrangian)
-        self._hessian = jax.jit(lambda *operands: all_entries(*operands)[lower])
+        lower = np.flatnonzero(curved.rows >= curved.columns)
+        self._jacobian_at = positions.rows, positions.columns
+        self._hessian_at = curved.rows[lower], curved.columns[lower]
+        self._jacobian = jax.jit(jacobian(constraint, format="values"))
+        entries = hessian(lagrangian, format="values")
+        self._hessian = jax.jit(lambda *operands: entries(*operands)[lower])
 
     def objective(self, x: Any) -> float:
         """The objective."""
@@ -211,7 +213,7 @@ class IpoptProblem:
 
     def jacobianstructure(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the entries of the constraints' Jacobian."""
-        return self._jacobian_at[:, 0], self._jacobian_at[:, 1]
+        return self._jacobian_at
 
     def jacobian(self, x: Any) -> np.ndarray:
         """Those entries."""
@@ -219,7 +221,7 @@ class IpoptProblem:
 
     def hessianstructure(self) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the entries in the lower triangle of the Lagrangian's Hessian."""
-        return self._hessian_at[:, 0], self._hessian_at[:, 1]
+        return self._hessian_at
 
     def hessian(self, x: Any, lagrange: Any, obj_factor: float) -> np.ndarray:
         """Those entries: of obj_factor times the objective plus lagrange times the constraints."""
@@ -246,19 +248,12 @@ def _values(fun: Callable[..., Any]) -> Callable[..., np.ndarray]:
     return lambda x, *args: np.array(compiled(x, *args), float)
 
 
-def _entries(derivative: Any, fun: Callable[..., Any]) -> Callable[..., Any]:
-    """The sorted entries of a derivative, without their positions."""
-    of_entries = derivative(fun, format="bcoo")
-    return lambda *operands: of_entries(*operands).data
-
-
 def _pattern(
     derivative: Any, fun: Callable[..., Any], x: Any, args: tuple[Any, ...]
-) -> np.ndarray | None:
-    """The sorted positions, shape (entries, 2); None where they depend on data."""
-    found = jax.eval_shape(derivative(fun, format="structured"), x, *args)
+) -> Pattern | None:
+    """Where the entries of a derivative lie; None where that depends on data."""
     try:
-        return found.pattern
+        return pattern(fun, of=derivative.__name__)(x, *args)
     except ValueError:
         return None
 
@@ -271,10 +266,8 @@ def _matrix(
         raise ValueError(f"format must be one of {names}, but got {format!r}.")
     if format == "dense":
         return _values(derivative(fun))
-    from scipy.sparse import csr_array as csr  # takes a while to import
-
-    positions = _pattern(derivative, fun, x, args)
-    if positions is None:
+    found = _pattern(derivative, fun, x, args)
+    if found is None:
         of_entries = jax.jit(derivative(fun, format="bcoo"))
 
         def sorted_anew(*operands: Any) -> Any:
@@ -282,18 +275,6 @@ def _matrix(
             return csr_array(matrix, matrix.shape[:1], matrix.shape[1:])
 
         return sorted_anew
-    rows, columns = positions.T
-    value = jax.eval_shape(fun, x, *args)
-    shape = (value.shape or x.shape)[0], len(x)
-    starts = np.concatenate([[0], np.cumsum(np.bincount(rows, minlength=shape[0]))])
-    # Sorted and unique, which nobody has to check again.
-    template = csr((np.zeros(len(rows)), columns, starts.astype(columns.dtype)), shape=shape)
-    template.has_canonical_format = True
-    entries = jax.jit(_entries(derivative, fun))
-
-    def matrix(*operands: Any) -> Any:
-        found = copy.copy(template)
-        found.data = np.array(entries(*operands), float)
-        return found
-
-    return matrix
+    values = jax.jit(derivative(fun, format="values"))
+    # SciPy writes into matrices as well.
+    return lambda *operands: found.to_scipy(np.array(values(*operands), float))

@@ -127,13 +127,18 @@ class Pattern:
 
         values = self._checked(np.asarray(values))
         if format == "csr":
-            return sparse.csr_array((values, self.columns, self.indptr), self.shape)
-        if format == "csc":
+            result = sparse.csr_array((values, self.columns, self.indptr), self.shape)
+            result.indices, result.indptr = self.columns, self.indptr  # not views of them
+        elif format == "csc":
             order, rows, begins = self.by_columns
-            return sparse.csc_array((values[order], rows, begins), self.shape)
-        if format == "coo":
-            return sparse.coo_array((values, (self.rows, self.columns)), self.shape)
-        raise ValueError(f"format must be 'csr', 'csc' or 'coo', but got {format!r}.")
+            result = sparse.csc_array((values[order], rows, begins), self.shape)
+            result.indices, result.indptr = rows, begins
+        elif format == "coo":
+            result = sparse.coo_array((values, (self.rows, self.columns)), self.shape)
+        else:
+            raise ValueError(f"format must be 'csr', 'csc' or 'coo', but got {format!r}.")
+        result.has_canonical_format = True  # sorted and unique, which nobody has to check again
+        return result
 
     def to_bcoo(self, values: Any) -> "BCOO":
         """The matrix of some values, shape (nnz,), as `jax.experimental.sparse.BCOO`."""
