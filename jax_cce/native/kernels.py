@@ -179,7 +179,7 @@ def _written(
 ) -> _Text | str:
     """The code of a kernel, or why there is none (see `kernel_of`)."""
     whole, levels = function, signature.levels
-    function = dataclasses.replace(whole, program=fused(whole.program))
+    function = _fused(whole)
     program = function.program
     try:
         dtype = _check(function)
@@ -231,6 +231,7 @@ def obstacle_to(function: Function) -> str:
     if host_obstacle := machine().obstacle:
         return host_obstacle
     try:
+        function = _fused(function)
         _check(function)
         check(function.program, int(_OF_AN_ORDER * _seconds(function.program) / _NODE))
     except Unsupported as reason:
@@ -241,6 +242,7 @@ def obstacle_to(function: Function) -> str:
 def edges_of(function: Function, signature: Signature) -> Edges | str:
     """The graph of scalars of a function's Jacobian, to be searched, or why there is none."""
     try:
+        function = _fused(function)
         _check(function)
         graph = _graph(function, signature, _ASKED_FOR)
         check(function.program, graph.most)
@@ -248,6 +250,11 @@ def edges_of(function: Function, signature: Signature) -> Edges | str:
         return _edges(graph, values, outputs, function)
     except (Unsupported, TooLarge) as reason:
         return str(reason)
+
+
+def _fused(function: Function) -> Function:
+    """The function whose scans take in what is computed of all steps at once."""
+    return dataclasses.replace(function, program=fused(function.program))
 
 
 def _graph(function: Function, signature: Signature, seconds: float) -> Scalars:

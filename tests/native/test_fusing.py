@@ -237,3 +237,13 @@ def test_random_programs(before, after, steps, reverse):
     expected = passes.evaluate(program, constants, [X])
     assert_agree(passes.evaluate(fusing.fused(program), constants, [X]), expected)
     assert_agree(jax.jit(jax_cce.jacobian(fun))(X), jax.jit(jax.jacrev(fun))(X))
+
+
+def test_orders_are_those_of_the_graph_that_is_made():
+    def fun(x):
+        return jnp.stack([likelihood(x) * jnp.exp(x[0]), x[1] * x[2]])
+
+    found = jax_cce.optimize(fun, cost="native", budget=None, evaluations=20)(X)
+    jacobian = jax_cce.jacobian(fun, order=found.order, backend="native")
+    assert is_native(jacobian, X)
+    assert_agree(jax.jit(jacobian)(X), jax.jit(jax.jacrev(fun))(X))
