@@ -19,6 +19,7 @@ pytestmark = pytest.mark.one_version
 
 FORMATS = ("dense", "bcoo", "structured")
 LARGEST_CONSTANT = 10**6
+LARGEST_POSITIONS = 1 << 23
 CHECKS: dict[str, Any] = {
     "dense": assert_values,
     "bcoo": assert_bcoo,
@@ -135,4 +136,8 @@ def test_programs_hold_no_large_constant(problem: Problem, format: str):
     dense = [problem.fit(min(problem.size, 2000))]
     for n in dense if format == "dense" else problem.sizes((10**5,)):
         jacobian = jax_cce.jacobian(problem.fun, format=format)
-        assert _large_constants(jacobian, *_arguments(problem, n)) == []
+        found = _large_constants(jacobian, *_arguments(problem, n))
+        # But for the positions of a sparse matrix, which are copied faster than they are computed.
+        positions = [(kind, size) for kind, size in found if kind.endswith("x2xi32>")]
+        assert found == (positions if format == "bcoo" else [])
+        assert all(size <= LARGEST_POSITIONS for _, size in positions)
