@@ -325,7 +325,10 @@ class Arithmetic(NoArray, abc.ABC):
         """The flattened matrix as `jax.experimental.sparse.BCSR`, of two axes."""
         from jax.experimental.sparse import BCOO, BCSR  # takes a while to import
 
-        matrix = self.coordinates().to_bcoo()
+        coordinates = self.coordinates()
+        if coordinates.has_pattern:
+            return coordinates.to_bcsr()
+        matrix = coordinates.to_bcoo()
         shapes, split = (self.out_shape, self.in_shape), len(self.out_shape)
         indices = jnp.asarray(matrix.indices)
         ends = indices[:, :split], indices[:, split:]

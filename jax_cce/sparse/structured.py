@@ -596,11 +596,8 @@ class StructuredJacobian(Arithmetic):
         ]
 
     def _diagonal_from_entries(self, size: int) -> Any:
-        rank = len(self.out_shape)
-        pattern, data = self.pattern, self.coordinates().data
-        row = np.ravel_multi_index(tuple(pattern.T[:rank]), self.out_shape)
-        column = np.ravel_multi_index(tuple(pattern.T[rank:]), self.in_shape)
-        at = np.flatnonzero(row == column)
+        row, column = self.matrix_pattern.rows, self.matrix_pattern.columns
+        data, at = self.coordinates().data, np.flatnonzero(row == column)
         return (
             jax_internals.full((size,), 0, self.dtype)
             .at[row[at]]
