@@ -208,3 +208,27 @@ def test_explicit_sharding_without_a_mesh_around():
     structured = jax_cce.jacobian(f, format="structured")(x)
     np.testing.assert_allclose(structured.todense(), expected, rtol=1e-12)
     np.testing.assert_allclose(structured @ x, np.asarray(expected) @ np.asarray(x), rtol=1e-12)
+
+
+def _scan(step, init):
+    return lambda xs: lax.scan(lambda c, x: (step(c, x), c), init(xs[0]), xs)
+
+
+SCANS = {
+    "one for each": _scan(lambda c, x: jnp.sin(c) * x, jnp.sin),
+    "from no input": _scan(lambda c, x: jnp.sin(c) + jnp.tanh(x), jnp.ones_like),
+    "a sum": _scan(lambda c, x: jnp.sin(c) + jnp.sum(x**2), lambda x: 0.0),
+    "a product": _scan(lambda c, x: jnp.sin(c) + jnp.ones((3, 8)) @ x, lambda x: jnp.ones(3)),
+}
+
+
+@pytest.mark.parametrize("name", SCANS)
+def test_scans_over_what_is_explicitly_shared_out(name):
+    f, mesh = SCANS[name], _mesh("explicit")
+    with jax.set_mesh(mesh):
+        x = np.linspace(0.1, 1.0, 320).reshape(40, 8)
+        x = jax.device_put(x, NamedSharding(mesh, P(None, "i")))
+        expected = jax.jit(jax.jacrev(f))(x)
+        found = jax.jit(jax_cce.jacobian(f, format="structured"))(x)
+        for ours, theirs in zip(found, expected, strict=True):
+            np.testing.assert_allclose(ours.todense(), theirs, rtol=1e-9, atol=1e-12)
