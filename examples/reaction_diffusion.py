@@ -23,9 +23,7 @@ import jax_cce
 _NEWTON_STEPS = 5
 
 
-def residual(
-    u: jax.Array, before: jax.Array, dt: float = 0.1, diffusion: float = 5.0
-) -> jax.Array:
+def residual(u: jax.Array, before: jax.Array, dt: float = 0.1, diffusion: float = 5.0) -> jax.Array:
     """What is left of u - before - dt (diffusion u'' + u - u³), with a mesh width of one.
 
     Args:

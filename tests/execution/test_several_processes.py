@@ -33,7 +33,9 @@ def test_two_processes_gather_nothing_and_find_what_one_finds(tmp_path):
     for k in range(2):
         options = f"--size 64 --devices 4 --address {address} --process {k}".split()
         command = [sys.executable, script, *options, "--save", tmp_path / f"{k}.npz"]
-        processes.append(subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True))
+        processes.append(
+            subprocess.Popen(command, env=environment, stdout=-1, stderr=-1, text=True)
+        )
     try:
         ended = [process.communicate(timeout=120) for process in processes]
     finally:
@@ -43,7 +45,9 @@ def test_two_processes_gather_nothing_and_find_what_one_finds(tmp_path):
         assert process.returncode == 0, err
         assert f"process {k} of 2, 8 devices" in out
         assert re.search(r"residual \S+e-1\d, gathers 0", out), out
-    arcs = {int(name): arc for k in range(2) for name, arc in np.load(tmp_path / f"{k}.npz").items()}
+    arcs = {
+        int(name): arc for k in range(2) for name, arc in np.load(tmp_path / f"{k}.npz").items()
+    }
     assert {start: len(arc) for start, arc in arcs.items()} == {8 * k: 8 for k in range(8)}
     found = np.concatenate([arcs[start] for start in sorted(arcs)])
     expected = reaction_diffusion.main(["--size", "64"])
