@@ -304,7 +304,10 @@ def multiply(
     (x, x_labels), (y, y_labels) = factors
     x, x_labels = _reduce(x, x_labels, contracted - set(y_labels))
     y, y_labels = _reduce(y, y_labels, contracted - set(x_labels))
-    if contracted & set(x_labels):
+    is_outer = not (set(x_labels) <= set(y_labels) or set(y_labels) <= set(x_labels))
+    is_outer &= np.bool_ not in (x.dtype, y.dtype)
+    # Of a contraction devices exchange the factors, of a product of broadcasts all of these.
+    if contracted & set(x_labels) or (is_outer and jax_internals.is_shared_out()):
         return _contract(x, x_labels, y, y_labels, contracted, target)
     if y.dtype == np.bool_ and x.dtype != np.bool_:
         x, x_labels, y, y_labels = y, y_labels, x, x_labels
@@ -347,6 +350,7 @@ def _contract(
             ([x_labels.index(k) for k in summed], [y_labels.index(k) for k in summed]),
             ([x_labels.index(k) for k in batch], [y_labels.index(k) for k in batch]),
         ),
+        precision=None if summed else lax.Precision.HIGHEST,
     )
     labels = batch + [
         loop

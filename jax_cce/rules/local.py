@@ -132,10 +132,12 @@ def local_term(
 
     def coefficient(primals: Primals) -> Any:
         array = value(primals)
+        if array.shape == given and order == tuple(sorted(order)):
+            return array
         with automatic():
             array = jax_internals.untyped(array)
             if array.ndim == 0:
-                return array if not shape else lax.broadcast(array, shape)
+                return lax.broadcast(array, shape)
             if array.shape != given:
                 if math.prod(array.shape) != math.prod(given):
                     raise ValueError(f"an array of shape {array.shape} where {given} is wanted")

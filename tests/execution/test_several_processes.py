@@ -10,8 +10,6 @@ import sys
 import jax
 import numpy as np
 import pytest
-from jax.sharding import AxisType, NamedSharding
-from jax.sharding import PartitionSpec as P
 from jaxlib import _jax
 
 from examples import reaction_diffusion
@@ -25,7 +23,7 @@ _ROOT = pathlib.Path(__file__).parents[2]
 def test_two_processes_gather_nothing_and_find_what_one_finds(tmp_path):
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = "127.0.0.1:{}".format(free.getsockname()[1])
+        address = f"127.0.0.1:{free.getsockname()[1]}"
     script = _ROOT / "examples" / "reaction_diffusion.py"
     path = os.pathsep.join([str(_ROOT), *sys.path])
     environment = {**os.environ, "PYTHONPATH": path, "XLA_FLAGS": ""}

@@ -555,9 +555,7 @@ def test_ray_with_two_workers(store, monkeypatch):
 
 
 def test_an_executor_that_is_none(store):
-    with pytest.raises(
-        TypeError, match="submit, as a concurrent.futures.Executor has, but got int"
-    ):
+    with pytest.raises(TypeError, match=r"a method submit, .* but got int\."):
         jax_cce.optimize(f, (0, 1), executor=2)(*POINT)
 
 

@@ -318,9 +318,8 @@ def _workers(executor: Executor) -> int:
     workers = getattr(executor, "_max_workers", None)
     if isinstance(workers, int):
         return workers
-    client = getattr(executor, "_client", None)  # that of Dask, whose cluster may have grown
-    threads = client.nthreads() if hasattr(client, "nthreads") else {}
-    return sum(threads.values()) or _TASKS
+    client: Any = getattr(executor, "_client", None)  # that of Dask
+    return sum(client.nthreads().values()) if hasattr(client, "nthreads") else _TASKS
 
 
 def _temporaries(
