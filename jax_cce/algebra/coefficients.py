@@ -145,12 +145,43 @@ def _gather(
     x: Any, maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols
 ) -> tuple[Any, list[int]]:
     """`take` for maps that overlap or share loops, such as a diagonal, or that have lookups."""
+    apart = _apart(maps, sizes, symbols) if jax_internals.is_shared_out() else []
+    if apart:
+        return _gather_along(x, maps, sizes, symbols, apart)
     labels = sorted(loops_read(maps, symbols))
     flat = flat_index(maps, x.shape, labels, sizes, symbols)
     values = (
         lax.reshape(x, (x.size,)).at[lax.reshape(flat, (flat.size,))].get(mode="promise_in_bounds")
     )
     return lax.reshape(values, flat.shape), labels
+
+
+def _apart(maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols) -> list[int]:
+    """The axes whose maps run along loops that no other map reads."""
+    found = []
+    for axis, affine in enumerate(maps):
+        others = loops_read([*maps[:axis], *maps[axis + 1 :]], symbols)
+        loops = digits(affine.strides, sizes)
+        if loops and others.isdisjoint(loops):
+            found.append(axis)
+    return found
+
+
+def _gather_along(
+    x: Any, maps: Sequence[Affine], sizes: Sequence[int], symbols: Symbols, apart: Sequence[int]
+) -> tuple[Any, list[int]]:
+    """`_gather` along the other axes than some, which devices may share and keep to themselves."""
+    rest = [axis for axis in range(x.ndim) if axis not in apart]
+    shape = [x.shape[axis] for axis in rest]
+    x = lax.transpose(x, (*apart, *rest))
+    x = lax.reshape(x, (*x.shape[: len(apart)], math.prod(shape)))
+    kept = Affine(0, ((len(sizes), 1),))
+    x, labels = take(x, [*(maps[k] for k in apart), kept], [*sizes, math.prod(shape)], symbols)
+    others = [maps[axis] for axis in rest]
+    read = sorted(loops_read(others, symbols))
+    flat = flat_index(others, shape, read, sizes, symbols)
+    values = x.at[..., lax.reshape(flat, (flat.size,))].get(mode="promise_in_bounds")
+    return lax.reshape(values, (*x.shape[:-1], *flat.shape)), [*labels[:-1], *read]
 
 
 def loops_read(maps: Sequence[Affine], symbols: Symbols) -> set[int]:
@@ -273,7 +304,10 @@ def multiply(
     (x, x_labels), (y, y_labels) = factors
     x, x_labels = _reduce(x, x_labels, contracted - set(y_labels))
     y, y_labels = _reduce(y, y_labels, contracted - set(x_labels))
-    if contracted & set(x_labels):
+    is_outer = not (set(x_labels) <= set(y_labels) or set(y_labels) <= set(x_labels))
+    is_outer &= np.bool_ not in (x.dtype, y.dtype)
+    # Of a contraction devices exchange the factors, of a product of broadcasts all of these.
+    if contracted & set(x_labels) or (is_outer and jax_internals.is_shared_out()):
         return _contract(x, x_labels, y, y_labels, contracted, target)
     if y.dtype == np.bool_ and x.dtype != np.bool_:
         x, x_labels, y, y_labels = y, y_labels, x, x_labels
@@ -316,6 +350,7 @@ def _contract(
             ([x_labels.index(k) for k in summed], [y_labels.index(k) for k in summed]),
             ([x_labels.index(k) for k in batch], [y_labels.index(k) for k in batch]),
         ),
+        precision=None if summed else lax.Precision.HIGHEST,
     )
     labels = batch + [
         loop

@@ -132,13 +132,17 @@ def local_term(
 
     def coefficient(primals: Primals) -> Any:
         array = value(primals)
-        if array.ndim == 0:
-            return array if not shape else lax.broadcast(array, shape)
-        if array.shape != given:
-            if math.prod(array.shape) != math.prod(given):
-                raise ValueError(f"an array of shape {array.shape} where {given} is wanted")
-            array = lax.reshape(array, given)
-        return array if order == tuple(sorted(order)) else lax.transpose(array, order)
+        if array.shape == given and order == tuple(sorted(order)):
+            return array
+        with automatic():
+            array = jax_internals.untyped(array)
+            if array.ndim == 0:
+                return lax.broadcast(array, shape)
+            if array.shape != given:
+                if math.prod(array.shape) != math.prod(given):
+                    raise ValueError(f"an array of shape {array.shape} where {given} is wanted")
+                array = lax.reshape(array, given)
+            return array if order == tuple(sorted(order)) else lax.transpose(array, order)
 
     return (LocalTerm(result, scale, coefficient, tables, is_mask),)
 

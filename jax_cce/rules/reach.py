@@ -21,7 +21,7 @@ from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
 from jax_cce.rules.book import record_of
-from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, local_term
+from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, automatic, local_term
 from jax_cce.rules.steps import MASKS, steps_of, work_of
 
 __all__ = ["Reach", "pushed_terms"]
@@ -304,21 +304,20 @@ class _Pushed:
         equation = self._equation
         height = jax_internals.size(equation.out_avals[self._result])
         width = jax_internals.size(equation.in_avals[self._operand])
+        first, second, shape = self._rows, self._columns, (height, width)
         if self._chain is not None:
-            array = lax.reshape(self._chained(primals, self._chain), (height, width))
-            first, second = self._rows, self._columns
+            array = self._chained(primals, self._chain)
         elif height < width:
             array = self._pulled(primals)
-            array = lax.reshape(array, (height, width))
-            first, second = self._rows, self._columns
         else:
-            array = lax.reshape(self._pushed(primals), (width, height))
-            first, second = self._columns, self._rows
+            array = self._pushed(primals)
+            first, second, shape = second, first, (width, height)
+        with automatic():
+            array = lax.reshape(jax_internals.untyped(array), shape)
             if len(first) == height * width:
-                array, first, second = lax.transpose(array, (1, 0)), second, first
-        if len(first) == height * width:
-            return lax.reshape(array, (height * width,))
-        return array.at[first, second].get(mode="promise_in_bounds", unique_indices=True)
+                array = array if first is self._rows else lax.transpose(array, (1, 0))
+                return lax.reshape(array, (height * width,))
+            return array.at[first, second].get(mode="promise_in_bounds", unique_indices=True)
 
     def _chained(self, primals: Primals, chain: LocalJacobian) -> Any:
         """The whole block from the Jacobians of the steps."""
@@ -337,8 +336,9 @@ class _Pushed:
         key = "pushed", self._operand
         if key not in primals.memo:
             apply = self._function(primals)
-            seeds = _units(self._equation.in_avals[self._operand])
-            primals.memo[key] = jax.vmap(lambda seed: apply({self._operand: seed}))(seeds)
+            primals.memo[key] = _of_units(
+                lambda seed: apply({self._operand: seed}), self._equation.in_avals[self._operand]
+            )
         return primals.memo[key][self._result]
 
     def _pulled(self, primals: Primals) -> Any:
@@ -351,8 +351,8 @@ class _Pushed:
                 if wanted
             }
             transpose = jax.linear_transpose(lambda seeds: apply(seeds)[self._result], avals)
-            seeds = _units(self._equation.out_avals[self._result])
-            primals.memo[key] = jax.vmap(lambda seed: transpose(seed)[0])(seeds)
+            aval = self._equation.out_avals[self._result]
+            primals.memo[key] = _of_units(lambda seed: transpose(seed)[0], aval)
         return primals.memo[key][self._operand]
 
     def _function(self, primals: Primals) -> Callable[[dict[int, Any]], list[Any]]:
@@ -370,10 +370,12 @@ class _Pushed:
         return apply
 
 
-def _units(aval: Any) -> Any:
-    """All unit arrays of a shape, [size, *shape], from iota and not as a constant."""
+def _of_units(function: Callable[[Any], Any], aval: Any) -> Any:
+    """What becomes of all unit arrays of an abstract value, stacked."""
     size = jax_internals.size(aval)
+    # From iota and not as a constant.
     eye = lax.broadcasted_iota(np.int32, (size, size), 0) == lax.broadcasted_iota(
         np.int32, (size, size), 1
     )
-    return lax.reshape(lax.convert_element_type(eye, aval.dtype), (size, *aval.shape))
+    units = lax.reshape(lax.convert_element_type(eye, aval.dtype), (size, *aval.shape))
+    return jax.vmap(lambda seed: function(jax_internals.sharded_like(seed, aval)))(units)

@@ -67,6 +67,12 @@ class Cell(NamedTuple):
     high: tuple[int, ...]
     segments: tuple[tuple[Run, ...], ...]
 
+    @property
+    def entries(self) -> int:
+        """How many entries the cell has."""
+        extents = (high - low for low, high in zip(self.low, self.high, strict=True))
+        return math.prod(extents) * width_of(self)
+
 
 class Irregular(Exception):
     """The terms have no description by cells."""

@@ -24,8 +24,14 @@ from jax_cce.algebra.index_arrays import Table
 from jax_cce.algebra.placement import Placed
 from jax_cce.algebra.terms import Term, linear
 from jax_cce.caches import memoised
-from jax_cce.sparse.cells import Cell, Irregular, cells_of, cut_rows, leaves, row_strides, width_of
-from jax_cce.sparse.interleaving import cell_index, cell_values, concatenated
+from jax_cce.sparse.cells import Cell, Irregular, cells_of, cut_rows, leaves, row_strides
+from jax_cce.sparse.interleaving import (
+    cell_index,
+    cell_values,
+    concatenated,
+    in_all_rows,
+    selected,
+)
 from jax_cce.sparse.pattern import Pattern
 
 if TYPE_CHECKING:
@@ -47,6 +53,8 @@ _LARGE_CONSTANT = 1 << 23
 _FEW_CELLS = 3
 _ENTRIES_A_PART = 2000
 _MOST_ENUMERATED = 1 << 18
+# So many kinds of rows are each computed for all rows.
+_MOST_KINDS = 8
 
 
 class Assembly:
@@ -80,10 +88,7 @@ class Assembly:
         try:
             self._rows, placed = cut_rows(terms, out_shape, in_shape)
             self._cells = cells_of(self._rows, placed)
-            self.nse = sum(
-                math.prod(high - low for low, high in zip(c.low, c.high, strict=True)) * width_of(c)
-                for c in leaves(self._cells)
-            )
+            self.nse = sum(c.entries for c in leaves(self._cells))
         except Irregular:
             # `nse` counts what is enumerated, once that is asked for.
             self._cells = None
@@ -129,12 +134,7 @@ class Assembly:
         cells = leaves(self._cells)
         parts = [runs for cell in cells for runs in cell.segments]
         few = min(_ENTRIES_A_PART * len(parts), _MOST_ENUMERATED)
-        return (
-            len(cells) > _FEW_CELLS
-            and self.nse < few
-            and all(len(runs) == 1 for runs in parts)
-            and not jax_internals.is_shared_out()
-        )
+        return len(cells) > _FEW_CELLS and self.nse < few and all(len(runs) == 1 for runs in parts)
 
     @functools.cached_property
     def pattern(self) -> np.ndarray:
@@ -230,7 +230,10 @@ class Assembly:
         arrays = [item.array for item in items]
         if not self.is_static:
             return self._sorted(items)
-        if self._cells is not None and not self._is_enumerated:
+        is_shared = jax_internals.is_shared_out()
+        if self._cells is not None and (is_shared or not self._is_enumerated):
+            if is_shared and self._margins is not None:
+                return self._shared(arrays, *self._margins), None
             return self._gathered(lambda cell, _: cell_values(cell, arrays), jnp), None
         return self._enumerated_entries(arrays), None
 
@@ -284,21 +287,55 @@ class Assembly:
         `leaf` receives a cell and the linear strides of the row axes. It returns an array of shape
         (rows of the cell along each axis, entries of a row, ...).
         """
-
-        def build(node: Any, axis: int) -> Any:
-            if isinstance(node, Cell):
-                return leaf(node, row_strides(self._rows))
-            parts = []
-            for child in node:
-                part = build(child, axis + 1)
-                parts.append(xp.reshape(part, (*part.shape[:axis], -1, *part.shape[axis + 2 :])))
-            if len(parts) == 1:
-                return parts[0]
-            return concatenated(parts, axis) if xp is jnp else np.concatenate(parts, axis)
-
         cells = self._cells
         assert cells is not None
-        return build(cells, 0)
+        return self._built(cells, 0, leaf, xp)
+
+    def _built(self, node: Any, axis: int, leaf: Callable[..., Any], xp: Any) -> Any:
+        if isinstance(node, Cell):
+            return leaf(node, row_strides(self._rows))
+        parts = []
+        for child in node:
+            part = self._built(child, axis + 1, leaf, xp)
+            parts.append(xp.reshape(part, (*part.shape[:axis], -1, *part.shape[axis + 2 :])))
+        if len(parts) == 1:
+            return parts[0]
+        return concatenated(parts, axis) if xp is jnp else np.concatenate(parts, axis)
+
+    @functools.cached_property
+    def _margins(self) -> tuple[int, int] | None:
+        """How many entries the first and the last row have less than the others.
+
+        These are rows along the first axis; None where others differ, or there are many kinds.
+        """
+        if isinstance(self._cells, Cell) or not 1 < len(self._cells) <= _MOST_KINDS:
+            return None
+        kinds = [leaves(node) for node in self._cells]
+        rows = [kind[0].high[0] - kind[0].low[0] for kind in kinds]
+        if sum(rows) != self._rows[0]:
+            return None
+        each = [sum(c.entries for c in kind) // n for kind, n in zip(kinds, rows, strict=True)]
+        fewer = [max(each) - entries for entries in each]
+        inner = fewer[(rows[0] == 1) : len(rows) - (rows[-1] == 1)]
+        return None if any(inner) else (fewer[0], fewer[-1])
+
+    def _shared(self, arrays: Sequence[Any], first: int, last: int) -> Any:
+        """The entries of rows that devices may share: each kind of row in all, then selected.
+
+        What a concatenation is made of would be gathered.
+
+        Args:
+            arrays: the coefficients of each term.
+            first: how many entries the first row has less than the others.
+            last: those that the last row has less.
+        """
+        values = iter(in_all_rows(leaves(self._cells), self._rows[0], arrays))
+        parts = [self._built(node, 1, lambda *_: next(values), jnp) for node in self._cells]
+        zero = np.zeros((), parts[0].dtype)
+        parts[0] = lax.pad(parts[0], zero, [(0, 0, 0), (first, 0, 0)])
+        parts[-1] = lax.pad(parts[-1], zero, [(0, 0, 0), (0, last, 0)])
+        whole = selected(parts, [leaves(node)[0].high[0] for node in self._cells])
+        return lax.slice(lax.reshape(whole, (whole.size,)), (first,), (whole.size - last,))
 
 
 def _read(x: Any, places: np.ndarray) -> Any:

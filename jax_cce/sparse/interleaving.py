@@ -2,7 +2,7 @@
 
 import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -15,13 +15,18 @@ __all__ = [
     "cell_index",
     "cell_values",
     "concatenated",
+    "in_all_rows",
+    "selected",
 ]
 # Rows of more entries are concatenated.
 _WIDEST = 32
 _LARGE = 1 << 12
 
+# By the number of a term.
+_Arrays = Sequence[Any] | Mapping[int, Any]
 
-def _values(run: Run, cell: Cell, arrays: Sequence[Any]) -> Any:
+
+def _values(run: Run, cell: Cell, arrays: _Arrays) -> Any:
     """The coefficients of a run, for every row of its cell."""
     placed = run.placed
     term, array = placed.term, arrays[placed.number]
@@ -63,7 +68,7 @@ def _values(run: Run, cell: Cell, arrays: Sequence[Any]) -> Any:
     return array
 
 
-def cell_values(cell: Cell, arrays: Sequence[Any]) -> Any:
+def cell_values(cell: Cell, arrays: _Arrays) -> Any:
     """The entries of a cell, of shape (rows along each axis, entries of a row)."""
     return _interleaved(
         [
@@ -81,6 +86,61 @@ def concatenated(parts: Sequence[Any], axis: int) -> Any:
     if sum(part.size for part in parts) >= _LARGE:
         parts = fence(*parts)
     return lax.concatenate(list(parts), axis)
+
+
+def in_all_rows(cells: Sequence[Cell], size: int, arrays: Sequence[Any]) -> list[Any]:
+    """What `cell_values` gives for cells as if they had all rows along the first axis.
+
+    Rows that a cell does not have hold any numbers. Where devices share the rows, only the
+    coefficients of terms that some rows lack are moved.
+
+    Args:
+        cells: the cells.
+        size: the number of rows along the first axis.
+        arrays: the coefficients of each term.
+    """
+    laid: dict[int, Any] = {}
+
+    def whole(run: Run) -> Run:
+        placed = run.placed
+        term, (_, step, loop) = placed.term, placed.rows[0]
+        laid.setdefault(placed.number, arrays[placed.number])
+        if not step:
+            return run
+        if laid[placed.number] is arrays[placed.number]:
+            laid[placed.number] = _laid(run, size, arrays[placed.number])
+        sizes = (*term.sizes[:loop], size, *term.sizes[loop + 1 :])
+        rows = ((0, 1, loop), *placed.rows[1:])
+        return run._replace(placed=placed._replace(term=term._replace(sizes=sizes), rows=rows))
+
+    values = []
+    for cell in cells:
+        segments = tuple(tuple(map(whole, runs)) for runs in cell.segments)
+        values.append(cell_values(Cell((0, *cell.low[1:]), (size, *cell.high[1:]), segments), laid))
+    return values
+
+
+def _laid(run: Run, size: int, array: Any) -> Any:
+    """The coefficients of a term, along the first axis of rows at the rows that they are in."""
+    term, (first, step, loop) = run.placed.term, run.placed.rows[0]
+    axes = term.axes or ()
+    if loop not in axes:
+        return array
+    array = lax.reshape(array, tuple(term.sizes[k] for k in axes))
+    if step < 0:
+        first -= term.sizes[loop] - 1
+        array = lax.rev(array, (axes.index(loop),))
+    margins = [(first, size - first - term.sizes[loop], 0) if k == loop else (0,) * 3 for k in axes]
+    return lax.pad(array, np.zeros((), array.dtype), margins)
+
+
+def selected(parts: Sequence[Any], ends: Sequence[int]) -> Any:
+    """Of parts of one shape the first up to its end along the first axis, then the second, ..."""
+    *before, result = parts
+    row = lax.broadcasted_iota(np.int32, result.shape, 0)
+    for part, end in reversed(list(zip(before, ends, strict=False))):
+        result = lax.select(lax.lt(row, lax.full_like(row, end)), part, result)
+    return result
 
 
 def _interleaved(parts: Sequence[Any]) -> Any:

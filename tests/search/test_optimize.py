@@ -501,7 +501,8 @@ def _checked_with(executor):
         strategy="annealing",
     )
     assert (found[0].value, found[0].status) == (221, "optimal")
-    assert all(each.evaluations > 0 for each in found)
+    # One search for each of two workers.
+    assert all(0 < each.evaluations <= 2 * 2000 for each in found)
     for each in found:
         assert registry.get(each.entry.key, "multiplications").order == each.order
 
@@ -529,6 +530,54 @@ def test_a_cluster_of_two_workers(store, monkeypatch):
         distributed.Client(cluster) as client,
     ):
         _checked_with(client.get_executor())
+
+
+class _Rays(concurrent.futures.Executor):
+    """Tasks of Ray, as the guide has it."""
+
+    def __init__(self, ray):
+        self._ray = ray
+        self._max_workers = int(ray.cluster_resources()["CPU"])
+
+    def submit(self, function, /, *args):
+        return self._ray.remote(function).remote(*args).future()
+
+
+@pytest.mark.one_version
+def test_ray_with_two_workers(store, monkeypatch):
+    ray = pytest.importorskip("ray")
+    monkeypatch.setenv("RAY_AUTH_MODE", "disabled")
+    ray.init(num_cpus=2, include_dashboard=False, log_to_driver=False)
+    try:
+        _checked_with(_Rays(ray))
+    finally:
+        ray.shutdown()
+
+
+def test_an_executor_that_is_none(store):
+    with pytest.raises(TypeError, match=r"a method submit, .* but got int\."):
+        jax_cce.optimize(f, (0, 1), executor=2)(*POINT)
+
+
+class _AtOnce(concurrent.futures.Executor):
+    """Runs what it is given at once, and does not tell how large it is."""
+
+    submitted = 0
+
+    def submit(self, function, /, *args):
+        self.submitted += 1
+        future = concurrent.futures.Future()
+        future.set_result(function(*args))
+        return future
+
+
+def test_an_executor_of_unknown_size(store):
+    executor = _AtOnce()
+    options = {"cost": "flops", "budget": None, "evaluations": 10}
+    found = jax_cce.optimize(f, (0, 1), executor=executor, strategy="reverse", **options)(*POINT)
+    forms = executor.submitted // 8
+    assert executor.submitted == 8 * forms > 0
+    assert found.value == jax_cce.plan(f, (0, 1))(*POINT).cost("flops")
 
 
 def test_a_given_registry_is_used(tmp_path):

@@ -33,7 +33,7 @@ __all__ = [
 
 _log = logging.getLogger("jax_cce")
 
-# What a cluster, whose size an executor does not tell, is given to do.
+# What an executor that does not tell its size is given to do.
 _TASKS = 8
 _REFERENCES = ("forward", "reverse", "markowitz")
 
@@ -138,8 +138,7 @@ class Job:
 
     def submit(self, executor: Executor) -> list[tuple[Part, "Future[Outcome]"]]:
         """Starts searches with different seeds on an executor."""
-        workers = getattr(executor, "_max_workers", None)
-        count = workers if isinstance(workers, int) else _TASKS
+        count = _workers(executor)
         seed, strategy = self._request.seed, self._request.strategy
         return [
             (part, part.submit(executor, self._budget, seed + k, strategy))
@@ -312,6 +311,15 @@ class Job:
         )
         _log.info("%s", optimized)
         return optimized
+
+
+def _workers(executor: Executor) -> int:
+    """How many searches an executor runs side by side: more would take longer than the budget."""
+    workers = getattr(executor, "_max_workers", None)
+    if isinstance(workers, int):
+        return workers
+    client: Any = getattr(executor, "_client", None)  # that of Dask
+    return sum(client.nthreads().values()) if hasattr(client, "nthreads") else _TASKS
 
 
 def _temporaries(

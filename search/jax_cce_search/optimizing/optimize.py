@@ -80,7 +80,8 @@ def optimize(
             differentiated arguments are repeated along a new leading axis.
         entries: whether small arrays are taken apart; None for whichever is cheaper.
         executor: where searches with different seeds run side by side: any
-            `concurrent.futures.Executor` of processes, or that of `dask.distributed` or Ray.
+            `concurrent.futures.Executor`, best one of processes, or that of a client of
+            `dask.distributed`. There are as many searches as workers.
         registry: where the result is stored; `jax_cce.registry.default()` unless given.
         callback: called with each `Improvement`; ends the search where it returns True. With an
             executor it is called when a search comes back.
@@ -92,6 +93,7 @@ def optimize(
         keyboard ends the search, not the function.
 
     Raises:
+        TypeError: for an `executor` that is none.
         ValueError: for unknown names, a function defined in reverse order only, budgets that
             are negative or without any end, and cost "native" where there is no native code.
 

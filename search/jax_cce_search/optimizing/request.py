@@ -57,6 +57,11 @@ class Request:
         size = self.batch_size
         if size is not None and not (isinstance(size, int) and size > 0):
             raise ValueError(f"batch_size must be a positive integer, but got {size!r}.")
+        if self.executor is not None and not hasattr(self.executor, "submit"):
+            raise TypeError(
+                "executor must have a method submit, as a concurrent.futures.Executor has, but got "
+                f"{type(self.executor).__name__}."
+            )
         Budget(self.budget, self.evaluations)  # checks itself
 
     @property
