@@ -35,5 +35,26 @@ def test_examples(page, monkeypatch):
     assert results.failed == 0, "".join(report)
 
 
+# Pages whose own code is run when the site is built.
+_SCRIPTS = [page for page in _PAGES if "<!-- output -->" in page.read_text(encoding="utf-8")]
+
+
+@pytest.mark.parametrize("page", _SCRIPTS, ids=lambda page: page.name)
+def test_scripts(page, monkeypatch, capsys):
+    monkeypatch.setenv("JAX_CCE_REGISTRY", "off")
+    text = page.read_text(encoding="utf-8")
+    blocks = re.findall(
+        r"^```python\n(.*?)^```$(\n\n<!-- output -->$)?", text, re.DOTALL | re.MULTILINE
+    )
+    for package in re.findall(r"^import (diffrax|lineax|optimistix|scipy)$", text, re.MULTILINE):
+        pytest.importorskip(package)
+    # What they compare they check first, so that this fails where results differ.
+    names: dict[str, object] = {}
+    for block, output in blocks:
+        exec(compile(block, str(page), "exec"), names)
+        printed = capsys.readouterr().out
+        assert bool(printed.strip()) == bool(output)
+
+
 def test_the_readme_has_examples():
     assert sessions(_ROOT / "README.md")
