@@ -432,12 +432,13 @@ class StructuredJacobian(Arithmetic):
             if at is True:
                 pieces.append(piece)
             elif at is not False:
+                listed = of_points(term, at, self.out_shape, self.in_shape)
                 if slot is not None:
                     loops = tuple(range(len(term.sizes)))
                     every = align(arrays[slot], term.axes or (), loops, term.sizes)
-                    arrays.append(jnp.ravel(every)[at])
+                    # A single point has no loop.
+                    arrays.append(jnp.ravel(every)[at].reshape(listed.coefficient_shape))
                     slot = len(arrays) - 1
-                listed = of_points(term, at, self.out_shape, self.in_shape)
                 pieces.append(Piece(listed, piece.scale, slot))
         shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
         return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)
