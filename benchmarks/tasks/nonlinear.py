@@ -41,12 +41,14 @@ class Family:
         name: what the collection calls it.
         of: the problem of a size, which is an integer: steps, points, or cells along a side.
         size: that of about so many variables.
+        most: the most variables that are of use, where the work is quadratic in them.
     """
 
     name: str
     of: Callable[[int], Problem]
     size: Callable[[int], int] = lambda n: n
+    most: float = np.inf
 
     def about(self, n: int) -> Problem:
-        """The problem of about n variables."""
-        return self.of(self.size(n))
+        """The problem of about n variables, or of the most."""
+        return self.of(self.size(int(min(n, self.most))))

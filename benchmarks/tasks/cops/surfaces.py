@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -15,7 +17,7 @@ def _slopes(v: jax.Array, dx: float, dy: float) -> tuple[tuple[jax.Array, jax.Ar
     return (across[:, :-1], along[:-1]), (across[:, 1:], along[1:])
 
 
-def _edge(v: jax.Array) -> jax.Array:
+def _edge(v: Any) -> jax.Array:
     return jnp.concatenate([v[0], v[-1], v[1:-1, 0], v[1:-1, -1]])
 
 
@@ -54,8 +56,9 @@ def minsurf(size: int) -> Problem:
     edge = np.asarray(_edge(start))
 
     def objective(x: jax.Array) -> jax.Array:
-        both = _slopes(x.reshape(count, count), side, side)
-        return side**2 / 2 * sum(jnp.sum(jnp.sqrt(1 + a**2 + b**2)) for a, b in both)
+        slopes = _slopes(x.reshape(count, count), side, side)
+        lower, upper = (jnp.sum(jnp.sqrt(1 + a**2 + b**2)) for a, b in slopes)
+        return side**2 / 2 * (lower + upper)
 
     return Problem(
         objective,
@@ -75,9 +78,9 @@ def torsion(size: int) -> Problem:
 
     def objective(x: jax.Array) -> jax.Array:
         v = x.reshape(count, count)
-        energy = sum(jnp.sum(a**2 + b**2) for a, b in _slopes(v, side, side))
-        lower = v[1:, :-1] + v[:-1, :-1] + v[:-1, 1:]
-        upper = v[1:, 1:] + v[:-1, 1:] + v[1:, :-1]
-        return side**2 / 2 * (energy / 2 - force * (jnp.sum(lower) + jnp.sum(upper)) / 3)
+        lower, upper = (jnp.sum(a**2 + b**2) for a, b in _slopes(v, side, side))
+        corners = jnp.sum(v[1:, :-1] + v[:-1, :-1] + v[:-1, 1:])
+        corners += jnp.sum(v[1:, 1:] + v[:-1, 1:] + v[1:, :-1])
+        return side**2 / 2 * ((lower + upper) / 2 - force * corners / 3)
 
     return Problem(objective, lambda x: x, most, limits=(-most, most))

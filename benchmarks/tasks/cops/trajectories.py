@@ -111,7 +111,7 @@ def steering(steps: int) -> Problem:
 
     def constraints(x: jax.Array) -> jax.Array:
         angle, *states = x[:-1].reshape(5, -1)
-        across, up, across_dot, up_dot = states
+        _, _, across_dot, up_dot = states
         slopes = across_dot, up_dot, force * jnp.cos(angle), force * jnp.sin(angle)
         ends = (0.0, None), (0.0, 5.0), (0.0, 45.0), (0.0, 0.0)
         equations = _integrate(states, slopes, x[-1] / steps)
@@ -155,7 +155,7 @@ def glider(steps: int) -> Problem:
 
     def constraints(x: jax.Array) -> jax.Array:
         *states, lift_by = x[:-1].reshape(5, -1)
-        across, up, across_dot, up_dot = states
+        across, _, across_dot, up_dot = states
         place = (across / 100 - 2.5) ** 2
         against = up_dot - 2.5 * (1 - place) * jnp.exp(-place)
         speed = jnp.sqrt(across_dot**2 + against**2)
