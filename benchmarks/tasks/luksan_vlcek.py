@@ -9,7 +9,6 @@ sums of the banded one stand where they are used, without variables of their own
 
 from __future__ import annotations
 
-import dataclasses
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -17,32 +16,20 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from benchmarks.tasks.nonlinear import Family, Problem
+
 _POWER = 7 / 3
 
 
-@dataclasses.dataclass(frozen=True)
-class Model:
-    """A problem: minimise the objective where the constraints are zero.
-
-    Attributes:
-        name: what the report calls it.
-        objective: of the variables, shape (n,).
-        constraints: of the variables, shape (m,).
-        start: where the search begins, repeated as often as fits.
-    """
-
-    name: str
-    objective: Callable[[jax.Array], jax.Array]
-    constraints: Callable[[jax.Array], jax.Array]
-    start: Sequence[float]
-
-    def point(self, n: int) -> np.ndarray:
-        """The start of n variables."""
-        return np.resize(np.asarray(self.start, float), n)
-
-    def lagrangian(self, x: jax.Array, multipliers: jax.Array) -> jax.Array:
-        """The objective and the constraints times their multipliers, shape (m,)."""
-        return self.objective(x) + multipliers @ self.constraints(x)
+def _family(
+    name: str,
+    objective: Callable[[jax.Array], jax.Array],
+    constraints: Callable[[jax.Array], jax.Array],
+    start: Sequence[float],
+) -> Family:
+    """Problems of n variables whose start is repeated as often as fits."""
+    at = np.asarray(start, float)
+    return Family(name, lambda n: Problem(objective, constraints, np.resize(at, n)))
 
 
 def windows(x: jax.Array, width: int, stride: int = 1) -> list[jax.Array]:
@@ -190,33 +177,35 @@ def _linked(constant: float) -> Callable[..., jax.Array]:
     )
 
 
-MODELS = (
-    Model(
+FAMILIES = (
+    _family(
         "chained Rosenbrock",
         _sum_over(2, 1, lambda a, b: 100 * (a**2 - b) ** 2 + (a - 1) ** 2),
         _each(3, 1, _rosenbrock_constraint),
         (-1.2, 1.0),
     ),
-    Model("chained Wood", _sum_over(4, 2, _wood), _wood_constraints, (-2.0, 0.0)),
-    Model("chained Powell", _sum_over(4, 2, _powell), _powell_constraints, (3.0, -1.0, 0.0, 1.0)),
-    Model("Cragg-Levy", _sum_over(4, 2, _cragg_levy), _each(3, 1, _cubic), (1.0, 2.0, 2.0, 2.0)),
-    Model("Broyden tridiagonal", _tridiagonal, _each(5, 1, _tridiagonal_constraint), (-1.0,)),
-    Model(
+    _family("chained Wood", _sum_over(4, 2, _wood), _wood_constraints, (-2.0, 0.0)),
+    _family("chained Powell", _sum_over(4, 2, _powell), _powell_constraints, (3.0, -1.0, 0.0, 1.0)),
+    _family("Cragg-Levy", _sum_over(4, 2, _cragg_levy), _each(3, 1, _cubic), (1.0, 2.0, 2.0, 2.0)),
+    _family("Broyden tridiagonal", _tridiagonal, _each(5, 1, _tridiagonal_constraint), (-1.0,)),
+    _family(
         "Broyden banded",
         _banded,
         _each(3, 2, lambda a, b, c: 4 * b - (a - c) * jnp.exp(a - b - c) - 3),
         (3.0,),
     ),
-    Model("trigonometric", _trigonometric, _trigonometric_constraints, (1.0,)),
-    Model("augmented Lagrangian", _sum_over(5, 5, _augmented), _boundary_value, (-1.0, 2.0)),
-    Model("modified Brown", _sum_over(2, 2, _modified_brown), _modified_brown_constraints, (-1.0,)),
-    Model(
+    _family("trigonometric", _trigonometric, _trigonometric_constraints, (1.0,)),
+    _family("augmented Lagrangian", _sum_over(5, 5, _augmented), _boundary_value, (-1.0, 2.0)),
+    _family(
+        "modified Brown", _sum_over(2, 2, _modified_brown), _modified_brown_constraints, (-1.0,)
+    ),
+    _family(
         "generalised Brown",
         _sum_over(2, 2, _generalised_brown),
         _each(3, 1, lambda a, b, c: (3 - 2 * b) * b + 1 - a - 2 * c),
         (-1.0,),
     ),
-    Model(
+    _family(
         "chained HS46",
         _sum_over(5, 3, _powers),
         _each(
@@ -227,7 +216,7 @@ MODELS = (
         ),
         (2.0, 1.5, 0.5),
     ),
-    Model(
+    _family(
         "chained HS47",
         _sum_over(5, 4, _steps),
         _each(
@@ -239,7 +228,7 @@ MODELS = (
         ),
         (2.0, 1.5, -1.0, 0.5),
     ),
-    Model(
+    _family(
         "chained HS48",
         _sum_over(5, 3, lambda a, b, c, d, e: (a - 1) ** 2 + (b - c) ** 2 + (d - e) ** 2),
         _each(
@@ -250,7 +239,7 @@ MODELS = (
         ),
         (3.0, 5.0, -3.0),
     ),
-    Model(
+    _family(
         "chained HS49",
         _sum_over(5, 3, _powers),
         _each(
@@ -261,7 +250,7 @@ MODELS = (
         ),
         (10.0, 7.0, -3.0),
     ),
-    Model(
+    _family(
         "chained HS50",
         _sum_over(5, 4, _steps),
         _each(
@@ -273,8 +262,8 @@ MODELS = (
         ),
         (35.0, 11.0, 5.0, -5.0),
     ),
-    Model("chained HS51", _sum_over(5, 4, _quartic), _linked(4.0), (2.5, 0.5, 2.0, -1.0)),
-    Model(
+    _family("chained HS51", _sum_over(5, 4, _quartic), _linked(4.0), (2.5, 0.5, 2.0, -1.0)),
+    _family(
         "chained HS52",
         _sum_over(
             5,
@@ -284,5 +273,5 @@ MODELS = (
         _linked(0.0),
         (2.0,),
     ),
-    Model("chained HS53", _sum_over(5, 4, _quartic), _linked(0.0), (2.0,)),
+    _family("chained HS53", _sum_over(5, 4, _quartic), _linked(0.0), (2.0,)),
 )

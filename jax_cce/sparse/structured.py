@@ -33,6 +33,7 @@ from jax_cce.sparse.bands_and_blocks import Bands, bands_of, blocks_of, diagonal
 from jax_cce.sparse.coordinates import Assembly, Coordinates, assembly, csr_array
 from jax_cce.sparse.pattern import Layout, Pattern
 from jax_cce.sparse.spy import in_html
+from jax_cce.sparse.symmetry import clear_of
 from jax_cce.sparse.triangles import in_lower_triangle, of_points
 
 if TYPE_CHECKING:
@@ -400,6 +401,8 @@ class StructuredJacobian(Arithmetic):
         arrays = list(self._readable)
         pool = list(zip(self._pieces, self._transposed(arrays), strict=True))
         pieces: list[Piece] = []
+        pairs: list[tuple[Piece, ...]] = []
+        rest: list[tuple[Piece, ...]] = []
         while pool:
             piece, mirrored = pool.pop(0)
             if piece == mirrored:
@@ -407,9 +410,18 @@ class StructuredJacobian(Arithmetic):
                 continue
             same = [k for k, (other, _) in enumerate(pool) if other.term == mirrored.term]
             if same:
-                del pool[same[0]]
-                pieces += [piece, mirrored]
-            elif piece.term == mirrored.term and arrays[piece.slot or 0].dtype != bool:
+                pairs.append((piece, mirrored, *pool.pop(same[0])))
+            else:
+                rest.append((piece, mirrored))
+        # Of entries with other terms only the sums are symmetric.
+        apart = clear_of(pairs, rest, self.out_shape, self.in_shape)
+        for pair in pairs:
+            if pair in apart:
+                pieces += pair[:2]
+            else:
+                rest += [pair[:2], pair[2:]]
+        for piece, mirrored in rest:
+            if piece.term == mirrored.term and arrays[piece.slot or 0].dtype != bool:
                 one, other = (arrays[p.slot] for p in (piece, mirrored) if p.slot is not None)
                 arrays.append((one + other) / 2)
                 pieces.append(piece._replace(slot=len(arrays) - 1))
@@ -432,12 +444,13 @@ class StructuredJacobian(Arithmetic):
             if at is True:
                 pieces.append(piece)
             elif at is not False:
+                listed = of_points(term, at, self.out_shape, self.in_shape)
                 if slot is not None:
                     loops = tuple(range(len(term.sizes)))
                     every = align(arrays[slot], term.axes or (), loops, term.sizes)
-                    arrays.append(jnp.ravel(every)[at])
+                    # A single point has no loop.
+                    arrays.append(jnp.ravel(every)[at].reshape(listed.coefficient_shape))
                     slot = len(arrays) - 1
-                listed = of_points(term, at, self.out_shape, self.in_shape)
                 pieces.append(Piece(listed, piece.scale, slot))
         shapes, slots = (self.out_shape, self.in_shape), dict(enumerate(arrays))
         return self.from_slots(*shapes, self.dtype, pieces, slots, self.weak_type)

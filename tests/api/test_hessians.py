@@ -244,6 +244,13 @@ def test_lower_triangle_of_any_structured_jacobian(seed):
     assert lower.nnz == sum(row >= column for row, column in jac.pattern)
 
 
+def test_lower_triangle_with_a_single_entry_of_a_term():
+    x = jnp.asarray([1.0, 2.0])
+    fun = lambda x: jnp.sin(jnp.flip(x))  # noqa: E731
+    lower = jax_cce.jacobian(fun, format="structured")(x).lower_triangle()
+    assert_structured(lower, jnp.tril(jax.jacrev(fun)(x)))
+
+
 def test_triangles_that_there_are_not():
     with pytest.raises(ValueError, match="triangle must be"):
         jax_cce.hessian(chained, triangle="upper")
