@@ -6,18 +6,23 @@ tangent is zero there, and is then multiplied by the derivative of a root or a q
 mode it is the other way round. Of a loop each step is looked at by itself, as elimination does,
 and past a factorisation or a solve nothing is hidden. Nor is it by what leaves out the zeros of a
 triangular factor (`jnp.tril`).
+
+A selection that puts a known number in the place of a value, as in `jnp.sqrt(jnp.where(x > 0, x,
+1))`, hides nothing from forward mode where the function is regular at that number: what is zero is
+multiplied by the derivative there.
 """
 
 import enum
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any
 
 import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
-from jax_cce.program import known_values, tracing
+from jax_cce.program import in_numpy, known_values, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Wild
 from jax_cce.rules.wildness import own_wildness
@@ -41,6 +46,13 @@ _CONSTANT = {"ceil", "floor", "round", "sign", "stop_gradient"}
 LOOPS = ("scan", "while")
 # Functions of JAX whose own rules multiply by what is finite, and is no mask.
 _SMOOTH = {("logaddexp", "_logaddexp_jvp")}
+# What is singular at zero, or below, in its last operand or the base of a power.
+_REGULAR_ABOVE_ZERO = {"cbrt", "div", "log", "pow", "rsqrt", "sqrt"}
+# Each entry of the result is a function of one entry of each operand.
+_BY_ENTRY = {
+    *in_numpy.ELEMENTWISE,
+    *("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"),
+}
 # Of these every result depends on every entry.
 _WHOLE = {
     *("cholesky", "eigh", "eig", "householder_product", "lu", "qr", "svd"),
@@ -78,6 +90,8 @@ class _Walk:
 
     def through(self, equations: Sequence[Equation], passed: list[_Passed]) -> None:
         """Appends what the results of equations have passed."""
+        # The known numbers that selections put in the place of values, by variable.
+        instead: dict[Any, np.ndarray] = {}
         for equation in equations:
             operands = [
                 _Passed.NOTHING if isinstance(atom, Literal) else passed[atom]
@@ -85,8 +99,23 @@ class _Walk:
             ]
             if _keeps_triangle(equations, equation, operands):
                 passed.append(operands[-1])
-            else:
-                passed += self._results(equations, equation, operands)
+                continue
+            replaced = [not isinstance(atom, Literal) and atom in instead for atom in equation.inputs]
+            result = _instead_of_result(equations, equation, operands, instead)
+            is_regular = _is_regular(equation, replaced, instead)
+            is_kept = result is not None and (is_regular or own_wildness(equation) <= Wild.GIVEN)
+            if not (is_kept or is_regular):
+                operands = [
+                    each | _Passed.A_MASK if here else each
+                    for each, here in zip(operands, replaced, strict=True)
+                ]
+            found = self._results(equations, equation, operands)
+            if is_kept and found[0]:
+                instead[equation.outputs[0]] = result
+                found = [found[0] & ~_Passed.A_MASK | _union(operands) & _Passed.A_MASK]
+            elif any(replaced):
+                found = [each | _Passed.A_MASK if each else each for each in found]
+            passed += found
 
     def _results(
         self, equations: Sequence[Equation], equation: Equation, operands: Sequence[_Passed]
@@ -139,6 +168,48 @@ def _is_singular(
         return True
     divisor = known_values.value_of(equations, equation.inputs[1])
     return divisor is None or not np.all(divisor)
+
+
+def _instead_of_result(
+    equations: Sequence[Equation],
+    equation: Equation,
+    operands: Sequence[_Passed],
+    instead: Mapping[Any, np.ndarray],
+) -> np.ndarray | None:
+    """The finite number that a selection puts in the place of a result, or that follows from it.
+
+    None where it is not known; an entry of the result then may mix what is replaced and what is not.
+    """
+    if equation.name == "select_n" and len(operands) == 3:
+        varied = [k for k in (1, 2) if operands[k]]
+        if len(varied) != 1 or equation.inputs[varied[0]] in instead:
+            return None
+        return _finite(known_values.value_of(equations, equation.inputs[3 - varied[0]]))
+    if equation.name not in _BY_ENTRY or len(equation.variables) != 1:
+        return None
+    (name,) = equation.variables
+    if name not in instead:
+        return None
+    values = [atom.val if isinstance(atom, Literal) else instead[atom] for atom in equation.inputs]
+    results = in_numpy.evaluated(equation, values)
+    return None if results is None else _finite(results[0])
+
+
+def _finite(value: np.ndarray | None) -> np.ndarray | None:
+    return value if value is not None and np.all(np.isfinite(value)) else None
+
+
+def _is_regular(
+    equation: Equation, replaced: Sequence[bool], instead: Mapping[Any, np.ndarray]
+) -> bool:
+    """Whether a function that is singular at zero is not where its operand was replaced."""
+    place = 0 if equation.name == "pow" else len(replaced) - 1
+    if equation.name not in _REGULAR_ABOVE_ZERO or [*replaced].count(True) != 1:
+        return False
+    if not replaced[place]:
+        return False
+    number = instead[equation.inputs[place]]
+    return bool(np.all(number > 0))
 
 
 def _keeps_triangle(
