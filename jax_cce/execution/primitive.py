@@ -43,9 +43,7 @@ class ByPoints(Protocol):
             over: which of the arguments differ between the points.
         """
 
-    def kernel(
-        self, signature: Signature, points: int | None, *, in_loop: bool
-    ) -> Kernel | None:
+    def kernel(self, signature: Signature, points: int | None, *, in_loop: bool) -> Kernel | None:
         """Machine code for it; None where XLA compiles it.
 
         Args:

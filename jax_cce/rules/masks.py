@@ -16,7 +16,7 @@ import enum
 import functools
 import operator
 from collections.abc import Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
@@ -39,6 +39,18 @@ class _Passed(enum.IntFlag):
     A_SINGULARITY = 4
     # Not on the way, but there: zeros above the diagonal.
     TRIANGULAR = 8
+
+
+class _Instead(NamedTuple):
+    """What a selection has put in the place of some entries of a value.
+
+    Attributes:
+        selection: the selection, a variable.
+        value: all of the value, if all of its entries were replaced; finite.
+    """
+
+    selection: int
+    value: np.ndarray
 
 
 # Their derivative is zero.
@@ -91,7 +103,7 @@ class _Walk:
     def through(self, equations: Sequence[Equation], passed: list[_Passed]) -> None:
         """Appends what the results of equations have passed."""
         # The known numbers that selections put in the place of values, by variable.
-        instead: dict[Any, np.ndarray] = {}
+        instead: dict[Any, _Instead] = {}
         for equation in equations:
             operands = [
                 _Passed.NOTHING if isinstance(atom, Literal) else passed[atom]
@@ -100,9 +112,9 @@ class _Walk:
             if _keeps_triangle(equations, equation, operands):
                 passed.append(operands[-1])
                 continue
-            replaced = [not isinstance(atom, Literal) and atom in instead for atom in equation.inputs]
+            replaced = [atom in instead for atom in map(_variable, equation.inputs)]
             result = _instead_of_result(equations, equation, operands, instead)
-            is_regular = _is_regular(equation, replaced, instead)
+            is_regular = _is_regular(equation, instead)
             is_kept = result is not None and (is_regular or own_wildness(equation) <= Wild.GIVEN)
             if not (is_kept or is_regular):
                 operands = [
@@ -174,42 +186,43 @@ def _instead_of_result(
     equations: Sequence[Equation],
     equation: Equation,
     operands: Sequence[_Passed],
-    instead: Mapping[Any, np.ndarray],
-) -> np.ndarray | None:
-    """The finite number that a selection puts in the place of a result, or that follows from it.
+    instead: Mapping[Any, _Instead],
+) -> _Instead | None:
+    """What a selection puts in the place of a result, or what follows from that; None if unknown.
 
-    None where it is not known; an entry of the result then may mix what is replaced and what is not.
+    Then an entry of the result mixes what is replaced and what is not.
     """
+    (own, *_) = equation.outputs
     if equation.name == "select_n" and len(operands) == 3:
         varied = [k for k in (1, 2) if operands[k]]
         if len(varied) != 1 or equation.inputs[varied[0]] in instead:
             return None
-        return _finite(known_values.value_of(equations, equation.inputs[3 - varied[0]]))
-    if equation.name not in _BY_ENTRY or len(equation.variables) != 1:
+        value = known_values.value_of(equations, equation.inputs[3 - varied[0]])
+        return _Instead(own, value) if value is not None and np.isfinite(value).all() else None
+    found = [instead.get(name) for name in equation.variables]
+    selections = {each and each.selection for each in found}
+    if equation.name not in _BY_ENTRY or len(selections) != 1 or None in selections:
         return None
-    (name,) = equation.variables
-    if name not in instead:
-        return None
-    values = [atom.val if isinstance(atom, Literal) else instead[atom] for atom in equation.inputs]
+    values = [
+        atom.val if isinstance(atom, Literal) else instead[atom].value for atom in equation.inputs
+    ]
     results = in_numpy.evaluated(equation, values)
-    return None if results is None else _finite(results[0])
+    if results is None or not np.isfinite(results[0]).all():
+        return None
+    # Entries that are moved meet others afterwards.
+    is_moved = equation.name not in in_numpy.ELEMENTWISE
+    return _Instead(own if is_moved else selections.pop(), results[0])
 
 
-def _finite(value: np.ndarray | None) -> np.ndarray | None:
-    return value if value is not None and np.all(np.isfinite(value)) else None
-
-
-def _is_regular(
-    equation: Equation, replaced: Sequence[bool], instead: Mapping[Any, np.ndarray]
-) -> bool:
-    """Whether a function that is singular at zero is not where its operand was replaced."""
-    place = 0 if equation.name == "pow" else len(replaced) - 1
-    if equation.name not in _REGULAR_ABOVE_ZERO or [*replaced].count(True) != 1:
+def _is_regular(equation: Equation, instead: Mapping[Any, _Instead]) -> bool:
+    """Whether a function that is singular at zero is not where its operands were replaced."""
+    if equation.name not in _REGULAR_ABOVE_ZERO:
         return False
-    if not replaced[place]:
+    singular = equation.inputs[0 if equation.name == "pow" else -1]
+    if isinstance(singular, Literal) or singular not in instead:
         return False
-    number = instead[equation.inputs[place]]
-    return bool(np.all(number > 0))
+    selections = {instead[name].selection for name in equation.variables if name in instead}
+    return len(selections) == 1 and bool(np.all(instead[singular].value > 0))
 
 
 def _keeps_triangle(
@@ -223,6 +236,10 @@ def _keeps_triangle(
         return False
     kept = known_values.value_of(equations, equation.inputs[0])
     return kept is not None and bool(np.all(kept[..., *np.tril_indices(kept.shape[-2])]))
+
+
+def _variable(atom: Any) -> int | None:
+    return None if isinstance(atom, Literal) else atom
 
 
 def _union(flags: Iterable[_Passed]) -> _Passed:

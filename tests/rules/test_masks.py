@@ -36,6 +36,20 @@ def along_a_replaced_norm(x):
     return jnp.where(turns, axis, x)
 
 
+def sinc(x):
+    length = jnp.sqrt(jnp.where(x > 0, x, 1.0))
+    return jnp.where(x > 0, jnp.sin(length) / length, 1.0)
+
+
+def outer_quotient(x):
+    x = jnp.where(x > 0, x, 1.0)
+    return x[:, None] / x
+
+
+def quotient_of_two(x):
+    return jnp.where(x > 0.5, x, 1.0) / jnp.where(x > 0, x, 1.0)
+
+
 def replaced_after_a_mask(x):
     x = jnp.where(jnp.arange(3) > 0, x, 0.0)
     return jnp.sqrt(jnp.where(x > -1, x, 1.0))
@@ -74,6 +88,9 @@ CASES = {
         lambda x: jnp.sqrt(jnp.where(x > 0, x, 1) * jnp.cos(x)),
         {"jacrev"},
     ),
+    "replaced, on both sides of a quotient": (sinc, {"jacfwd"}),
+    "replaced, and then moved": (outer_quotient, {"jacrev"}),
+    "replaced twice": (quotient_of_two, {"jacrev"}),
     "replaced after a mask": (replaced_after_a_mask, {"jacrev"}),
     "no mask": (lambda x: jnp.sqrt(x) / (1 + x), BOTH),
     "nothing singular": (lambda x: jnp.where(x > 0, jnp.sin(x), x) ** 2, BOTH),
