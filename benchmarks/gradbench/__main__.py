@@ -2,8 +2,8 @@
 
 In a checkout of GradBench: `gradbench run --eval "gradbench eval gmm" --tool "python -m
 benchmarks.gradbench"`. With `--table` drawn inputs are measured instead, beside JAX's own methods;
-with `--manual CHECKOUT` beside GradBench's derivatives by hand, which `make -C tools/manual` compiles
-there.
+with `--manual CHECKOUT` beside GradBench's derivatives by hand, which `make -C tools/manual`
+compiles there.
 """
 
 from __future__ import annotations

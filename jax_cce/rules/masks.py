@@ -115,14 +115,15 @@ class _Walk:
             replaced = [atom in instead for atom in map(_variable, equation.inputs)]
             result = _instead_of_result(equations, equation, operands, instead)
             is_regular = _is_regular(equation, instead)
-            is_kept = result is not None and (is_regular or own_wildness(equation) <= Wild.GIVEN)
+            is_tame = is_regular or own_wildness(equation) <= Wild.GIVEN
+            is_kept = result is not None and is_tame
             if not (is_kept or is_regular):
                 operands = [
                     each | _Passed.A_MASK if here else each
                     for each, here in zip(operands, replaced, strict=True)
                 ]
             found = self._results(equations, equation, operands)
-            if is_kept and found[0]:
+            if result is not None and is_tame and found[0]:
                 instead[equation.outputs[0]] = result
                 found = [found[0] & ~_Passed.A_MASK | _union(operands) & _Passed.A_MASK]
             elif any(replaced):
@@ -199,9 +200,10 @@ def _instead_of_result(
             return None
         value = known_values.value_of(equations, equation.inputs[3 - varied[0]])
         return _Instead(own, value) if value is not None and np.isfinite(value).all() else None
-    found = [instead.get(name) for name in equation.variables]
-    selections = {each and each.selection for each in found}
-    if equation.name not in _BY_ENTRY or len(selections) != 1 or None in selections:
+    if equation.name not in _BY_ENTRY or any(k not in instead for k in equation.variables):
+        return None
+    selections = {instead[name].selection for name in equation.variables}
+    if len(selections) != 1:
         return None
     values = [
         atom.val if isinstance(atom, Literal) else instead[atom].value for atom in equation.inputs
