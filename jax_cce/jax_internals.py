@@ -6,6 +6,7 @@ them name mesh axes, and which are calls that can be inlined.
 """
 
 import contextlib
+import inspect
 import math
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -86,6 +87,7 @@ __all__ = [
     "is_shared_out",
     "is_staged",
     "is_symbolic",
+    "is_traced_in_loop",
     "is_tracer",
     "is_transposable",
     "is_without_gradient",
@@ -587,6 +589,18 @@ def is_for_one_device(ctx: Any) -> bool:
     module = ctx.module_context
     devices = getattr(module.axis_context, "num_devices", None)
     return devices == 1 and not module.lowering_parameters.for_export
+
+
+# What traces the steps of loops; `lax.fori_loop` and `lax.map` call these.
+_TRACE_LOOPS = {inspect.unwrap(loop).__code__ for loop in (lax.scan, lax.while_loop)}
+
+
+def is_traced_in_loop() -> bool:
+    """Whether we are called by the step of a loop that JAX is tracing, which no trace says."""
+    frame = inspect.currentframe()
+    while frame is not None and frame.f_code not in _TRACE_LOOPS:
+        frame = frame.f_back
+    return frame is not None
 
 
 def has_own_rules(equation: Any) -> bool:

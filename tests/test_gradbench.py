@@ -10,7 +10,7 @@ import pytest
 from scipy import special, stats
 
 import jax_cce
-from benchmarks.gradbench import EVALUATIONS, ba, protocol, table
+from benchmarks.gradbench import EVALUATIONS, ba, manual, protocol, table
 
 pytestmark = pytest.mark.one_version
 
@@ -412,3 +412,8 @@ def test_the_table_names_the_better_of_jax_s_methods():
 def test_rotations_are_those_of_rodrigues():
     vector, point = np.array([0.3, -0.2, 0.5]), np.array([1.0, 2.0, 3.0])
     np.testing.assert_allclose(ba.rotate(vector, point), _about(vector) @ point, rtol=1e-13)
+
+
+def test_without_programs_by_hand_it_says_what_to_do(tmp_path):
+    with pytest.raises(FileNotFoundError, match="make -C tools/manual"):
+        manual.measured(["ba"], str(tmp_path))

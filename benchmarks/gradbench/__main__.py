@@ -1,7 +1,9 @@
 """A tool for GradBench: `python -m benchmarks.gradbench` answers messages, one a line.
 
 In a checkout of GradBench: `gradbench run --eval "gradbench eval gmm" --tool "python -m
-benchmarks.gradbench"`. With `--table` drawn inputs are measured instead, beside JAX's own methods.
+benchmarks.gradbench"`. With `--table` drawn inputs are measured instead, beside JAX's own methods;
+with `--manual CHECKOUT` beside GradBench's derivatives by hand, which `make -C tools/manual`
+compiles there.
 """
 
 from __future__ import annotations
@@ -13,7 +15,7 @@ import sys
 import jax
 
 from benchmarks import suite
-from benchmarks.gradbench import EVALUATIONS, protocol, table
+from benchmarks.gradbench import EVALUATIONS, manual, protocol, table
 
 
 def main() -> None:
@@ -22,6 +24,9 @@ def main() -> None:
     parser.add_argument("--multithreaded", action="store_true", help="keep to no single core")
     parser.add_argument("--table", action="store_true", help="measure drawn inputs")
     parser.add_argument(
+        "--manual", metavar="CHECKOUT", help="measure drawn inputs beside those by hand, in C++"
+    )
+    parser.add_argument(
         "--evaluations", default="", help="those of the table, a regular expression"
     )
     parser.add_argument("--turns", type=int, default=15, help="how often the table's are timed")
@@ -29,8 +34,11 @@ def main() -> None:
     if not arguments.multithreaded:
         suite.keep_to(1)
     jax.config.update("jax_enable_x64", True)
+    chosen = [name for name in EVALUATIONS if re.search(arguments.evaluations, name)]
+    if arguments.manual:
+        print(manual.measured(chosen, arguments.manual, turns=arguments.turns))
+        return
     if arguments.table:
-        chosen = [name for name in EVALUATIONS if re.search(arguments.evaluations, name)]
         print(table.measured(chosen, turns=arguments.turns))
         return
     for answer in protocol.answers(sys.stdin):

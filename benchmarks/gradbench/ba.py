@@ -8,6 +8,7 @@ errors has 15 entries, 11 of the camera, 3 of the point, 1 of the weight, zeros 
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -65,30 +66,41 @@ def _objective(cameras: Any, points: Any, weights: Any, seen: Any, pairs: Any) -
     return errors, 1 - weights**2
 
 
+def _of_row(row: jax.Array, seen: jax.Array) -> jax.Array:
+    """The weighted error by all that it depends on, in the order of a row's entries."""
+    camera, point, (weight,) = jnp.split(row, [_CAMERA, _CAMERA + _POINT])
+    return reprojection(camera, point, weight, seen)
+
+
+def _joined(parts: Sequence[jax.Array]) -> jax.Array:
+    """Flat parts one after the other, computed before, as XLA would divide for each entry."""
+    return jnp.concatenate(jax.lax.optimization_barrier([part.ravel() for part in parts]))
+
+
 def _jacobian(transform: Any) -> Any:
-    of_one = transform(reprojection, argnums=(0, 1, 2))
+    of_one = transform(_of_row)
     of_weight = transform(lambda weight: 1 - weight**2)
 
     def program(cameras: Any, points: Any, weights: Any, seen: Any, pairs: Any) -> Compressed:
         (of_camera, of_point), p = pairs, len(weights)
         at_points = _CAMERA * len(cameras)
         at_weights = at_points + _POINT * len(points)
-        blocks = jax.vmap(of_one)(cameras[of_camera], points[of_point], weights, seen)
-        rows = jnp.concatenate([*blocks[:2], blocks[2][..., None]], axis=2)  # [p, 2, 15]
-        observed = jnp.arange(p)[:, None] + at_weights
+        read = [cameras[of_camera], points[of_point], weights[:, None]]
+        rows = jax.vmap(of_one)(jnp.concatenate(read, axis=1), seen)  # [p, 2, 15]
+        observed = np.arange(p) + at_weights
         columns = jnp.concatenate(
             [
                 _CAMERA * of_camera[:, None] + np.arange(_CAMERA),
                 _POINT * of_point[:, None] + np.arange(at_points, at_points + _POINT),
-                observed,
+                observed[:, None],
             ],
             axis=1,
         )
-        starts = [_ROW * np.arange(2 * p), 2 * p * _ROW + np.arange(p + 1)]
+        starts = np.concatenate([_ROW * np.arange(2 * p), 2 * p * _ROW + np.arange(p + 1)])
         return Compressed(
-            jnp.concatenate(starts),
-            jnp.concatenate([jnp.repeat(columns, 2, axis=0).ravel(), observed[:, 0]]),
-            jnp.concatenate([rows.ravel(), jax.vmap(of_weight)(weights)]),
+            jnp.asarray(starts),
+            _joined([jnp.concatenate([columns, columns], axis=1), jnp.asarray(observed)]),
+            _joined([rows, jax.vmap(of_weight)(weights)]),
         )
 
     return program

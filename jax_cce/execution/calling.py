@@ -42,6 +42,10 @@ _log = logging.getLogger("jax_cce")
 
 # Where a plan might form an array of more entries than this, its size is checked at once.
 _LARGE = 1 << 22
+# A call of machine code in a step of a loop takes as long as so many additions there, where XLA
+# makes one kernel of the loop. (Measured on the CPU: 110 to 130 ns a call; steps of 2 additions 122
+# ns instead of 15, of 168 147 instead of 97, of 336 338 instead of 371.)
+_SMALL_STEP = 200
 
 # From the constants and the inputs to the outputs, and the blocks of the Jacobian.
 _Program = Callable[[Sequence[Any]], tuple[list[Any], list[list[Any]]]]
@@ -295,10 +299,12 @@ class _Programs:
         """Whether it is known where the entries of the sparse Jacobian are."""
         return self._types() is not None
 
-    def kernel(self, signature: Signature, points: int | None) -> Kernel | None:
+    def kernel(
+        self, signature: Signature, points: int | None, *, in_loop: bool = False
+    ) -> Kernel | None:
         """Machine code for it; None where XLA compiles it (see `primitive.ByPoints`)."""
         try:
-            found = self.kernel_or_reason(signature, points)
+            found = self.kernel_or_reason(signature, points, in_loop=in_loop)
         except Exception:  # XLA computes the same
             if self._request.backend == "native" and not self._request.is_default:
                 raise
@@ -307,7 +313,9 @@ class _Programs:
         _log.info("Jacobian of %s: native: %s", self._task.name, found)
         return found if isinstance(found, Kernel) else None
 
-    def kernel_or_reason(self, signature: Signature, points: int | None) -> Kernel | str:
+    def kernel_or_reason(
+        self, signature: Signature, points: int | None, *, in_loop: bool = False
+    ) -> Kernel | str:
         """Machine code for it, or why there is none."""
         task, request = self._task, self._request
         if reason := self._not_asked or _differentiated_otherwise(task):
@@ -323,6 +331,9 @@ class _Programs:
         value, places = self._wanted.value, self._places
         function = _function(task, value=value, orders=orders, places=places)
         found = kernel_of(function, signature, limited=request.backend == "auto")
+        is_single = in_loop and points is None and request.backend == "auto"
+        if isinstance(found, Kernel) and is_single and found.cost <= _SMALL_STEP:
+            return f"{found.cost} operations in a step take less than a call"
         if isinstance(found, Kernel) and request.order == "auto" and found.order == GIVEN:
             return dataclasses.replace(found, order="stored")
         return found

@@ -43,12 +43,13 @@ class ByPoints(Protocol):
             over: which of the arguments differ between the points.
         """
 
-    def kernel(self, signature: Signature, points: int | None) -> Kernel | None:
+    def kernel(self, signature: Signature, points: int | None, *, in_loop: bool) -> Kernel | None:
         """Machine code for it; None where XLA compiles it.
 
         Args:
             signature: how it is called.
             points: how many points there are; None where there are no axes of them.
+            in_loop: whether the steps of a loop call it.
         """
 
 
@@ -62,6 +63,7 @@ class _Origin:
 
     def __init__(self, by_points: ByPoints, arguments: Sequence[Any]) -> None:
         self._by_points, self._arguments = by_points, list(arguments)
+        self._in_loop = jax_internals.is_traced_in_loop()
         self._precision = jax.config.jax_default_matmul_precision  # type: ignore[attr-defined]
 
     def program(self, sizes: Sequence[int], mapped: Sequence[Sequence[bool]]) -> Callable[..., Any]:
@@ -99,7 +101,7 @@ class _Origin:
         over = [any(levels) for levels in mapped]
         points = math.prod(sizes) if sizes else None
         signature = Signature(self._arguments, over, len(sizes), kept)
-        return self._by_points.kernel(signature, points)
+        return self._by_points.kernel(signature, points, in_loop=self._in_loop)
 
 
 class _Body(LazyJaxpr):

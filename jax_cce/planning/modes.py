@@ -8,8 +8,10 @@ most of the time and elimination could not push much less through them, `jax.jac
 
 Slices, concatenations and pads of small parts make blocks of many terms, each of which XLA
 evaluates for every entry of the sum, where a mode of JAX moves whole tangents. Where a function
-consists of such to a good part, and elimination saves too few operations, a mode runs as well. So
-it does where elimination saves none: in large products, and where operators take most of the time.
+consists of such to a good part, and elimination saves too few operations, a mode runs as well; so
+it does where the sums of such blocks take a good part of the operations before anything is
+multiplied by them, as where chains of small matrices, one for each joint, move many points. So it
+does where elimination saves none: in large products, and where operators take most of the time.
 """
 
 from collections.abc import Collection, Mapping, Sequence
@@ -61,6 +63,10 @@ _CHOOSING = {"reduce_max", "reduce_min"}
 _MOVED, _PER_ENTRY = 0.25, 54
 _MOSTLY_MOVED, _SAVED = 0.3, 8
 _UNSAVED, _LARGE, _PUSHED = 1.16, 600, 0.6
+# The share of the operations that sum blocks of many terms before these are multiplied again.
+# (Measured on the CPU: skinned hands and skeletons, at 0.4 to 0.6, elimination takes 1.5 to 4 times
+# as long as a mode. No program of `python -m benchmarks run` is affected.)
+_SUMMED = 0.4
 # How many times what a mode has to push a plan may cost that is differentiated again: reverse mode
 # takes up to four times as much.
 _FAR_MORE = 4
@@ -108,11 +114,14 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
     columns, rows, between, *_ = setting
     moved = sum(loops.entries(each.out_avals) for each in between if each.name in _MOVING)
     work, flops = work_of(between), plan.cost("flops")
-    assembling = sum(step.flops for step in plan.steps if isinstance(step, Densify))
+    sums = [step for step in plan.steps if isinstance(step, Densify)]
+    assembling = sum(step.flops for step in sums)
+    summed = sum(step.flops for step in sums if step.vertex is not None)
     pushing = sum(step.flops for step in plan.steps if isinstance(step, Push))
     saved = min(columns, rows) * work / max(flops - assembling, 1)
     per_entry = flops / max(rows * columns, 1)
     moves_much = moved > _MOVED * work and per_entry > _PER_ENTRY
+    sums_much = summed > _SUMMED * flops and per_entry > _PER_ENTRY
     moves_mostly = moved > _MOSTLY_MOVED * work and saved <= _SAVED
     # A Hessian takes twice what its gradient does.
     is_large = per_entry > (_LARGE / 2 if again else _LARGE) and not plan.operators
@@ -122,6 +131,7 @@ def mode_instead(task: Task, plan: Plan, *, again: bool = False) -> str | None:
     if not (
         moves_much
         or moves_mostly
+        or sums_much
         or is_product
         or (saved <= _UNSAVED and pushing > _PUSHED * flops)
     ):

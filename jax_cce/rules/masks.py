@@ -6,18 +6,23 @@ tangent is zero there, and is then multiplied by the derivative of a root or a q
 mode it is the other way round. Of a loop each step is looked at by itself, as elimination does,
 and past a factorisation or a solve nothing is hidden. Nor is it by what leaves out the zeros of a
 triangular factor (`jnp.tril`).
+
+A selection that puts a known number in the place of a value, as in `jnp.sqrt(jnp.where(x > 0, x,
+1))`, hides nothing from forward mode where the function is regular at that number: what is zero is
+multiplied by the derivative there.
 """
 
 import enum
 import functools
 import operator
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from jax_cce import jax_internals
 from jax_cce.jax_internals import Literal
-from jax_cce.program import known_values, tracing
+from jax_cce.program import in_numpy, known_values, tracing
 from jax_cce.program.flat import Equation, Program
 from jax_cce.rules.book import Wild
 from jax_cce.rules.wildness import own_wildness
@@ -36,11 +41,30 @@ class _Passed(enum.IntFlag):
     TRIANGULAR = 8
 
 
+class _Instead(NamedTuple):
+    """What a selection has put in the place of some entries of a value.
+
+    Attributes:
+        selection: the selection, a variable.
+        value: all of the value, if all of its entries were replaced; finite.
+    """
+
+    selection: int
+    value: np.ndarray
+
+
 # Their derivative is zero.
 _CONSTANT = {"ceil", "floor", "round", "sign", "stop_gradient"}
 LOOPS = ("scan", "while")
 # Functions of JAX whose own rules multiply by what is finite, and is no mask.
 _SMOOTH = {("logaddexp", "_logaddexp_jvp")}
+# What is singular at zero, or below, in its last operand or the base of a power.
+_REGULAR_ABOVE_ZERO = {"cbrt", "div", "log", "pow", "rsqrt", "sqrt"}
+# Each entry of the result is a function of one entry of each operand.
+_BY_ENTRY = {
+    *in_numpy.ELEMENTWISE,
+    *("broadcast_in_dim", "convert_element_type", "reshape", "squeeze", "transpose"),
+}
 # Of these every result depends on every entry.
 _WHOLE = {
     *("cholesky", "eigh", "eig", "householder_product", "lu", "qr", "svd"),
@@ -78,6 +102,8 @@ class _Walk:
 
     def through(self, equations: Sequence[Equation], passed: list[_Passed]) -> None:
         """Appends what the results of equations have passed."""
+        # The known numbers that selections put in the place of values, by variable.
+        instead: dict[Any, _Instead] = {}
         for equation in equations:
             operands = [
                 _Passed.NOTHING if isinstance(atom, Literal) else passed[atom]
@@ -85,8 +111,24 @@ class _Walk:
             ]
             if _keeps_triangle(equations, equation, operands):
                 passed.append(operands[-1])
-            else:
-                passed += self._results(equations, equation, operands)
+                continue
+            replaced = [atom in instead for atom in map(_variable, equation.inputs)]
+            result = _instead_of_result(equations, equation, operands, instead)
+            is_regular = _is_regular(equation, instead)
+            is_tame = is_regular or own_wildness(equation) <= Wild.GIVEN
+            is_kept = result is not None and is_tame
+            if not (is_kept or is_regular):
+                operands = [
+                    each | _Passed.A_MASK if here else each
+                    for each, here in zip(operands, replaced, strict=True)
+                ]
+            found = self._results(equations, equation, operands)
+            if result is not None and is_tame and found[0]:
+                instead[equation.outputs[0]] = result
+                found = [found[0] & ~_Passed.A_MASK | _union(operands) & _Passed.A_MASK]
+            elif any(replaced):
+                found = [each | _Passed.A_MASK if each else each for each in found]
+            passed += found
 
     def _results(
         self, equations: Sequence[Equation], equation: Equation, operands: Sequence[_Passed]
@@ -141,6 +183,50 @@ def _is_singular(
     return divisor is None or not np.all(divisor)
 
 
+def _instead_of_result(
+    equations: Sequence[Equation],
+    equation: Equation,
+    operands: Sequence[_Passed],
+    instead: Mapping[Any, _Instead],
+) -> _Instead | None:
+    """What a selection puts in the place of a result, or what follows from that; None if unknown.
+
+    Then an entry of the result mixes what is replaced and what is not.
+    """
+    (own, *_) = equation.outputs
+    if equation.name == "select_n" and len(operands) == 3:
+        varied = [k for k in (1, 2) if operands[k]]
+        if len(varied) != 1 or equation.inputs[varied[0]] in instead:
+            return None
+        value = known_values.value_of(equations, equation.inputs[3 - varied[0]])
+        return _Instead(own, value) if value is not None and np.isfinite(value).all() else None
+    if equation.name not in _BY_ENTRY or any(k not in instead for k in equation.variables):
+        return None
+    selections = {instead[name].selection for name in equation.variables}
+    if len(selections) != 1:
+        return None
+    values = [
+        atom.val if isinstance(atom, Literal) else instead[atom].value for atom in equation.inputs
+    ]
+    results = in_numpy.evaluated(equation, values)
+    if results is None or not np.isfinite(results[0]).all():
+        return None
+    # Entries that are moved meet others afterwards.
+    is_moved = equation.name not in in_numpy.ELEMENTWISE
+    return _Instead(own if is_moved else selections.pop(), results[0])
+
+
+def _is_regular(equation: Equation, instead: Mapping[Any, _Instead]) -> bool:
+    """Whether a function that is singular at zero is not where its operands were replaced."""
+    if equation.name not in _REGULAR_ABOVE_ZERO:
+        return False
+    singular = equation.inputs[0 if equation.name == "pow" else -1]
+    if isinstance(singular, Literal) or singular not in instead:
+        return False
+    selections = {instead[name].selection for name in equation.variables if name in instead}
+    return len(selections) == 1 and bool(np.all(instead[singular].value > 0))
+
+
 def _keeps_triangle(
     equations: Sequence[Equation], equation: Equation, operands: Sequence[_Passed]
 ) -> bool:
@@ -152,6 +238,10 @@ def _keeps_triangle(
         return False
     kept = known_values.value_of(equations, equation.inputs[0])
     return kept is not None and bool(np.all(kept[..., *np.tril_indices(kept.shape[-2])]))
+
+
+def _variable(atom: Any) -> int | None:
+    return None if isinstance(atom, Literal) else atom
 
 
 def _union(flags: Iterable[_Passed]) -> _Passed:

@@ -239,3 +239,43 @@ def test_what_explain_says_of_the_backend():
         explained = jax_cce.explain(function, **how)(X)
         assert explained.backend == "xla"
         assert reason in explained.to_dict()["backend_reason"]
+
+
+def square(x):
+    return jnp.sum(x * x)
+
+
+LOOPS = {
+    "scan": lambda f, x: lax.scan(lambda x, _: (x - 0.1 * f(x), None), x, None, 5)[0],
+    "while": lambda f, x: lax.while_loop(lambda x: x[0] > 0.1, lambda x: x - 0.1 * f(x), x),
+    "nested": lambda f, x: lax.fori_loop(
+        0, 2, lambda _, x: lax.cond(x[0] > 0, lambda x: LOOPS["scan"](f, x), lambda x: x, x), x
+    ),
+    "map": lambda f, x: lax.map(f, jnp.stack([x, -x])),
+}
+
+
+@pytest.mark.parametrize("name", LOOPS)
+def test_steps_of_loops_that_take_less_than_a_call(name):
+    loop, small = LOOPS[name], jax_cce.jacobian(square)
+    assert is_native(small, X)
+    assert not is_native(lambda x: loop(small, x), X)
+    assert_agree(loop(small, X), loop(jax.grad(square), X))
+
+
+def test_steps_of_loops_that_take_more_than_a_call():
+    def large(x):
+        return fun(fun(fun(x)))
+
+    def descent(der):
+        return lambda x: LOOPS["scan"](lambda x: der(large)(x).sum(0), x)
+
+    assert is_native(descent(jax_cce.jacobian), X)
+    assert_agree(descent(jax_cce.jacobian)(X), descent(jax.jacrev)(X))
+
+
+def test_a_small_step_is_native_where_that_is_asked_for():
+    asked = jax_cce.jacobian(square, backend="native")
+    assert is_native(lambda x: LOOPS["scan"](asked, x), X)
+    many = jax.vmap(jax_cce.jacobian(square))
+    assert is_native(lambda x: LOOPS["scan"](many, x), POINTS)

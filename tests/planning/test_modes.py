@@ -145,7 +145,7 @@ def with_pullback(x):
 
 
 def masked(x):
-    start = jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
+    start = jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 0.0)), 0.0)
     return lax.scan(lambda c, _: (jnp.sin(c) * x, None), start, None, length=20)[0]
 
 
@@ -223,9 +223,29 @@ def network(x):
     return jax.grad(lambda x: jnp.sum(jnp.tanh(second @ jnp.tanh(second @ jnp.tanh(first @ x)))))(x)
 
 
+def skinned(x):
+    """Where fifty points are that follow ten bones, which turn about others by two angles."""
+
+    def turned(angles):
+        (c, d), (s, t), o = jnp.cos(angles), jnp.sin(angles), 0.0
+        first = jnp.array([[1, o, o, o], [o, c, -s, o], [o, s, c, o], [o, o, o, 1]])
+        return first @ jnp.array([[d, -t, o, 0.3], [t, d, o, 0.1], [o, o, 1, 0.2], [o, o, o, 1]])
+
+    bones = []
+    for parent, own in zip((0, 0, 1, 2, 0, 4, 5, 0, 7, 8), jax.vmap(turned)(x), strict=True):
+        bones.append(bones[parent] @ own if bones else own)
+    weights, points = np.cos(np.arange(500.0)).reshape(50, 10), np.sin(np.arange(200.0))
+    moved = jnp.einsum("bij,vj,vb->vi", jnp.stack(bones)[:, :3], points.reshape(50, 4), weights)
+    squared = x[-1, 0] ** 2
+    length = jnp.sqrt(jnp.where(squared > 0, squared, 1.0))
+    return moved * jnp.where(squared > 0, jnp.sin(length) / length, 1.0)
+
+
 @pytest.mark.parametrize(
     "fun, x",
     [
+        (skinned, jnp.linspace(-0.4, 0.5, 20).reshape(10, 2)),
+        (skinned, jnp.linspace(-0.5, 0.4, 20).reshape(10, 2).at[-1].set(0.0)),
         (rolled, jnp.linspace(0.1, 2.0, 40)),
         (network, X),
         (lambda x: jnp.linalg.solve(jnp.diag(3 + x) + jnp.ones((20, 20)), x), jnp.ones(20)),

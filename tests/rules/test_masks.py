@@ -25,6 +25,36 @@ def on_both_sides(x):
     return jnp.where(x > 0, jnp.sqrt(jnp.where(x > 0, x, 1.0)), 0.0)
 
 
+def replaced_by(number):
+    return lambda x: jnp.where(x > 0, jnp.log(jnp.sqrt(jnp.where(x > 0, x, number))), 0.0)
+
+
+def along_a_replaced_norm(x):
+    squared = x @ x
+    turns = squared > 0
+    axis = x / jnp.sqrt(jnp.where(turns, squared, 1.0))
+    return jnp.where(turns, axis, x)
+
+
+def sinc(x):
+    length = jnp.sqrt(jnp.where(x > 0, x, 1.0))
+    return jnp.where(x > 0, jnp.sin(length) / length, 1.0)
+
+
+def outer_quotient(x):
+    x = jnp.where(x > 0, x, 1.0)
+    return x[:, None] / x
+
+
+def quotient_of_two(x):
+    return jnp.where(x > 0.5, x, 1.0) / jnp.where(x > 0, x, 1.0)
+
+
+def replaced_after_a_mask(x):
+    x = jnp.where(jnp.arange(3) > 0, x, 0.0)
+    return jnp.sqrt(jnp.where(x > -1, x, 1.0))
+
+
 def in_steps(f):
     return lambda x: lax.scan(lambda c, _: (f(c) + x, None), x, None, length=3)[0]
 
@@ -48,7 +78,20 @@ def factorised(x):
 CASES = {
     "behind": (behind, {"jacfwd"}),
     "before": (before, {"jacrev"}),
-    "on both sides": (on_both_sides, set()),
+    "on both sides": (on_both_sides, {"jacfwd"}),
+    "replaced by zero": (replaced_by(0.0), set()),
+    "replaced by what is regular": (replaced_by(4.0), {"jacfwd"}),
+    "replaced by what is infinite": (replaced_by(jnp.inf), set()),
+    "replaced, and the divisor": (along_a_replaced_norm, {"jacfwd"}),
+    "replaced, and then summed": (lambda x: jnp.sqrt(jnp.where(x > 0, x, 1).sum()), {"jacrev"}),
+    "replaced, and then mixed": (
+        lambda x: jnp.sqrt(jnp.where(x > 0, x, 1) * jnp.cos(x)),
+        {"jacrev"},
+    ),
+    "replaced, on both sides of a quotient": (sinc, {"jacfwd"}),
+    "replaced, and then moved": (outer_quotient, {"jacrev"}),
+    "replaced twice": (quotient_of_two, {"jacrev"}),
+    "replaced after a mask": (replaced_after_a_mask, {"jacrev"}),
     "no mask": (lambda x: jnp.sqrt(x) / (1 + x), BOTH),
     "nothing singular": (lambda x: jnp.where(x > 0, jnp.sin(x), x) ** 2, BOTH),
     "a mask of its own": (lambda x: jnp.where(jnp.arange(3) > 1, x, 0.0) * jnp.sin(x), BOTH),
