@@ -70,7 +70,7 @@ def test_dense_results(case, order):
 
 def test_parts_that_a_line_separates_are_put_side_by_side():
     """And not added up: what is added is padded with zeros to the whole first."""
-    transformed = jax_cce.jacobian(_columns, order="forward", backend="xla")
+    transformed = jax_cce.jacobian(lambda x: _columns(x)[:7], order="forward", backend="xla")
     text = jax.jit(transformed).lower(jnp.ones(4)).as_text()
     assert "stablehlo.concatenate" in text
     assert "stablehlo.pad" not in text
