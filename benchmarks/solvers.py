@@ -23,6 +23,7 @@ import numpy as np
 
 import jax_cce
 from benchmarks import report, timing
+from benchmarks import solver_examples as examples
 from benchmarks.tasks.heart_dipole import heart_dipole
 from benchmarks.tasks.stencils import BRATU
 
@@ -347,6 +348,21 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[], Programs]]] = {
     "Ipopt, Luksan-Vlcek 1, 500 unknowns": (("cyipopt",), functools.partial(_ipopt, 500)),
     "Ipopt, Luksan-Vlcek 1, 10,000 unknowns": (("cyipopt",), functools.partial(_ipopt, 10_000)),
     "jaxls, ten steps, 3,999 edges": (("jaxls", "jaxlie"), _pose_graph),
+    "example of optimistix, 1 unknown": (
+        ("optimistix",),
+        functools.partial(examples.implicit_euler, 1),
+    ),
+    "example of optimistix, 1,000 unknowns": (
+        ("optimistix",),
+        functools.partial(examples.implicit_euler, 1000),
+    ),
+    "example of diffrax, 3 unknowns": (("diffrax",), examples.robertson),
+    "example of SciPy, 100,000 unknowns": (
+        ("scipy",),
+        functools.partial(examples.broyden, 100_000),
+    ),
+    "example of Ipopt, 4 unknowns": (("cyipopt",), examples.hock_schittkowski),
+    "example of jaxls, 6 unknowns": (("jaxls", "jaxlie"), examples.two_poses),
 }
 
 

@@ -44,7 +44,7 @@ def jacobian(residual: Callable[..., Any]) -> Callable[..., Any]:
     Raises:
         TypeError: when called, where the residual returns anything but an array.
         ValueError: when called, where no argument holds a variable, or one that stands for several:
-            `jax.vmap` maps over these.
+            `jax.vmap` maps over these; and for types of variables with equal names.
 
     Examples:
         >>> import jax_cce.jaxls, jaxls  # doctest: +SKIP
@@ -84,6 +84,12 @@ def jacobian(residual: Callable[..., Any]) -> Callable[..., Any]:
 def _check(variables: Sequence[Var]) -> None:
     if not variables:
         raise ValueError("The arguments of a residual must hold a jaxls.Var, but there is none.")
+    kinds = {type(variable) for variable in variables}
+    if len(set(map(str, kinds))) < len(kinds):
+        raise ValueError(
+            f"Types of variables are sorted by their names, but of {sorted(map(str, kinds))} some are "
+            "equal. Rename one."
+        )
     for variable in variables:
         if jnp.ndim(variable.id):
             raise ValueError(

@@ -178,10 +178,19 @@ def test_keyword_arguments_of_a_factory():
     assert (found != 0).sum() == 3
 
 
+def _named_alike() -> Any:
+    class Alike(jaxls.Var[jax.Array], default_factory=lambda: jnp.zeros(3)): ...
+
+    return Alike
+
+
 def test_what_is_refused():
     with pytest.raises(TypeError, match="must return an array, but returned tuple"):
         jacobian(lambda vals, a: (vals[a], None))(_VALUES, _Point(1))
     with pytest.raises(ValueError, match="there is none"):
         jacobian(lambda vals: jnp.ones(3))(_VALUES)
+    one, other = (_named_alike() for _ in range(2))
+    with pytest.raises(ValueError, match="Rename one"):
+        jacobian(lambda vals, a, b: vals[a] + vals[b])(_VALUES, one(0), other(0))
     with pytest.raises(ValueError, match=r"ids of shape \(2,\)"):
         jacobian(lambda vals, a: vals[a].ravel())(_VALUES, _Point(_ids(0, 1)))
