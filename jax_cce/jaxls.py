@@ -87,8 +87,8 @@ def _check(variables: Sequence[Var]) -> None:
     kinds = {type(variable) for variable in variables}
     if len(set(map(str, kinds))) < len(kinds):
         raise ValueError(
-            f"Types of variables are sorted by their names, but of {sorted(map(str, kinds))} some are "
-            "equal. Rename one."
+            "Types of variables are sorted by their names, but some are equal in "
+            f"{sorted(map(str, kinds))}. Rename one."
         )
     for variable in variables:
         if jnp.ndim(variable.id):
