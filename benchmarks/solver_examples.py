@@ -62,7 +62,10 @@ def robertson() -> Programs:
         return functools.partial(jax.jit(solve), jnp.array([0.04, 3e7, 1e4]))
 
     root_finder = diffrax.with_stepsize_controller_tols(diffrax.VeryChord)
-    return {"plain": program(), "ours": program(root_finder=root_finder(Eliminated()))}
+    return {
+        "plain": program(),
+        "ours": program(root_finder=root_finder(linear_solver=Eliminated())),
+    }
 
 
 def broyden(n: int) -> Programs:
