@@ -99,22 +99,22 @@ def hock_schittkowski() -> Programs:
 
     from jax_cce.host import IpoptProblem
 
-    def objective(x: Any) -> Any:
+    def cost(x: Any) -> Any:
         return x[0] * x[3] * jnp.sum(x[:3]) + x[2]
 
-    def constraints(x: Any) -> Any:
+    def bounded(x: Any) -> Any:
         return jnp.stack([jnp.prod(x), x @ x])
 
     def lagrangian(x: Any, v: Any, factor: Any) -> Any:
-        return factor * objective(x) + v @ constraints(x)
+        return factor * cost(x) + v @ bounded(x)
 
     lower = np.tril_indices(4)
 
     class Dense:
-        objective = staticmethod(jax.jit(objective))
-        gradient = staticmethod(jax.jit(jax.grad(objective)))
-        constraints = staticmethod(jax.jit(constraints))
-        jacobian = staticmethod(jax.jit(jax.jacrev(constraints)))
+        objective = staticmethod(jax.jit(cost))
+        gradient = staticmethod(jax.jit(jax.grad(cost)))
+        constraints = staticmethod(jax.jit(bounded))
+        jacobian = staticmethod(jax.jit(jax.jacrev(bounded)))
         hessian = staticmethod(jax.jit(lambda *args: jax.hessian(lagrangian)(*args)[lower]))
 
     start = np.array([1.0, 5.0, 5.0, 1.0])
@@ -126,7 +126,7 @@ def hock_schittkowski() -> Programs:
         ipopt.add_option("sb", "yes")
         return ipopt.solve(start)[0]
 
-    ours = IpoptProblem(objective, start, constraints)
+    ours = IpoptProblem(cost, start, bounded)
     return {"dense JAX": lambda: solve(Dense()), "ours": lambda: solve(ours)}
 
 
