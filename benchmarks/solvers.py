@@ -1,9 +1,10 @@
 """Nonlinear solvers of other packages, with their own Jacobians and with ours.
 
 Run it with `python -m benchmarks.solvers`; `pip install 'jax-cross-country[solvers]'` gets the
-packages, and a row or a column whose package is missing is left out. All programs of a row solve
-the same problem by the same method and take turns, in one process; only where the Jacobian comes
-from differs. Times are those of the process on the CPU.
+packages, but for brentyi's jaxls, whose `src` may be on PYTHONPATH. A row or a column whose package
+is missing is left out. All programs of a row solve the same problem by the same method and take
+turns, in one process; only where the Jacobian comes from differs. Times are those of the process on
+the CPU.
 """
 
 from __future__ import annotations
@@ -11,8 +12,9 @@ from __future__ import annotations
 import argparse
 import functools
 import importlib
+import itertools
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import jax
@@ -21,6 +23,7 @@ import numpy as np
 
 import jax_cce
 from benchmarks import report, timing
+from benchmarks import solver_examples as examples
 from benchmarks.tasks.heart_dipole import heart_dipole
 from benchmarks.tasks.stencils import BRATU
 
@@ -89,6 +92,17 @@ def _small(method: str) -> Programs:
     return _by_optimistix(method, "least_squares", _oscillation, 1.05 * p, jnp.asarray(seen))
 
 
+def _anew(program: Callable[[], Any], count: Iterator[int]) -> Callable[[], Any]:
+    """The program on new data in each call: KLU's factors of matrices that were seen are kept."""
+    function, args = program.func, program.args  # type: ignore[attr-defined]
+
+    def call() -> Any:
+        shift = 1e-9 * next(count)
+        return function(*(each + shift for each in args))
+
+    return call
+
+
 def _by_newton(f: Callable[..., Any], start: Any, *args: Any) -> Programs:
     """Ours beside asdex with KLU, which splineax puts into optimistix by a tag."""
     import optimistix
@@ -103,7 +117,9 @@ def _by_newton(f: Callable[..., Any], start: Any, *args: Any) -> Programs:
             lambda x, *args: optimistix.root_find(f, newton, x, args, tags=tags).value, start, *args
         )
     both = _by_optimistix("Newton", "root_find", f, start, *args)
-    return programs | ({"ours": both["ours"]} if programs else both)
+    programs |= {"ours": both["ours"]} if programs else both
+    count = itertools.count()
+    return {name: _anew(program, count) for name, program in programs.items()}
 
 
 def _bratu() -> Programs:
@@ -192,25 +208,60 @@ def _bound_by(x: Any) -> Any:
     return 3 * b**3 + 2 * c - 5 + jnp.sin(b - c) * jnp.sin(b + c) + 4 * b - a * jnp.exp(a - b) - 3
 
 
-def _ipopt() -> Programs:
-    import cyipopt
+def _lagrangian(x: Any, v: Any, factor: Any) -> Any:
+    return factor * _rosenbrock(x) + v @ _bound_by(x)
 
-    from jax_cce.host import IpoptProblem
 
-    n = 500
-    start = np.where(np.arange(n) % 2, 1.0, -1.2)
+def _dense_problem(n: int) -> Any:
+    lower = np.tril_indices(n)
 
     class Dense:
         objective = staticmethod(jax.jit(_rosenbrock))
         gradient = staticmethod(jax.jit(jax.grad(_rosenbrock)))
         constraints = staticmethod(jax.jit(_bound_by))
         jacobian = staticmethod(jax.jit(jax.jacfwd(_bound_by)))
+        hessian = staticmethod(jax.jit(lambda *args: jax.hessian(_lagrangian)(*args)[lower]))
+
+    return Dense()
+
+
+def _colored_problem(start: Any) -> Any:
+    """The same callbacks by asdex: the entries of its matrices, in their order."""
+    import asdex
+
+    zeros = np.zeros(start.size - 2)
+    first = asdex.jacobian_coloring(_bound_by, start)
+    second = asdex.hessian_coloring(_lagrangian, start, zeros, 1.0)
+    by_constraint = asdex.jacobian_from_coloring(_bound_by, first)
+    curvature = asdex.hessian_from_coloring(_lagrangian, second)
+    rows, columns = (np.asarray(each) for each in (second.sparsity.rows, second.sparsity.cols))
+    lower = np.flatnonzero(rows >= columns)
+
+    class Colored:
+        objective = staticmethod(jax.jit(_rosenbrock))
+        gradient = staticmethod(jax.jit(jax.grad(_rosenbrock)))
+        constraints = staticmethod(jax.jit(_bound_by))
+        jacobian = staticmethod(jax.jit(lambda x: by_constraint(x).data))
+        hessian = staticmethod(jax.jit(lambda *args: curvature(*args).data[lower]))
 
         @staticmethod
-        @jax.jit
-        def hessian(x: Any, v: Any, factor: Any) -> Any:
-            lagrangian = lambda x: factor * _rosenbrock(x) + v @ _bound_by(x)  # noqa: E731
-            return jax.hessian(lagrangian)(x)[np.tril_indices(n)]
+        def jacobianstructure() -> Any:
+            return np.asarray(first.sparsity.rows), np.asarray(first.sparsity.cols)
+
+        @staticmethod
+        def hessianstructure() -> Any:
+            return rows[lower], columns[lower]
+
+    return Colored()
+
+
+def _ipopt(n: int) -> Programs:
+    """Solves, set-up left out: each problem is made once."""
+    import cyipopt
+
+    from jax_cce.host import IpoptProblem
+
+    start = np.where(np.arange(n) % 2, 1.0, -1.2)
 
     def solve(problem: Any) -> Any:
         zeros = np.zeros(n - 2)
@@ -219,8 +270,64 @@ def _ipopt() -> Programs:
         ipopt.add_option("sb", "yes")
         return ipopt.solve(start)[0]
 
-    ours = IpoptProblem(_rosenbrock, start, _bound_by)
-    return {"dense JAX": lambda: solve(Dense()), "ours": lambda: solve(ours)}
+    problems = {}
+    if n <= 1000:
+        problems["dense JAX"] = _dense_problem(n)
+    if _import("asdex") is not None:
+        problems["asdex"] = _colored_problem(start)
+    problems["ours"] = IpoptProblem(_rosenbrock, start, _bound_by)
+    return {name: functools.partial(solve, problem) for name, problem in problems.items()}
+
+
+def _pose_graph() -> Programs:
+    """Poses along a path, each seen from others; the ids of an edge come in either order."""
+    import jaxlie
+    import jaxls
+
+    from jax_cce.jaxls import jacobian
+
+    rng = np.random.default_rng(0)
+    n, group = 1000, jaxlie.SE3
+
+    def near_identity(count: int, scale: float) -> Any:
+        return jax.vmap(group.exp)(jnp.asarray(scale * rng.normal(size=(count, 6))))
+
+    def rows(poses: Any, at: Any) -> Any:
+        return jax.tree.map(lambda leaf: leaf[at], poses)
+
+    times = jax.vmap(lambda a, b: a @ b)
+    ahead = jax.vmap(group.exp)(jnp.asarray(0.2 * rng.normal(size=(n, 6)) + np.eye(6)[0]))
+    true = jax.lax.associative_scan(times, ahead)
+    first = np.concatenate([np.arange(n - 1), rng.integers(0, n - 50, 3000)])
+    second = np.concatenate([np.arange(1, n), first[n - 1 :] + rng.integers(2, 50, 3000)])
+    swapped = rng.uniform(size=first.size) < 0.3
+    a, b = np.where(swapped, second, first), np.where(swapped, first, second)
+    seen = jax.vmap(lambda a, b: a.inverse() @ b)(rows(true, a), rows(true, b))
+    seen = times(seen, near_identity(len(a), 0.02))
+    start = times(true, near_identity(n, 0.05))
+
+    def edge(vals: Any, seen: Any, a: Any, b: Any) -> Any:
+        return 10 * (seen.inverse() @ (vals[a].inverse() @ vals[b])).log()
+
+    def anchor(vals: Any, at: Any, a: Any) -> Any:
+        return 100 * (vals[a].inverse() @ at).log()
+
+    pose, poses = jaxls.SE3Var, jaxls.SE3Var(jnp.arange(n))
+    vals = jaxls.VarValues.make([poses.with_value(start)])
+    stop = jaxls.TerminationConfig(max_iterations=10, early_termination=False)
+
+    def program(how: Callable[[Any], dict[str, Any]]) -> Callable[[], Any]:
+        costs = [
+            jaxls.Cost(edge, (seen, pose(jnp.asarray(a)), pose(jnp.asarray(b))), **how(edge)),
+            jaxls.Cost(anchor, (rows(true, 0), pose(0)), **how(anchor)),
+        ]
+        problem = jaxls.LeastSquaresProblem(costs, [poses]).analyze()
+        return lambda: problem.solve(vals, verbose=False, termination=stop)[pose].wxyz_xyz
+
+    return {
+        "jaxls, by its choice": program(lambda residual: {}),
+        "ours": program(lambda residual: {"jac_custom_fn": jacobian(residual)}),
+    }
 
 
 ROWS: dict[str, tuple[tuple[str, ...], Callable[[], Programs]]] = {
@@ -238,7 +345,24 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[], Programs]]] = {
     "Newton, Brusselator 64 x 64": (("optimistix", "splineax"), _brusselator),
     "Kvaerno5, bistable, 250 cells": (("diffrax",), functools.partial(_stiff, 250)),
     "SciPy least_squares, 600 unknowns": (("scipy",), _scipy),
-    "Ipopt, Luksan-Vlcek 1, 500 unknowns": (("cyipopt",), _ipopt),
+    "Ipopt, Luksan-Vlcek 1, 500 unknowns": (("cyipopt",), functools.partial(_ipopt, 500)),
+    "Ipopt, Luksan-Vlcek 1, 10,000 unknowns": (("cyipopt",), functools.partial(_ipopt, 10_000)),
+    "jaxls, ten steps, 3,999 edges": (("jaxls", "jaxlie"), _pose_graph),
+    "example of optimistix, 1 unknown": (
+        ("optimistix",),
+        functools.partial(examples.implicit_euler, 1),
+    ),
+    "example of optimistix, 1,000 unknowns": (
+        ("optimistix",),
+        functools.partial(examples.implicit_euler, 1000),
+    ),
+    "example of diffrax, 3 unknowns": (("diffrax",), examples.robertson),
+    "example of SciPy, 100,000 unknowns": (
+        ("scipy",),
+        functools.partial(examples.broyden, 100_000),
+    ),
+    "example of Ipopt, 4 unknowns": (("cyipopt",), examples.hock_schittkowski),
+    "example of jaxls, 6 unknowns": (("jaxls", "jaxlie"), examples.two_poses),
 }
 
 

@@ -1,6 +1,7 @@
 """From coefficient arrays to dense arrays: where the entries of terms go."""
 
 import functools
+import itertools
 import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
@@ -72,6 +73,9 @@ _SPARSE = 16
 
 # Fewer entries are placed one term after the other.
 _LEAST = 64
+# So many terms are put side by side: two are as fast as a sum, and slower for many points of
+# `jax.vmap`.
+_LEAST_TILES, _MOST_TILES = 3, 16
 
 
 def dense_sum(
@@ -101,6 +105,14 @@ def dense_sum(
     if at_once and not is_shared_out and (chosen := _scattered_at_once(items, shape)):
         rest = [item for k, item in enumerate(items) if k not in chosen]
         return _scatter_all([items[k] for k in chosen], shape, dense_sum(rest, shape))
+    if not is_shared_out and (tiles := _tiles(items, shape)):
+        return _joined(tiles, [(0, size) for size in shape])
+    return _added(items, shape)
+
+
+def _added(items: Sequence[Placed], shape: Sequence[int]) -> Any:
+    """The sum of terms, one after the other."""
+    is_shared_out = jax_internals.is_shared_out()
     full = math.prod(shape)
     is_large = not is_shared_out and jax_internals.exceeds(full, _LARGE - 1)
     sparse = [
@@ -118,6 +130,66 @@ def dense_sum(
                 total = jax_internals.full(shape, 0, item.array.dtype)
             total = _scatter(item, shape, total)
     return total
+
+
+class _Tile(NamedTuple):
+    """An item, and for each axis of the result the first and the end of its positions."""
+
+    item: Placed
+    box: tuple[tuple[int, int], ...]
+
+
+def _tiles(items: Sequence[Placed], shape: Sequence[int]) -> list[_Tile]:
+    """Several items in their boxes; none where these are few, many, or not static.
+
+    (Measured on the CPU: a 46 x 6 matrix of six columns above a diagonal, 0.05 us instead of 0.65.)
+    """
+    if not _LEAST_TILES <= len(items) <= _MOST_TILES or not all(
+        isinstance(size, int) for size in shape
+    ):
+        return []
+    tiles = []
+    for item in items:
+        box = []
+        for offset, strides in item.maps:
+            if any(loop < 0 for loop, _ in strides):
+                return []
+            ends = [stride * (item.sizes[loop] - 1) for loop, stride in strides]
+            low, high = (sum(end for end in ends if end * sign > 0) for sign in (-1, 1))
+            box.append((offset + low, offset + high + 1))
+        tiles.append(_Tile(item, tuple(box)))
+    return tiles
+
+
+def _joined(tiles: Sequence[_Tile], box: Sequence[tuple[int, int]]) -> Any:
+    """The part of a sum that lies in a box: parts side by side where no tile is cut."""
+    for axis in range(len(box)):
+        along = sorted(tiles, key=lambda tile: tile.box[axis])
+        parts, reach = [[along[0]]], along[0].box[axis][1]
+        for tile in along[1:]:
+            first, end = tile.box[axis]
+            if first >= reach:
+                parts.append([])
+            parts[-1].append(tile)
+            reach = max(reach, end)
+        if len(parts) > 1:
+            cuts = [part[0].box[axis][0] for part in parts[1:]]
+            spans = itertools.pairwise((box[axis][0], *cuts, box[axis][1]))
+            joined = [
+                _joined(part, [*box[:axis], span, *box[axis + 1 :]])
+                for part, span in zip(parts, spans, strict=True)
+            ]
+            return lax.concatenate(promote(*joined), axis)
+    shifted = [
+        item._replace(
+            maps=[
+                affine._replace(offset=affine.offset - first)
+                for affine, (first, _) in zip(item.maps, box, strict=True)
+            ]
+        )
+        for item, _ in tiles
+    ]
+    return _added(shifted, [end - first for first, end in box])
 
 
 def _scattered_at_once(items: Sequence[Placed], shape: Sequence[int]) -> list[int]:
