@@ -1,6 +1,6 @@
 """The problems with large sparse Jacobians, and the dense ones that belong beside them, by name."""
 
-from benchmarks.tasks import couplings, stencils
+from benchmarks.tasks import couplings, networks, stencils
 from benchmarks.tasks.sparse_problem import ByHand, Problem
 
 __all__ = ["PROBLEMS", "ByHand", "Problem"]
@@ -19,5 +19,8 @@ PROBLEMS: dict[str, Problem] = {
         couplings.MATRIX_PRODUCT,
         couplings.SCALING,
         stencils.DIFFUSION,
+        networks.SEGMENT_SUM,
+        networks.POWER_FLOW,
+        networks.BUNDLE_ADJUSTMENT,
     )
 }

@@ -11,6 +11,7 @@ from jax import lax
 from jax_cce import jax_internals
 from jax_cce.algebra import terms
 from jax_cce.algebra.blocks import Operator
+from jax_cce.algebra.fence import fence
 from jax_cce.algebra.terms import Affine, Term, along
 from jax_cce.program.flat import Equation
 
@@ -37,6 +38,7 @@ class Primals:
         outs: its results.
         residuals: what the rule's `evaluate` kept beside the results, if the rule has one.
         memo: for rules that compute several coefficients together.
+        in_memory: whether a coefficient is to stand in memory before anything reads it.
     """
 
     equation: Equation
@@ -44,6 +46,7 @@ class Primals:
     outs: Sequence[Any]
     residuals: Sequence[Any] = ()
     memo: dict[Any, Any] = field(default_factory=dict)
+    in_memory: bool = False
 
     def __post_init__(self) -> None:
         """Literals are numbers of Python; as arrays they have a shape and the right dtype."""
@@ -195,7 +198,8 @@ class LocalSites:
                 f"{value.shape} for operand {key[0]}, but its term has coefficient shape "
                 f"{term.coefficient_shape}."
             )
-        return jax_internals.untyped(value)
+        value = jax_internals.untyped(value)
+        return fence(value)[0] if primals.in_memory else value
 
     def index_array(self, site: Any, key: tuple[int, int, int], number: int) -> Any:
         """An index array that a term reads."""

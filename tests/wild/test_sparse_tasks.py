@@ -20,6 +20,7 @@ pytestmark = pytest.mark.one_version
 FORMATS = ("dense", "bcoo", "structured")
 LARGEST_CONSTANT = 10**6
 LARGEST_POSITIONS = 1 << 23
+GRAPHS = {"segment_sum", "Power flow", "Bundle adjustment"}
 CHECKS: dict[str, Any] = {
     "dense": assert_values,
     "bcoo": assert_bcoo,
@@ -94,8 +95,9 @@ def test_by_hand_equals_jacrev(problem: Problem):
 @problems
 def test_sizes_are_those_the_problem_can_have(problem: Problem):
     for n in problem.sizes((100, 10**5)):
-        (y,) = jax.tree.leaves(jax.eval_shape(problem.fun, *_arguments(problem, n)))
-        chex.assert_shape(y, (n,))
+        x, *_ = args = _arguments(problem, n)
+        chex.assert_shape(x, (n,))
+        assert jax.eval_shape(problem.fun, *args).ndim == 1
         assert n >= problem.size
 
 
@@ -129,7 +131,11 @@ def test_large_constants_are_found():
     assert _large_constants(lambda x: x[:-1] + table[1:], table) == []
 
 
-@problems
+@pytest.mark.parametrize(
+    "problem",
+    # The functions of graphs hold the edges.
+    [pytest.param(p, id=name) for name, p in PROBLEMS.items() if name not in GRAPHS],
+)
 @pytest.mark.parametrize("format", FORMATS)
 def test_programs_hold_no_large_constant(problem: Problem, format: str):
     # A dense result is only wanted, and only fits, at smaller sizes.
@@ -141,3 +147,42 @@ def test_programs_hold_no_large_constant(problem: Problem, format: str):
         positions = [(kind, size) for kind, size in found if kind.endswith("x2xi32>")]
         assert found == (positions if format == "bcoo" else [])
         assert all(size <= LARGEST_POSITIONS for _, size in positions)
+
+
+def _times(operation: str, fun: Any, *args: Any) -> int:
+    return jax.jit(fun).lower(*args).compile().as_text().count(f" {operation}(")
+
+
+@pytest.mark.skipif(jax.default_backend() != "cpu", reason="of XLA on the CPU")
+@pytest.mark.parametrize("format", ["values", "structured"])
+def test_what_many_coefficients_read_is_computed_once(format: str):
+    # Two sines and two cosines, and their slopes: eleven kernels would compute each of them.
+    problem = PROBLEMS["Power flow"]
+    args = _arguments(problem, 4000)
+    jacobian = jax_cce.jacobian(problem.fun, format=format)
+    assert _times("sine", jacobian, *args) <= 4
+    assert _times("cosine", jacobian, *args) <= 4
+    tangent = np.cos(np.arange(4000.0))
+    product = jax.jvp(problem.fun, args, (tangent,))[1]
+    whole = jax_cce.jacobian(problem.fun, format="structured")
+    np.testing.assert_allclose(whole(*args) @ tangent, product, rtol=1e-10, atol=1e-8)
+    if format == "values":
+        pattern = jax_cce.pattern(problem.fun)(*args)
+        found = pattern.to_bcoo(jax.jit(jacobian)(*args)) @ tangent
+        np.testing.assert_allclose(found, product, rtol=1e-10, atol=1e-8)
+        batch = jax.jit(jax.vmap(jacobian))(np.stack([args[0], args[0] / 2]))
+        np.testing.assert_allclose(batch[1], jacobian(args[0] / 2), rtol=1e-12)
+
+
+def test_the_entries_of_many_small_cells_are_gathered():
+    problem = PROBLEMS["Bratu 2-D"]
+    args = _arguments(problem, 64**2)
+    values = jax_cce.jacobian(problem.fun, format="values")
+    jaxpr = jax.make_jaxpr(values)(*args)
+    # Corners, edges and the inside are nine cells, each a loop and a part of a concatenation.
+    assert str(jaxpr).count("gather[") == 1
+    assert str(jaxpr).count("concatenate[") <= 2
+    expected = jax.jit(jax_cce.jacobian(problem.fun, format="structured"))(*args).to_bcoo()
+    np.testing.assert_array_equal(jax.jit(values)(*args), expected.data)
+    larger = jax.make_jaxpr(values)(*_arguments(problem, 128**2))
+    assert "gather[" not in str(larger)
