@@ -39,6 +39,7 @@ def test_examples(page, monkeypatch):
 _SCRIPTS = [page for page in _PAGES if "<!-- output -->" in page.read_text(encoding="utf-8")]
 
 
+@pytest.mark.one_version
 @pytest.mark.parametrize("page", _SCRIPTS, ids=lambda page: page.name)
 def test_scripts(page, monkeypatch, capsys):
     monkeypatch.setenv("JAX_CCE_REGISTRY", "off")
