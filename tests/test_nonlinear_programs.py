@@ -167,7 +167,7 @@ def test_a_polynomial_flows_through_collocation():
     np.testing.assert_allclose(missing[135:195], x[-1].ravel())
 
 
-# The report's value of each problem at this size, which Ipopt finds from the report's start.
+# The value of each problem at this size that COPSBenchmark.jl tests, which Ipopt finds.
 _AT_THE_SOLUTION = {
     "bearing": (50, -0.15482),
     "catmix": (100, -0.0480556),
@@ -185,7 +185,7 @@ _AT_THE_SOLUTION = {
 
 
 @pytest.mark.parametrize("name", _AT_THE_SOLUTION)
-def test_solutions_are_those_of_the_report(name):
+def test_solutions_are_the_published_ones(name):
     cyipopt = pytest.importorskip("cyipopt")
     size, value = _AT_THE_SOLUTION[name]
     problem = _BY_NAME[name].of(size)

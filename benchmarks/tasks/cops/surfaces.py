@@ -32,7 +32,7 @@ def bearing(size: int) -> Problem:
     def objective(x: jax.Array) -> jax.Array:
         v = x.reshape(count, count)
         lower, upper = (a**2 + b**2 for a, b in _slopes(v, dx, dy))
-        # The report's values are those of its model, whose upper triangles weigh 4, not 3.
+        # The published value is that of a model whose upper triangles weigh 4; the integral has 3.
         energy = jnp.sum((w[:-1] + 2 * w[1:]) * lower) + 2 * jnp.sum((w[1:] + w[:-1]) * upper)
         return dx * dy * (energy / 12 - eccentricity * jnp.sum(np.sin(at) * v))
 
