@@ -227,7 +227,10 @@ def _entries(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     facts = record_of(equation)
     if isinstance(facts.entrywise, Entrywise) and facts.operation is not None:
         if facts.entrywise is Entrywise.CONTRACTS:
-            return _contracted(graph, equation, [lifted(graph, x) for x in operands])
+            if equation.out_avals[0].dtype == bool:
+                raise Unsupported(f"{name} of truth values")
+            pairs = zip(operands, equation.in_avals, strict=True)
+            return _contracted(graph, equation, [_numbers(graph, x, aval) for x, aval in pairs])
         nodes = [lifted(graph, x) for x in operands]
         most = max(map(most_of, operands), default=0)
         return [Nodes(x, most) for x in results_of(facts.operation, equation, nodes, np.int64)]
@@ -296,6 +299,17 @@ def _elementwise(
     return result
 
 
+def _numbers(graph: Scalars, x: Any, aval: Any) -> np.ndarray:
+    """The nodes of an operand; a product is of numbers, of which truth values are 0 or 1."""
+    if not isinstance(x, Nodes):
+        return lifted(graph, np.asarray(x, graph.dtype) if aval.dtype == bool else x)
+    return _of_truths(graph, x).nodes if aval.dtype == bool else x.nodes
+
+
+def _of_truths(graph: Scalars, x: Nodes) -> Nodes:
+    return each(lambda k: graph.make("select_n", k, graph.zero, graph.one), x.nodes, most=1)
+
+
 def _contracted(graph: Scalars, equation: Equation, operands: Sequence[np.ndarray]) -> list[Nodes]:
     pairs = record_of(equation).operation
     assert pairs is not None
@@ -342,13 +356,7 @@ def _convert(graph: Scalars, equation: Equation, operands: Sequence[Any]) -> lis
     if aval.dtype == result.dtype:
         return list(operands)
     if aval.dtype == bool and result.dtype.kind in "fiu":
-        return [
-            each(
-                lambda k: graph.make("select_n", k, graph.zero, graph.one),
-                operands[0].nodes,
-                most=1,
-            )
-        ]
+        return [_of_truths(graph, operands[0])]
     if aval.dtype.kind in "iu" and result.dtype.kind in "fiu":
         return [Nodes(operands[0].nodes, operands[0].most)]
     raise Unsupported(f"a conversion from {aval.dtype} to {result.dtype}")

@@ -536,3 +536,29 @@ def test_zeros_of_values_cost_derivatives_nothing():
 def test_nothing_to_compute_and_nothing_to_return(quiet):
     jacobian = jax_cce.jacobian(lambda x: x * 0.0 + 3, format="bcoo")
     assert jacobian(jnp.asarray(X)).nse == 0
+
+
+@pytest.mark.parametrize(
+    "fun",
+    {
+        "dot": lambda x: jnp.dot(x > 0, x) * x,
+        "dot, the other way": lambda x: jnp.dot(x, x > 0) * x,
+        "matrix": lambda x: jnp.outer(x, x) @ (x > 0),
+        "einsum": lambda x: jnp.einsum("i,ij,j->i", x > 0, jnp.outer(x, x), x),
+        "known": lambda x: jnp.array([True, False, True, True]) @ x * x,
+        "of truths": lambda x: jnp.where(jnp.dot(x > 0, x > 1), x, x**2),
+    }.items(),
+    ids=lambda item: item[0],
+)
+@pytest.mark.parametrize("points", [None, 9])
+def test_products_with_truth_values(fun, points, caplog):
+    # JAX multiplies them by numbers as they are.
+    _, fun = fun
+    x = np.array([0.3, -0.2, 1.5, 0.1])
+    jacobian, expected = jax_cce.jacobian(fun), jax.jacfwd(fun)
+    if points:
+        x = np.linspace(0.5, 1.5, points)[:, None] * x
+        jacobian, expected = jax.vmap(jacobian), jax.vmap(expected)
+    np.testing.assert_allclose(jax.jit(jacobian)(x), expected(x), rtol=1e-13, atol=1e-14)
+    # Nothing failed on the way to machine code.
+    assert not [record for record in caplog.records if record.name == "jax_cce"]
