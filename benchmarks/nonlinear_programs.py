@@ -14,6 +14,7 @@ import contextlib
 import functools
 import re
 import signal
+import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Mapping
@@ -219,7 +220,10 @@ def main() -> None:
         for each in COLLECTIONS[arguments.collection]
         if re.search(arguments.problems, each.name)
     ]
-    rows = [row(each, arguments.size, arguments.turns, arguments.rivals) for each in families]
+    rows = []
+    for each in families:
+        rows.append(row(each, arguments.size, arguments.turns, arguments.rivals))
+        print(*rows[-1].values(), sep="  ", file=sys.stderr, flush=True)
     print(
         f"Nanoseconds for a variable, set-up in CPU seconds, float64, one core, medians. "
         f"{report.provenance()}\n"
