@@ -30,9 +30,7 @@ _END = "-- end of the block --"
 _LOG = logging.getLogger("mkdocs.hooks.site")
 
 _MODULES = ["jax_cce", "jax_cce_search"]
-_MODULES += [
-    f"jax_cce.{name}" for name in ("extend", "host", "kalman", "linalg", "lineax")
-]
+_MODULES += [f"jax_cce.{name}" for name in ("extend", "host", "kalman", "linalg", "lineax")]
 _MODULES += ["jax_cce.registry", "jax_cce.safe"]
 
 
