@@ -93,6 +93,24 @@ def broyden(n: int) -> Programs:
     }
 
 
+def dense_problem(cost: Any, bounded: Any, n: int, mode: Any) -> Any:
+    """What Ipopt calls of a problem of n unknowns, by JAX: the Jacobian by one of its modes."""
+
+    def lagrangian(x: Any, v: Any, factor: Any) -> Any:
+        return factor * cost(x) + v @ bounded(x)
+
+    lower = np.tril_indices(n)
+
+    class Dense:
+        objective = staticmethod(jax.jit(cost))
+        gradient = staticmethod(jax.jit(jax.grad(cost)))
+        constraints = staticmethod(jax.jit(bounded))
+        jacobian = staticmethod(jax.jit(mode(bounded)))
+        hessian = staticmethod(jax.jit(lambda *args: jax.hessian(lagrangian)(*args)[lower]))
+
+    return Dense()
+
+
 def hock_schittkowski() -> Programs:
     """Ipopt: four unknowns, derivatives by JAX."""
     import cyipopt
@@ -105,18 +123,6 @@ def hock_schittkowski() -> Programs:
     def bounded(x: Any) -> Any:
         return jnp.stack([jnp.prod(x), x @ x])
 
-    def lagrangian(x: Any, v: Any, factor: Any) -> Any:
-        return factor * cost(x) + v @ bounded(x)
-
-    lower = np.tril_indices(4)
-
-    class Dense:
-        objective = staticmethod(jax.jit(cost))
-        gradient = staticmethod(jax.jit(jax.grad(cost)))
-        constraints = staticmethod(jax.jit(bounded))
-        jacobian = staticmethod(jax.jit(jax.jacrev(bounded)))
-        hessian = staticmethod(jax.jit(lambda *args: jax.hessian(lagrangian)(*args)[lower]))
-
     start = np.array([1.0, 5.0, 5.0, 1.0])
 
     def solve(problem: Any) -> Any:
@@ -127,7 +133,8 @@ def hock_schittkowski() -> Programs:
         return ipopt.solve(start)[0]
 
     ours = IpoptProblem(cost, start, bounded)
-    return {"dense JAX": lambda: solve(Dense()), "ours": lambda: solve(ours)}
+    dense = dense_problem(cost, bounded, 4, jax.jacrev)
+    return {"dense JAX": lambda: solve(dense), "ours": lambda: solve(ours)}
 
 
 def two_poses() -> Programs:

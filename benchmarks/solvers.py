@@ -212,19 +212,6 @@ def _lagrangian(x: Any, v: Any, factor: Any) -> Any:
     return factor * _rosenbrock(x) + v @ _bound_by(x)
 
 
-def _dense_problem(n: int) -> Any:
-    lower = np.tril_indices(n)
-
-    class Dense:
-        objective = staticmethod(jax.jit(_rosenbrock))
-        gradient = staticmethod(jax.jit(jax.grad(_rosenbrock)))
-        constraints = staticmethod(jax.jit(_bound_by))
-        jacobian = staticmethod(jax.jit(jax.jacfwd(_bound_by)))
-        hessian = staticmethod(jax.jit(lambda *args: jax.hessian(_lagrangian)(*args)[lower]))
-
-    return Dense()
-
-
 def _colored_problem(start: Any) -> Any:
     """The same callbacks by asdex: the entries of its matrices, in their order."""
     import asdex
@@ -272,7 +259,7 @@ def _ipopt(n: int) -> Programs:
 
     problems = {}
     if n <= 1000:
-        problems["dense JAX"] = _dense_problem(n)
+        problems["dense JAX"] = examples.dense_problem(_rosenbrock, _bound_by, n, jax.jacfwd)
     if _import("asdex") is not None:
         problems["asdex"] = _colored_problem(start)
     problems["ours"] = IpoptProblem(_rosenbrock, start, _bound_by)
