@@ -342,7 +342,7 @@ def _read(x: Any, places: np.ndarray) -> Any:
     """The entries of a vector at static places."""
     if len(places) == x.size and (np.diff(places) == 1).all():
         return x
-    return x.at[places.astype(np.int32)].get(mode="promise_in_bounds")
+    return x.at[places].get(mode="promise_in_bounds")
 
 
 def _running_sum(flags: Any) -> Any:
