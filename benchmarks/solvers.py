@@ -266,6 +266,36 @@ def _ipopt(n: int) -> Programs:
     return {name: functools.partial(solve, problem) for name, problem in problems.items()}
 
 
+def _period(x: Any) -> Any:
+    """What a ring of Van der Pol oscillators has moved by after 1,000 steps of Runge and Kutta."""
+
+    def field(x: Any) -> Any:
+        u, v = x.reshape(2, -1)
+        return jnp.concatenate([v, (1 - u * u) * v - u + 0.1 * (jnp.roll(u, 1) - u)])
+
+    def step(_: int, x: Any, dt: float = 6.6e-3) -> Any:
+        half = x + dt / 2 * field(x)
+        return x + dt * field(half)
+
+    return jax.lax.fori_loop(0, 1000, step, x) - x
+
+
+def _by_gmres(f: Callable[..., Any], start: Any) -> Programs:
+    """Three Newton steps, each by GMRES on what `jax.linearize` returns."""
+
+    def program(f: Callable[..., Any]) -> Callable[[], Any]:
+        def step(x: Any, _: None) -> tuple[Any, None]:
+            value, apply = jax.linearize(f, x)
+            found, _ = jax.scipy.sparse.linalg.gmres(
+                apply, value, tol=1e-10, restart=len(x), maxiter=2, solve_method="batched"
+            )
+            return x - found, None
+
+        return _bound(lambda x: jax.lax.scan(step, x, None, length=3)[0], start)
+
+    return {"jax.linearize": program(f), "ours": program(jax_cce.linearizing(f))}
+
+
 def _pose_graph() -> Programs:
     """Poses along a path, each seen from others; the ids of an edge come in either order."""
     import jaxlie
@@ -330,6 +360,14 @@ ROWS: dict[str, tuple[tuple[str, ...], Callable[[], Programs]]] = {
     },
     "Newton, Bratu 64 x 64": (("optimistix", "splineax"), _bratu),
     "Newton, Brusselator 64 x 64": (("optimistix", "splineax"), _brusselator),
+    "GMRES, periods of 3 oscillators": (
+        (),
+        lambda: _by_gmres(_period, jnp.array([2.0, 1.8, 1.5, 0.1, 0.2, -0.1])),
+    ),
+    "GMRES, 20 unknowns": (
+        (),
+        lambda: _by_gmres(lambda x: x - jnp.tanh(jnp.roll(x, 1)) / 2 - 1, jnp.ones(20)),
+    ),
     "Kvaerno5, bistable, 250 cells": (("diffrax",), functools.partial(_stiff, 250)),
     "SciPy least_squares, 600 unknowns": (("scipy",), _scipy),
     "Ipopt, Luksan-Vlcek 1, 500 unknowns": (("cyipopt",), functools.partial(_ipopt, 500)),

@@ -8,8 +8,9 @@ order and keeps it in the `registry`.
 from its author, and `check_jacobian` checks any Jacobian without forming another. `fixed_point`,
 `root` and `minimum` are differentiated by what defines their solutions. `jax_cce.kalman` has
 filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `laplacian` and
-`curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them, and
-`jax_cce.safe` has functions whose derivatives are finite where those of `jax.numpy` are not.
+`curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them,
+`linearizing` is for solvers that linearise a function themselves, and `jax_cce.safe` has functions
+whose derivatives are finite where those of `jax.numpy` are not.
 """
 
 from jax_cce import extend, kalman, linalg, registry, safe
@@ -21,6 +22,7 @@ from jax_cce.filtering import filter_jacobian
 from jax_cce.hessian import hessian, value_and_hessian, value_grad_and_hessian
 from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
 from jax_cce.laplacian import curvature, forward_laplacian, laplacian
+from jax_cce.linearizing import linearizing
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
@@ -51,6 +53,7 @@ __all__ = [
     "kalman",
     "laplacian",
     "linalg",
+    "linearizing",
     "minimum",
     "one_step_error",
     "optimize",

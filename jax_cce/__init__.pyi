@@ -29,6 +29,7 @@ from jax_cce.implicit import root as root
 from jax_cce.laplacian import curvature as curvature
 from jax_cce.laplacian import forward_laplacian as forward_laplacian
 from jax_cce.laplacian import laplacian as laplacian
+from jax_cce.linearizing import linearizing as linearizing
 from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.sparse.bands_and_blocks import Bands as Bands

@@ -26,7 +26,7 @@ from jax_cce.rules.checking import place
 from jax_cce.sparse.bands_and_blocks import Bands
 from jax_cce.sparse.structured import StructuredJacobian
 
-__all__ = ["custom_jacobian"]
+__all__ = ["custom_jacobian", "product"]
 
 P = ParamSpec("P")
 Result = TypeVar("Result")
@@ -183,7 +183,7 @@ class custom_jacobian(Generic[P, Result]):
                     raise self._refusal(f"{wanted} for {at}", instead)
                 if not isinstance(seed, SymbolicZero):
                     seed = lax.convert_element_type(seed, out.dtype)
-                    products.append(_product(block, seed, out.shape))
+                    products.append(product(block, seed, out.shape))
         if not is_moving:
             return np.zeros(out.shape, jax.dtypes.float0)
         return functools.reduce(operator.add, products) if products else jax_internals.zeros(out)
@@ -244,7 +244,7 @@ def _is_bcoo(block: Any) -> bool:
     return module is not None and isinstance(block, module.BCOO)
 
 
-def _product(block: Any, tangent: Any, shape: Sequence[int]) -> Any:
+def product(block: Any, tangent: Any, shape: Sequence[int]) -> Any:
     """A block times a tangent, which has the dtype of the result; `shape` is the result's."""
     dtype = tangent.dtype
     if isinstance(block, StructuredJacobian):

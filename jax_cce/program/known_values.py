@@ -19,6 +19,7 @@ from jax_cce.caches import Companions, digest
 from jax_cce.jax_internals import Literal
 from jax_cce.program import in_numpy, passes, tracing
 from jax_cce.program.flat import Equation, Program
+from jax_cce.program.known_stacks import read_by_choosing_scans, stacked
 
 __all__ = [
     "SMALL",
@@ -121,6 +122,7 @@ def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> 
         # What is computed from the indices of a large matrix is of their size.
         largest = max((value.size for value in known.values()), default=0)
         limit = max(_MOST_ENTRIES, min(4 * largest, _MOST_INTEGERS))
+    masks = read_by_choosing_scans(program) if sparse else set()
     equations = []
     for equation in program.equations:
         operands = {
@@ -131,6 +133,8 @@ def fold(program: Program, known: Mapping[int, np.ndarray], *, sparse: bool) -> 
         if operands:
             equation = dataclasses.replace(equation, known=operands)
         equations.append(equation)
+        if sparse and equation.name == "scan" and not masks.isdisjoint(equation.outputs):
+            values.update(stacked(equation, masks, most=_MOST_ENTRIES))
         if _is_foldable(equation, limit):
             results = _evaluate(equation)
             values.update(zip(equation.outputs, results, strict=True))

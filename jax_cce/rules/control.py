@@ -34,7 +34,10 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     dtype = promoted(*(equation.in_avals[k].dtype for k in seeds))
     edges: dict[tuple[int, int], tuple[LocalTerm, ...]] = {}
     known = {k - 1: value for k, value in equation.known.items() if k}
+    taken = equation.known.get(0)
     for branch, closed in enumerate(equation.params["branches"]):
+        if taken is not None and branch != _taken(taken, equation):
+            continue
         body = Body(closed, known)
         sums = Accumulation(seeds, sparse=True)
         rows = body.rows(
@@ -60,6 +63,11 @@ def _cond(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
             masked = tuple(_masked(term, branch, equation.in_avals[0], dtype) for term in terms)
             edges[key] = edges.get(key, ()) + masked
     return LocalJacobian(edges)
+
+
+def _taken(index: np.ndarray, equation: Equation) -> int:
+    """The branch that a known index takes; JAX clamps it."""
+    return int(np.clip(int(index), 0, len(equation.params["branches"]) - 1))
 
 
 def _masked(local: LocalTerm, branch: int, index: Any, dtype: Any) -> LocalTerm:

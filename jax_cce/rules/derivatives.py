@@ -169,12 +169,16 @@ def is_derivative_linear(equation: Equation) -> bool:
 
 
 def _indices(equation: Equation, sparse: bool) -> dict[int, np.ndarray]:
-    """What is known of indices and masks, which decide what entries there are."""
-    return {
-        operand: value
-        for operand, value in equation.known.items()
-        if sparse and not jax_internals.is_differentiable(value)
+    """What is known of indices, masks and counts, which decide what entries there are."""
+    if not sparse:
+        return {}
+    literals = {
+        operand: np.asarray(atom.val, aval.dtype)
+        for operand, (atom, aval) in enumerate(zip(equation.inputs, equation.in_avals, strict=True))
+        if isinstance(atom, Literal) and not jax_internals.is_differentiable(aval)
     }
+    known = {k: x for k, x in equation.known.items() if not jax_internals.is_differentiable(x)}
+    return literals | known
 
 
 def _kept(

@@ -132,8 +132,7 @@ class Linearised:
     def _fold(self, known: Mapping[int, np.ndarray]) -> None:
         """Notes what is known of operands and constants at the equations that read it."""
         constants = known_values.known_constants(self.program, self.constants, sparse=True)
-        if constants or known:
-            self.program = known_values.fold(self.program, {**constants, **known}, sparse=True)
+        self.program = known_values.fold(self.program, {**constants, **known}, sparse=True)
 
     def _trace_as_possible(self, apply: Callable[[Sequence[Any]], Sequence[Any]]) -> bool:
         """Traces by whichever mode JAX has; returns whether results and tangents are mixed."""

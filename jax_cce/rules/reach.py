@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 from jax import lax
 
@@ -24,12 +25,12 @@ from jax_cce.rules.book import record_of
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, automatic, local_term
 from jax_cce.rules.steps import MASKS, steps_of, work_of
 
-__all__ = ["Reach", "pushed_terms"]
+__all__ = ["MOST_ENTRIES", "MOST_PATTERNS", "Positions", "Reach", "pushed_terms"]
 
 # States of more numbers, more different patterns and more entries than this are not listed.
 _MOST_STATE = 512
-_MOST_PATTERNS = 256
-_MOST_ENTRIES = 1 << 22
+MOST_PATTERNS = 256
+MOST_ENTRIES = 1 << 22
 # What the Jacobians of steps must be expected to save.
 _SAVING = 0.6
 
@@ -38,7 +39,14 @@ Positions = dict[tuple[int, int], tuple[np.ndarray, np.ndarray]]
 
 
 class Reach:
-    """The patterns of a scan's step, and what follows from them."""
+    """The patterns of a scan's step, and what follows from them.
+
+    Attributes:
+        consts: how many of the scan's operands are there at each step.
+        carry: how many of its operands and results are states.
+        reverse: whether the steps run backwards.
+        starts: where each state starts among the numbers of all of them, and where they end.
+    """
 
     def __init__(
         self,
@@ -50,8 +58,8 @@ class Reach:
     ) -> None:
         """Takes the terms of one step, for (operand, result) of the body."""
         self._equation, self._active = equation, active
-        self._consts, self._carry = consts, carry
-        self._length, self._reverse = equation.params["length"], equation.params["reverse"]
+        self.consts, self.carry = consts, carry
+        self._length, self.reverse = equation.params["length"], equation.params["reverse"]
         self._ins = [tuple(aval.shape) for aval in equation.in_avals]
         self._outs = [tuple(aval.shape) for aval in equation.out_avals]
         for k in range(consts + carry, len(self._ins)):
@@ -60,7 +68,7 @@ class Reach:
             self._outs[at] = self._outs[at][1:]
         self._terms = step_terms
         sizes = [math.prod(shape) for shape in self._outs[:carry]]
-        self._starts = np.cumsum([0, *sizes])
+        self.starts = np.cumsum([0, *sizes])
 
     def _pairs(self, operand: int, result: int) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the entries of one step's block."""
@@ -77,15 +85,15 @@ class Reach:
         """After how many steps a state is forgotten, or `most` if it is not by then."""
         rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
         try:
-            for result in range(self._carry):
-                for k in range(self._carry):
-                    at, by = self._pairs(self._consts + k, result)
-                    rows.append(at + self._starts[result])
-                    columns.append(by + self._starts[k])
+            for result in range(self.carry):
+                for k in range(self.carry):
+                    at, by = self._pairs(self.consts + k, result)
+                    rows.append(at + self.starts[result])
+                    columns.append(by + self.starts[k])
         except Unrepresentable:
             return most
         at, by = np.concatenate(rows), np.concatenate(columns)
-        reached = np.ones(self._starts[-1], bool)
+        reached = np.ones(self.starts[-1], bool)
         for steps in range(most):
             if not reached.any():
                 return steps
@@ -99,30 +107,29 @@ class Reach:
         Raises:
             Unrepresentable: where they are too many, or depend on data.
         """
-        if self._starts[-1] > _MOST_STATE:
-            raise Unrepresentable("a large state")
+        self.check_size()
         results = range(len(self._outs))
-        state = range(self._consts, self._consts + self._carry)
-        onward = self._matrix(state, range(self._carry))
-        last = np.eye(self._starts[-1], dtype=bool)
+        state = range(self.consts, self.consts + self.carry)
+        onward = self.matrix(state, range(self.carry))
+        last = np.eye(self.starts[-1], dtype=bool)
         read = {
-            at: last[self._starts[at] : self._starts[at + 1]]
-            if at < self._carry
-            else self._matrix(state, [at])
+            at: last[self.starts[at] : self.starts[at + 1]]
+            if at < self.carry
+            else self.matrix(state, [at])
             for at in results
         }
         found: Positions = {}
-        self._left = _MOST_ENTRIES
+        self._left = MOST_ENTRIES
         for operand, wanted in enumerate(self._active):
             if not wanted:
                 continue
             if operand in state:
-                at = self._starts[operand - self._consts : operand - self._consts + 2]
+                at = self.starts[operand - self.consts : operand - self.consts + 2]
                 patterns = self._powers(onward, last[:, at[0] : at[1]], summed=False)
                 direct = None
             else:
-                entering = self._matrix([operand], range(self._carry))
-                patterns = self._powers(onward, entering, summed=operand < self._consts)
+                entering = self.matrix([operand], range(self.carry))
+                patterns = self._powers(onward, entering, summed=operand < self.consts)
                 direct = operand
             for result in results:
                 rows_columns = self._placed(operand, result, patterns, read[result], direct)
@@ -130,7 +137,26 @@ class Reach:
                     found[operand, result] = rows_columns
         return found
 
-    def _matrix(self, operands: Sequence[int], results: Sequence[int]) -> np.ndarray:
+    def check_size(self) -> None:
+        """Raises Unrepresentable where the state is too large for patterns."""
+        if self.num_states > _MOST_STATE:
+            raise Unrepresentable("a large state")
+
+    @property
+    def num_states(self) -> int:
+        """How many numbers the state has."""
+        return int(self.starts[-1])
+
+    @property
+    def num_results(self) -> int:
+        """How many results the scan has."""
+        return len(self._outs)
+
+    def width(self, operand: int) -> int:
+        """How many numbers of an operand a step reads."""
+        return math.prod(self._ins[operand])
+
+    def matrix(self, operands: Sequence[int], results: Sequence[int]) -> np.ndarray:
         """The pattern of a step's results by its operands, one below and beside the other."""
         rows = []
         for result in results:
@@ -154,7 +180,7 @@ class Reach:
         patterns: list[np.ndarray] = []
         now = start
         while (name := now.tobytes()) not in seen:
-            if len(patterns) >= _MOST_PATTERNS:
+            if len(patterns) >= MOST_PATTERNS:
                 raise Unrepresentable("many different patterns")
             if len(patterns) > self._length:
                 return patterns.__getitem__
@@ -177,12 +203,12 @@ class Reach:
     ) -> tuple[np.ndarray, np.ndarray]:
         """Rows and columns of the entries of one block of the whole scan."""
         height, width = read.shape[0], math.prod(self._ins[operand])
-        at_once = self._matrix([operand], [result]) if direct is not None else None
-        final, sliced = result < self._carry, operand >= self._consts + self._carry
+        at_once = self.matrix([operand], [result]) if direct is not None else None
+        final, sliced = result < self.carry, operand >= self.consts + self.carry
         rows, columns = [np.zeros(0, np.int64)], [np.zeros(0, np.int64)]
-        for out, inn, age in self._steps(final, sliced, started=operand >= self._consts):
+        for out, inn, age in self._steps(final, sliced, started=operand >= self.consts):
             if final:
-                pattern = patterns(age)[self._starts[result] : self._starts[result + 1]]
+                pattern = patterns(age)[self.starts[result] : self.starts[result + 1]]
             elif age < 0:
                 pattern = np.zeros((height, width), bool)
             else:
@@ -210,7 +236,7 @@ class Reach:
         The exponent is -1 where a result reads the operand of its own step only.
         """
         n = self._length
-        times = np.arange(n)[::-1] if self._reverse else np.arange(n)
+        times = np.arange(n)[::-1] if self.reverse else np.arange(n)
         zero = np.zeros(1, np.int64)
         if final and sliced:
             for age in range(n):
@@ -305,6 +331,8 @@ class _Pushed:
         height = jax_internals.size(equation.out_avals[self._result])
         width = jax_internals.size(equation.in_avals[self._operand])
         first, second, shape = self._rows, self._columns, (height, width)
+        if self._chain is None and (span := self._span()) is not None:
+            return self._pushed_together(primals, span)
         if self._chain is not None:
             array = self._chained(primals, self._chain)
         elif height < width:
@@ -340,6 +368,48 @@ class _Pushed:
                 lambda seed: apply({self._operand: seed}), self._equation.in_avals[self._operand]
             )
         return primals.memo[key][self._result]
+
+    def _span(self) -> int | None:
+        """How many steps apart seeds have no result in common; None where few or none are."""
+        equation = self._equation
+        consts, carry = jax_internals.scan_counts(equation)
+        if self._operand < consts + carry or not len(self._rows):
+            return None
+        length = equation.params["length"]
+        height, width = (
+            jax_internals.size(aval)
+            for aval in (equation.out_avals[self._result], equation.in_avals[self._operand])
+        )
+        entered = self._columns // (width // length)
+        if self._result < carry:
+            left = np.full_like(self._rows, 0 if equation.params["reverse"] else length - 1)
+        else:
+            left = self._rows // (height // length)
+        span = int(np.abs(left - entered).max()) + 1
+        return span if span * (width // length) < _SAVING * min(height, width) else None
+
+    def _pushed_together(self, primals: Primals, span: int) -> Any:
+        """The entries where seeds of steps that lie a span apart are applied together."""
+        aval = self._equation.in_avals[self._operand]
+        length = aval.shape[0]
+        width = jax_internals.size(aval) // length
+        key = "together", self._operand, span
+        if key not in primals.memo:
+            apply = self._function(primals)
+
+            def column(index: Any) -> list[Any]:
+                step = lax.broadcasted_iota(np.int32, (length, width), 0)
+                number = lax.broadcasted_iota(np.int32, (length, width), 1)
+                here = (step % span) * width + number == index
+                seed = lax.reshape(lax.convert_element_type(here, aval.dtype), aval.shape)
+                return apply({self._operand: jax_internals.sharded_like(seed, aval)})
+
+            primals.memo[key] = jax.vmap(column)(jnp.arange(span * width, dtype=np.int32))
+        with automatic():
+            array = jax_internals.untyped(primals.memo[key][self._result])
+            array = lax.reshape(array, (span * width, array.size // (span * width)))
+            index = self._columns // width % span * width + self._columns % width
+            return array.at[index, self._rows].get(mode="promise_in_bounds", unique_indices=True)
 
     def _pulled(self, primals: Primals) -> Any:
         key = "pulled", self._result

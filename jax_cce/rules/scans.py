@@ -7,7 +7,8 @@ of the body becomes a term with a loop over time. The states at all steps are on
 
 where A, B and K are such terms. If A forgets, so that A^m is structurally zero, then H is a sum of
 m terms whatever the number of steps: a delay line, a moving window, a difference in time. If it
-does not, the steps are few, or the positions are found without values (see `reach`).
+does not, the steps are few, or the positions are found without values (see `reach`, and
+`reach_by_steps` for resets at known steps).
 """
 
 import functools
@@ -16,6 +17,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jax import lax
 
 from jax_cce import jax_internals
@@ -29,7 +31,8 @@ from jax_cce.rules.accumulation import Accumulation, Row
 from jax_cce.rules.bodies import Body, inner_primals, row_of
 from jax_cce.rules.definers import sparse
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, along, automatic, local_term
-from jax_cce.rules.reach import Reach, pushed_terms
+from jax_cce.rules.reach import Positions, Reach, pushed_terms
+from jax_cce.rules.reach_by_steps import kinds_of_steps, positions_by_steps
 from jax_cce.rules.stencils import stencil
 
 # A state that remembers more steps than this is not written out as terms.
@@ -56,14 +59,49 @@ def _scan(equation: Equation, active: tuple[bool, ...]) -> LocalJacobian:
     loop = _Loop(equation, active, body, consts, carry)
     reach = Reach(equation, active, consts, carry, loop.step_terms)
     remembered = reach.remembered(min(length, _MOST_REMEMBERED + 1))
-    if remembered <= _MOST_REMEMBERED and (remembered < length - 1 or length <= _FEW_STEPS):
+    forgets = remembered <= _MOST_REMEMBERED and remembered < length - 1
+    blocks = None if forgets else _blocks_by_steps(equation, active, known)
+    if forgets or (blocks is None and length <= _FEW_STEPS):
         return loop.local_jacobian()
     try:
-        return LocalJacobian(pushed_terms(equation, active, reach.blocks()))
+        listed = reach.blocks() if blocks is None else blocks
+        return LocalJacobian(pushed_terms(equation, active, listed))
     except Unrepresentable:
         if length > _MOST_REMEMBERED + 1:
             raise
     return loop.local_jacobian()
+
+
+def _blocks_by_steps(
+    equation: Equation, active: tuple[bool, ...], known: dict[int, np.ndarray]
+) -> Positions | None:
+    """The positions of the entries where what is known of the steps tells them apart, else None.
+
+    Args:
+        equation: a linear scan.
+        active: for each operand whether it is differentiated.
+        known: what is known of the operands that are there at every step.
+    """
+    consts, carry = jax_internals.scan_counts(equation)
+    sliced = {
+        k: value
+        for k, value in equation.known.items()
+        if k >= consts + carry and not jnp.issubdtype(value.dtype, np.inexact)
+    }
+    if not sliced or (sorted_steps := kinds_of_steps(sliced)) is None:
+        return None
+    kinds, first = sorted_steps
+    if len(first) == 1:
+        return None
+    reaches = []
+    for step in first:
+        body = Body(equation.params["jaxpr"], known | {k: v[step] for k, v in sliced.items()})
+        terms = _Loop(equation, active, body, consts, carry).step_terms
+        reaches.append(Reach(equation, active, consts, carry, terms))
+    try:
+        return positions_by_steps(reaches, kinds, active)
+    except Unrepresentable:
+        return None
 
 
 def _nothing(equation: Equation, active: Sequence[bool], consts: int, carry: int) -> LocalJacobian:

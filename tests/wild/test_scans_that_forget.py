@@ -129,6 +129,63 @@ REMEMBER: dict[str, Fun] = {
 }
 
 
+def _reset_by_counter(x: jax.Array) -> Any:
+    """A state that starts anew at every fifth step, by a counter that is carried."""
+
+    def step(state: Any, a: jax.Array) -> tuple[Any, jax.Array]:
+        k, c = state
+        c = jnp.where(k % 5 == 0, 0.5, c)
+        return (k + 1, jnp.sin(c) * a + a), jnp.cos(c + a)
+
+    (_, last), found = lax.scan(step, (0, x[0]), x)
+    return last, found
+
+
+def _reset_by_number(x: jax.Array) -> jax.Array:
+    """The same by a cond on the number of the step, and backwards."""
+
+    def step(c: jax.Array, slices: Any) -> tuple[jax.Array, jax.Array]:
+        a, k = slices
+        c = lax.cond(k % 5 == 2, lambda c: a * 2.0, lambda c: jnp.sin(c) * a, c)
+        return c, c * a
+
+    return lax.scan(step, 0.3, (x, jnp.arange(len(x))), reverse=True)[1]
+
+
+def _reset_by_mask(x: jax.Array) -> Any:
+    """Two states, of which one is reset to a parameter at steps without a period."""
+    starts = np.isin(np.arange(len(x)), (0, 1, 4, 11, 12, 30))
+
+    def step(state: Any, slices: Any) -> tuple[Any, Any]:
+        p, q = state
+        a, start = slices
+        p = jnp.where(start, x[0] * 0.5, p)
+        p, q = jnp.sin(p) * a, jnp.where(start, q, p * a)
+        return (p, q), jnp.stack([p, q + a])
+
+    return lax.scan(step, (x[1], 0.7), (x, starts))
+
+
+def _reset_in_parts(x: jax.Array) -> jax.Array:
+    """A vector of which another entry starts anew at each step; all are summed."""
+    which = jnp.arange(len(x)) % 3
+
+    def step(c: jax.Array, slices: Any) -> tuple[jax.Array, jax.Array]:
+        a, k = slices
+        c = jnp.where(jnp.arange(3) == k, a, jnp.sin(c))
+        return c, jnp.sum(c * jnp.arange(1.0, 4.0))
+
+    return lax.scan(step, jnp.ones(3), (x, which))[1]
+
+
+RESET: dict[str, Fun] = {
+    "by a counter": _reset_by_counter,
+    "by number, backwards": _reset_by_number,
+    "by a mask": _reset_by_mask,
+    "in parts": _reset_in_parts,
+}
+
+
 def _check(fun: Fun, length: int) -> None:
     x = jnp.asarray(np.random.default_rng(length).uniform(0.5, 1.5, length))
     expected = jax.tree.leaves(jax.jit(jax.jacrev(fun))(x))
@@ -143,9 +200,17 @@ def _check(fun: Fun, length: int) -> None:
 
 
 @pytest.mark.parametrize("length", [3, 40])
-@pytest.mark.parametrize("name", FORGET | REMEMBER)
+@pytest.mark.parametrize("name", FORGET | REMEMBER | RESET)
 def test_values_and_patterns(name: str, length: int):
-    _check((FORGET | REMEMBER)[name], length)
+    _check((FORGET | REMEMBER | RESET)[name], length)
+
+
+@pytest.mark.parametrize("name", ["by a counter", "by number, backwards"])
+def test_resets_at_known_steps_keep_the_entries_few(name: str):
+    found = jax.eval_shape(jax_cce.jacobian(RESET[name], format="bcoo"), jnp.ones(100_000))
+    is_leaf = lambda leaf: hasattr(leaf, "nse")  # noqa: E731
+    for leaf in jax.tree.leaves(found, is_leaf=is_leaf):
+        assert leaf.nse <= 5 * 100_000
 
 
 @pytest.mark.parametrize("name", FORGET)
