@@ -67,6 +67,12 @@ class Results:
     left_out: tuple[str, ...]
 
 
+# Read by docs/assets/filter.js.
+_FILTER = """\
+<input class="table-filter" type="search" aria-label="Filter"
+ placeholder="Filter: loss, hessian, robots, f32, drawn ...">"""
+
+
 def loaded(path: pathlib.Path) -> Results:
     """Reads what `python -m benchmarks run --json` has written."""
     data = json.loads(path.read_text())
@@ -175,8 +181,9 @@ def page(results: Results) -> str:
 
 
 def documentation(results: Results) -> str:
-    """The page of the documentation."""
-    return _HEAD + page(results) + "\n"
+    """The page of the documentation, whose table can be filtered in a browser."""
+    start, table = page(results).split("\n\n| program", 1)
+    return f"{_HEAD}{start}\n\n{_FILTER}\n\n| program{table}\n"
 
 
 def readme(text: str, results: Results) -> str:

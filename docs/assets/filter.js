@@ -5,7 +5,8 @@ document.addEventListener("input", (event) => {
   const words = field.value.toLowerCase().split(/\s+/).filter(Boolean);
   for (const table of document.querySelectorAll(".md-content table")) {
     const frame = table.closest(".md-typeset__scrollwrap") ?? table;
-    const heading = frame.previousElementSibling;
+    const before = frame.previousElementSibling;
+    const heading = before?.matches("h1, h2, h3, h4") ? before : null;
     const about = (heading?.textContent ?? "").toLowerCase();
     let shown = 0;
     for (const row of table.querySelectorAll("tbody tr")) {
