@@ -6,6 +6,7 @@ from.
 
 import importlib.util
 import pathlib
+import re
 import sys
 
 import matplotlib
@@ -28,6 +29,11 @@ def _program(name: str):
 
 def _text(path: pathlib.Path) -> str:
     return path.read_text(encoding="utf-8")
+
+
+def _unnamed(path: pathlib.Path) -> str:
+    """A picture without the names of its clipping paths: they change with a last digit."""
+    return re.sub(r'"(?:url\(#)?p[0-9a-f]{10}\)?"', "", _text(path))
 
 
 def test_the_house():
@@ -83,7 +89,7 @@ def test_the_curves_of_kept_runs(picture, draw, tmp_path):
     if f"Matplotlib v{matplotlib.__version__}," not in _text(picture):
         pytest.skip(f"{picture.name} was drawn by another version of matplotlib")
     draw(tmp_path / "drawn.svg")
-    assert _text(tmp_path / "drawn.svg") == _text(picture), "run make generated"
+    assert _unnamed(tmp_path / "drawn.svg") == _unnamed(picture), "run make generated"
 
 
 # --- what the report on the house says ----------------------------------------------------------
