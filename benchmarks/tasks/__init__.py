@@ -12,6 +12,7 @@ from benchmarks.tasks import (
     heart_dipole,
     perceptron,
     propane,
+    random_functions,
     robot_arm,
     roe_flux,
     roe_flux_3d,
@@ -21,16 +22,18 @@ from benchmarks.tasks.task import Published, Task
 __all__ = ["TASKS", "Published", "Task"]
 
 TASKS: dict[str, Task] = {
-    module.TASK.name: module.TASK
-    for module in (
-        roe_flux,
-        robot_arm,
-        heart_dipole,
-        propane,
-        greeks,
-        roe_flux_3d,
-        perceptron,
-        encoder,
-        bottleneck,
+    task.name: task
+    for task in (
+        roe_flux.TASK,
+        robot_arm.TASK,
+        heart_dipole.TASK,
+        propane.TASK,
+        greeks.TASK,
+        roe_flux_3d.TASK,
+        perceptron.TASK,
+        encoder.TASK,
+        random_functions.F,
+        random_functions.G,
+        bottleneck.TASK,
     )
 }
