@@ -68,8 +68,9 @@ vertex at a tie. "Policy alone" plays the most probable move, one evaluation of 
 move; the searches play one game with so many simulations a move, and annealing has the time that
 the search with the trained network takes. "Untrained" is a network of the same shape with its
 first weights, whose value is the sum of the Markowitz degrees. AlphaGrad is the best that Lohoff
-& Neftci (2024) publish, for a network trained on that one task. Compiling is left out of all
-times but that of fine-tuning, which is the time of the whole search until its best order; a
+& Neftci (2024) publish: of a network trained on that one task, but for Greeks, whose 307 is of one
+trained on all tasks together (see [AlphaGrad's protocol](alphagrad.md)). Compiling is left out
+of all times but that of fine-tuning, which is the time of the whole search until its best order; a
 search ends where its order is proven optimal.
 """
 _SEARCH = Searched(alphazero.SIMULATIONS, alphazero.CONSIDERED)
