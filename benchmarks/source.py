@@ -6,7 +6,7 @@ hypothesis and the folder `tests` have to be there.
 For each reference task: the lines of the module, the scalar operations in it, whether it gives bit
 for bit what `jax.jit(jax_cce.jacobian(...))` gives where XLA compiles both, in a process that
 cannot import jax_cce; whether ruff accepts it; lines that nobody reads; how long it takes to write,
-and what a call takes beside jax_cce and `jax.jacrev`.
+and what a call takes beside jax_cce and `jax.jacrev`. All times are CPU times.
 """
 
 from __future__ import annotations
@@ -224,9 +224,9 @@ def rows(cases: Sequence[Case]) -> list[Row]:
     """Writes modules and runs them apart."""
     written, seconds = {}, {}
     for case in cases:
-        start = time.perf_counter()
+        start = time.process_time()
         source = jax_cce.source(case.fun, **case.options)(*case.args)
-        seconds[case.name] = time.perf_counter() - start
+        seconds[case.name] = time.process_time() - start
         written[case.name] = source, case.args
     found = run_apart(written)
     results = []
@@ -263,7 +263,8 @@ def table(found: Sequence[Row], cases: Sequence[Case]) -> str:
         }
         arguments = jax.device_put(case.args)
         times = timing.take_turns(
-            {name: functools.partial(f, *arguments) for name, f in contenders.items()}
+            {name: functools.partial(f, *arguments) for name, f in contenders.items()},
+            clock=timing.cpu_seconds,
         )
         ratios = [(times["module"] / times[name]).median for name in ("jax_cce", "jacrev")]
         counts = row.source.counts

@@ -234,12 +234,12 @@ def _walked(
             more, results = _solved(eqn, inputs, own)
             operations += more
         elif eqn.primitive is FENCE:
-            results = inputs
+            more, results = [], inputs
             if jax.default_backend() == "cpu":
                 avals = [jax_internals.abstract(var.aval) for var in eqn.outvars]
                 made = jax.make_jaxpr(on_cpu)(*avals)
                 more, results = _walked(*jax_internals.opened(made), inputs, own)
-                operations.extend(more)
+                operations += more
         elif name in _NOTHING or _is_no_conversion(eqn):
             results = inputs
         elif name == "convert_element_type" and isinstance(inputs[0], Number):
@@ -253,10 +253,10 @@ def _walked(
             results = [Number(np.negative(inputs[0].value), inputs[0].aval)]
         else:
             variables = [Variable(var.aval) for var in eqn.outvars]
-            inputs, bodies = _closed_over(eqn, inputs)
+            read_now, bodies = _closed_over(eqn, inputs)
             if name == "cond":
-                inputs = [_predicate(inputs[0], operations, len(bodies["branches"]))]
-            operations.append(Operation(eqn, inputs, variables, bodies, own))
+                read_now = [_predicate(read_now[0], operations, len(bodies["branches"]))]
+            operations.append(Operation(eqn, read_now, variables, bodies, own))
             results = variables
         atoms.update(zip(eqn.outvars, results, strict=True))
     return operations, [read(atom) for atom in jaxpr.outvars]

@@ -385,20 +385,20 @@ class _Module:
     def _text(self) -> str:
         language: Language = InNumPy() if self._backend == "numpy" else InJax()
         writer = Writer(language, self._names, self._section_of, self._constant)
-        opening = self._opening(writer)
+        writer.lines += self._opening(writer)
         writer.body(self._block, 4)
         outputs = iter([writer.text(atom) for atom in self._block.outputs])
         returned = self._tree_text(self._shapes, outputs)
         writer.add(f"return {returned}", 4)
         body = "\n".join(writer.lines)
         module = "np" if self._backend == "numpy" else "jnp"
-        checks = _ARRAYS.replace("jnp", module) if "_arrays(" in "\n".join(opening) else ""
+        checks = _ARRAYS.replace("jnp", module) if "_arrays(" in body else ""
         parameters = [*self._parameters]
         if self._keywords:
             parameters += ["*", *(f"{name}" for name in self._keywords.values())]
         head = folded(f"def {_FUNCTION}({', '.join(parameters)}):", 0)
         doc = f'    """The Jacobian of {self._title}."""'
-        function = "\n".join([*head, doc, *opening, body])
+        function = "\n".join([*head, doc, body])
         tables = "\n".join(self._tables)
         if self._arrays:
             load = f'_saved = {module}.load(pathlib.Path(__file__).with_suffix(".npz"))'

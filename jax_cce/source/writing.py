@@ -263,7 +263,7 @@ class Writer:
             returns: what is returned, from the results.
         """
         name = self.names.new(wanted)
-        if self.lines and self.lines[-1]:
+        if not self.lines or self.lines[-1]:
             self.lines.append("")
         self.add(f"def {name}({', '.join(parameters)}):", indent)
         for line in before:

@@ -97,6 +97,7 @@ def test_a_module_has_the_names_and_lines_of_the_function():
 def jacobian(angle, length):
     """The Jacobian of swing."""
     angle, length = _arrays((angle, "float64[]"), (length, "float64[]"))
+
     # Values of swing
     v0 = jnp.cos(angle)  # {name}:{line + 1}
     energy = v0 * length
