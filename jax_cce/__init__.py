@@ -11,9 +11,10 @@ filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `
 `curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them,
 `linearizing` is for solvers that linearise a function themselves, and `jax_cce.safe` has functions
 whose derivatives are finite where those of `jax.numpy` are not.
+`source` writes a Jacobian as a readable module, and `jax_cce.surgery` edits derivatives on the way.
 """
 
-from jax_cce import extend, kalman, linalg, registry, safe
+from jax_cce import extend, kalman, linalg, registry, safe, surgery
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
@@ -27,6 +28,7 @@ from jax_cce.loops import accumulation as _accumulation  # noqa: F401
 from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
+from jax_cce.source import Source, source
 from jax_cce.sparse.bands_and_blocks import Bands
 from jax_cce.sparse.pattern import Pattern
 from jax_cce.sparse.structured import StructuredJacobian
@@ -37,6 +39,7 @@ __all__ = [
     "OneStepError",
     "Pattern",
     "Plan",
+    "Source",
     "StructuredJacobian",
     "cache_clear",
     "cache_info",
@@ -63,6 +66,8 @@ __all__ = [
     "registry",
     "root",
     "safe",
+    "source",
+    "surgery",
     "value_and_hessian",
     "value_and_jacobian",
     "value_grad_and_hessian",

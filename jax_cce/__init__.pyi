@@ -9,6 +9,7 @@ from jax_cce import kalman as kalman
 from jax_cce import linalg as linalg
 from jax_cce import registry as registry
 from jax_cce import safe as safe
+from jax_cce import surgery as surgery
 from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
 from jax_cce.api import plan as plan
@@ -32,6 +33,8 @@ from jax_cce.laplacian import laplacian as laplacian
 from jax_cce.linearizing import linearizing as linearizing
 from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
+from jax_cce.source import Source as Source
+from jax_cce.source import source as source
 from jax_cce.sparse.bands_and_blocks import Bands as Bands
 from jax_cce.sparse.pattern import Pattern as Pattern
 from jax_cce.sparse.structured import StructuredJacobian as StructuredJacobian

@@ -51,6 +51,7 @@ __all__ = [
     "StagingTrace",
     "abstract",
     "allowing",
+    "argument_names",
     "batch_size",
     "behind_a_barrier",
     "bind",
@@ -116,6 +117,7 @@ __all__ = [
     "surrounding_constants",
     "typed",
     "untyped",
+    "user_frames",
     "uses_references",
     "varying_like",
     "with_equations",
@@ -506,6 +508,27 @@ def source_line(equation: Any) -> str:
         return source_info_util.summarize(getattr(equation, "origin", equation).source_info)
     except (AttributeError, ValueError):
         return ""
+
+
+def user_frames(equation: Any) -> list[Any]:
+    """The frames of the user's code in which a jaxpr equation was traced, the innermost first.
+
+    Each has the attributes file_name, function_name, start_line, start_column, end_line and
+    end_column.
+    """
+    traceback = equation.source_info.traceback
+    return [] if traceback is None else list(source_info_util.user_frames(traceback))
+
+
+def argument_names(jaxpr: Any) -> list[str]:
+    """What the function that a jaxpr was traced from calls its arguments, "" where that is unknown.
+
+    Parts of a pytree have names like "x[0]".
+    """
+    names = getattr(jaxpr.debug_info, "arg_names", None) or ()
+    if len(names) != len(jaxpr.invars):
+        return [""] * len(jaxpr.invars)
+    return [name or "" for name in names]
 
 
 def convert(x: Any, dtype: Any, weak_type: bool = False) -> Any:

@@ -15,19 +15,22 @@ from jax.extend import core as jex_core
 from jax.interpreters import ad, batching, mlir
 
 __all__ = [
+    "FENCE",
     "fence",
+    "on_cpu",
 ]
 
-_fence_p = jex_core.Primitive("fence")
-_fence_p.multiple_results = True
+FENCE = jex_core.Primitive("fence")
+FENCE.multiple_results = True
 
 
 def fence(*arrays: Any) -> list[Any]:
     """Returns the arrays; on the CPU they are in memory before anything reads them."""
-    return _fence_p.bind(*arrays)
+    return FENCE.bind(*arrays)
 
 
-def _on_cpu(*arrays: Any) -> Any:
+def on_cpu(*arrays: Any) -> Any:
+    """What a fence is on the CPU: a conditional, of which only we know what it decides."""
     seen = next((x for x in arrays if x.size and jnp.issubdtype(x.dtype, np.floating)), None)
     if seen is None:
         return arrays
@@ -37,15 +40,15 @@ def _on_cpu(*arrays: Any) -> Any:
     return lax.cond(never, lambda *xs: tuple(map(lax.neg, xs)), lambda *xs: xs, *arrays)
 
 
-_fence_p.def_impl(lambda *xs: list(xs))
-_fence_p.def_abstract_eval(lambda *xs: list(xs))
-ad.deflinear2(_fence_p, lambda cotangents, *_: fence(*cotangents))
+FENCE.def_impl(lambda *xs: list(xs))
+FENCE.def_abstract_eval(lambda *xs: list(xs))
+ad.deflinear2(FENCE, lambda cotangents, *_: fence(*cotangents))
 
 
 def _batched(args: Any, dims: Any) -> Any:
     return fence(*args), dims
 
 
-batching.primitive_batchers[_fence_p] = _batched
-mlir.register_lowering(_fence_p, lambda ctx, *xs: list(xs))
-mlir.register_lowering(_fence_p, mlir.lower_fun(_on_cpu, multiple_results=True), platform="cpu")
+batching.primitive_batchers[FENCE] = _batched
+mlir.register_lowering(FENCE, lambda ctx, *xs: list(xs))
+mlir.register_lowering(FENCE, mlir.lower_fun(on_cpu, multiple_results=True), platform="cpu")

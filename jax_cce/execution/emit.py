@@ -11,7 +11,7 @@ from jax_cce import jax_internals
 from jax_cce.algebra.dtypes import promoted
 from jax_cce.algebra.fence import fence
 from jax_cce.algebra.steps import run
-from jax_cce.execution import chunks, recomputation
+from jax_cce.execution import chunks, labels, recomputation
 from jax_cce.planning.plans import Plan
 from jax_cce.program import flat, in_numpy, passes
 from jax_cce.program.flat import Equation
@@ -70,6 +70,8 @@ def emit(
     used = {step.site for step in plan.steps} | graph.open_paths.sites
     late = {site for site in used if recomputation.is_late(plan, site)}
     in_memory = _in_memory(plan) if graph.recorder.sparse else set()
+    asked = labels.current()
+    of_equation, of_step = (None, None) if asked is None else asked.of(plan)
     primals: dict[int, Primals] = {}
 
     def evaluated(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
@@ -96,7 +98,14 @@ def emit(
         return at.outs
 
     values = passes.values(program, constants, inputs)
-    passes.fill(values, program.equations, evaluated)
+    apply = evaluated
+    if of_equation is not None:
+
+        def apply(site: int, equation: Equation, ins: list[Any]) -> Sequence[Any]:
+            with of_equation(site):
+                return evaluated(site, equation, ins)
+
+    passes.fill(values, program.equations, apply)
 
     def edges(site: int) -> Any:
         local = graph.sites[site]
@@ -110,11 +119,11 @@ def emit(
         again = recomputation.Recomputation(plan, values, late)
         sites = sites_of(graph.open_paths, edges, lambda k: primals.get(k) or again.primals(k))
         with jax_internals.in_automatic_axes(mesh):
-            slots = run(again.steps, dtype, sites=sites, before=again.before)
+            slots = run(again.steps, dtype, sites=sites, before=again.before, around=of_step)
     else:
         sites = sites_of(graph.open_paths, edges, primals.__getitem__)
         with jax_internals.in_automatic_axes(mesh):
-            slots = run(plan.steps, dtype, sites=sites)
+            slots = run(plan.steps, dtype, sites=sites, around=of_step)
 
     blocks = {}
     for (output, name), pieces in plan.results.items():
@@ -161,6 +170,8 @@ def emit_by_mode(
 ) -> tuple[list[Any], dict[tuple[int, int], StructuredJacobian]]:
     """Like `emit`, by `jax.jacfwd` or `jax.jacrev` as the plan's method says, perhaps in chunks."""
     graph = plan.graph
+    if (asked := labels.current()) is not None:
+        asked.of(plan)
     names = graph.inputs
 
     def function(*varied: Any) -> tuple[list[Any], list[Any]]:

@@ -67,7 +67,10 @@ def dependence(
     inputs = [FIXED] * program.num_inputs
     for name in seeds:
         inputs[name] = LINEAR
-    return _Followed(program, constants, inputs, by_jax).read(atoms)
+    followed = _Followed(program, constants, inputs, by_jax)
+    found = followed.read(atoms)
+    # Whoever is told of a cotangent is to be told of those that there are.
+    return [OTHER] * len(found) if followed.tells and not by_jax else found
 
 
 def is_linear(program: Program, constants: Sequence[Any]) -> bool:
@@ -77,7 +80,11 @@ def is_linear(program: Program, constants: Sequence[Any]) -> bool:
 
 
 class _Followed:
-    """A program whose variables are followed from the inputs to the outputs."""
+    """A program whose variables are followed from the inputs to the outputs.
+
+    Attributes:
+        tells: whether what depends on the seeds has effects.
+    """
 
     def __init__(
         self,
@@ -89,8 +96,11 @@ class _Followed:
         self._by_jax = by_jax
         self._program, self._constants = program, constants
         self._states: dict[int, Dependence] = dict(enumerate(inputs))
+        self.tells = False
         for equation in program.equations:
             operands = self.read(equation.inputs)
+            if jax_internals.other_effects(equation.origin):
+                self.tells |= not {LINEAR, OTHER}.isdisjoint(operands)
             results = self._results(equation, operands)
             self._states.update(zip(equation.outputs, results, strict=True))
 

@@ -11,7 +11,7 @@ from jax.experimental.sparse import BCOO
 from jax_cce_search import Explanation, Optimized
 
 import jax_cce
-from jax_cce import Plan, StructuredJacobian, registry
+from jax_cce import Plan, Source, StructuredJacobian, registry, surgery
 
 
 def residual(x: jax.Array, scale: float, *, shift: float = 0.0) -> jax.Array:
@@ -64,6 +64,15 @@ def plans(x: jax.ShapeDtypeStruct) -> None:
     assert_type(plan.cost("flops"), int)
     assert_type(plan.order, tuple[int, ...])
     plan.cost("seconds")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def sources(x: jax.Array) -> None:
+    """Modules, and edits of derivatives."""
+    module = jax_cce.source(residual, order="reverse")(x, 2.0)
+    assert_type(module, Source)
+    assert_type(str(module), str)
+    assert_type(surgery.clip(surgery.scale(x, 2.0), norm=1.0), jax.Array)
+    jax_cce.source(residual, backend="torch")  # type: ignore[arg-type]  # pyright: ignore
 
 
 def searches(x: jax.Array) -> None:

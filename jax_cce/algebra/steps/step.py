@@ -1,6 +1,7 @@
 """What a step is, and how steps are carried out on arrays."""
 
 import abc
+import contextlib
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, ClassVar, Protocol
@@ -142,6 +143,7 @@ def run(
     sites: Sites | None = None,
     slots: Mapping[int, Any] | None = None,
     before: Callable[[Step, dict[int, Any]], None] | None = None,
+    around: Callable[[Step], contextlib.AbstractContextManager[Any]] | None = None,
 ) -> dict[int, Any]:
     """Carries out recorded steps on arrays.
 
@@ -151,6 +153,7 @@ def run(
         sites: where the values of equations are found.
         slots: arrays of the recorder's reserved slots.
         before: is told of each step before it is carried out, and may replace arrays in slots.
+        around: gives a context for each step to be carried out in.
 
     Returns:
         The array in each slot.
@@ -159,5 +162,6 @@ def run(
     for step in steps:
         if before is not None:
             before(step, arrays.slots)
-        arrays.slots.update(zip(step.slots, step.run(arrays), strict=True))
+        with contextlib.nullcontext() if around is None else around(step):
+            arrays.slots.update(zip(step.slots, step.run(arrays), strict=True))
     return arrays.slots
