@@ -10,11 +10,14 @@ from its author, and `check_jacobian` checks any Jacobian without forming anothe
 filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `laplacian` and
 `curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them, and
 `jax_cce.safe` has functions whose derivatives are finite where those of `jax.numpy` are not.
+`compile` makes files of Jacobians that plain JAX runs in another process, and `load` reads them.
 """
 
 from jax_cce import extend, kalman, linalg, registry, safe
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
+from jax_cce.artefacts.artefact import Artefact, ArtefactError, load
+from jax_cce.artefacts.compiling import compile
 from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.filtering import filter_jacobian
@@ -30,6 +33,8 @@ from jax_cce.sparse.pattern import Pattern
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
+    "Artefact",
+    "ArtefactError",
     "Bands",
     "CacheInfo",
     "OneStepError",
@@ -39,6 +44,7 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "check_jacobian",
+    "compile",
     "curvature",
     "custom_jacobian",
     "explain",
@@ -51,6 +57,7 @@ __all__ = [
     "kalman",
     "laplacian",
     "linalg",
+    "load",
     "minimum",
     "one_step_error",
     "optimize",

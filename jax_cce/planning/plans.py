@@ -260,7 +260,7 @@ class Plan:
                     tuple(facts),
                     ("measure", "cost", "unit"),
                     tuple(
-                        (name.replace("_", " "), f"{cost:,}", costs.UNITS[name])
+                        (name.replace("_", " "), reports.grouped(cost), costs.UNITS[name])
                         for name, cost in measured
                     ),
                 ),
