@@ -1,10 +1,11 @@
 """Jacobians compiled ahead of time: what the files take, and what they save.
 
-Run it with `python -m benchmarks.artefacts`. For each reference task it writes an artefact, and then
-starts processes, one after the other, each of which computes one Jacobian:
+Run it with `python -m benchmarks.artefacts`. For each reference task it writes an artefact, and
+then starts processes, one after the other, each of which computes one Jacobian:
 
 - by plain JAX from the file, with no jax_cce to import;
-- by `jax_cce.load` from a file with machine code, where there is such;
+- by `jax_cce.load` from a file with what XLA compiled, and from one with machine code, where there
+  is such;
 - by `jax_cce.jacobian` under `jax.jit`, with its order searched, by XLA and as by default;
 - by `jax.jacrev` under `jax.jit`.
 
@@ -81,6 +82,7 @@ end = time.perf_counter()
 """
 _WAYS = {
     "file, plain JAX": _FROM_FILE,
+    "file, executable": _LOADED,
     "file, machine code": _LOADED,
     "jax_cce, XLA": _TRACED.format(
         imports="import jax_cce",
@@ -114,8 +116,13 @@ def measured(
     """The bytes of a task's file, seconds by way, those of imports, and whether bits agree."""
     task = TASKS[name]
     artefact = jax_cce.compile(task.fun, task.argnums)(*task.args)
+    compiled = jax_cce.compile(task.fun, task.argnums, executable=True)(*task.args)
     native = jax_cce.compile(task.fun, task.argnums, native=True)(*task.args)
-    files = {"file, plain JAX": artefact, "file, machine code": native}
+    files = {
+        "file, plain JAX": artefact,
+        "file, executable": compiled,
+        "file, machine code": native,
+    }
     arguments = directory / "arguments.npz"
     np.savez(arguments, *task.args)
     for way, each in files.items():
@@ -126,7 +133,8 @@ def measured(
         for way in ways:
             told = (str(directory / way), str(arguments)) if way in files else (name,)
             found[way].append(_run(_WAYS[way], *told))
-    same = {run["bits"] for way in ("file, plain JAX", "jax_cce, XLA") for run in found[way]}
+    alike = "file, plain JAX", "file, executable", "jax_cce, XLA"
+    same = {run["bits"] for way in alike for run in found[way]}
     first, imports = (
         {way: Measured(tuple(float(str(r[what])) for r in runs)) for way, runs in found.items()}
         for what in ("first", "import")
@@ -140,7 +148,7 @@ def table(names: Sequence[str], repeats: int) -> str:
     Raises:
         AssertionError: where a file does not give the bits that the compiled function gives.
     """
-    header = ["task", "file, KB", *(f"{way}, ms" for way in _WAYS), "XLA / file", "same bits"]
+    header = ["task", "file, KB", *(f"{way}, ms" for way in _WAYS), "XLA / executable", "same bits"]
     rows = []
     imports: dict[str, list[float]] = {}
     for name in names:
@@ -151,7 +159,7 @@ def table(names: Sequence[str], repeats: int) -> str:
         for way, each in own.items():
             imports.setdefault(way, []).append(each.median)
         cells = [f"{1e3 * first[way].median:.0f}" if way in first else "" for way in _WAYS]
-        saved = (first["jax_cce, XLA"] / first["file, plain JAX"]).median
+        saved = (first["jax_cce, XLA"] / first["file, executable"]).median
         rows.append([name, f"{size / 1e3:.1f}", *cells, f"{saved:.1f}", "yes"])
         print(name, file=sys.stderr)
     told = ", ".join(f"{way} {np.median(each):.2f} s" for way, each in imports.items())

@@ -13,7 +13,7 @@ import jax.export
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
-from jax_cce.artefacts import machine_code
+from jax_cce.artefacts import executables, machine_code
 from jax_cce.artefacts.blocks import rebuilt
 from jax_cce.artefacts.container import ArtefactError, content_of, packed, read, write
 from jax_cce.artefacts.sizes import symbols_of
@@ -48,6 +48,7 @@ class Artefact:
     _beside: Mapping[str, np.ndarray]
     _native: Mapping[str, bytes]
     _plan: str
+    _compiled: bytes | None = None
 
     @property
     def platforms(self) -> tuple[str, ...]:
@@ -79,6 +80,18 @@ class Artefact:
         return jax.jit(self.exported.call)
 
     @functools.cached_property
+    def _executable(self) -> Any:
+        if self._compiled is None:
+            return None
+        needed = self.manifest["executable"]
+        return executables.loaded(self._compiled, self.exported, needed, versions())
+
+    @property
+    def is_executable(self) -> bool:
+        """Whether it holds what XLA compiled, and that runs here."""
+        return self._executable is not None
+
+    @functools.cached_property
     def _expected(self) -> list[tuple[str, tuple[Any, ...], np.dtype]]:
         """For each argument its path, its shape and its type."""
         avals = self.exported.in_avals
@@ -95,7 +108,7 @@ class Artefact:
         """
         leaves, tree = tree_flatten((args, kwargs))
         self._check(leaves, tree)
-        results = self._call(*args, **kwargs)
+        results = self._results(leaves, args, kwargs)
         blocks = self.manifest["blocks"]
         if all(block["kind"] == "array" for block in blocks):
             return results
@@ -105,6 +118,16 @@ class Artefact:
             for pair in zip(map(_plain, shape), np.shape(leaf), strict=True)
         )
         return self._rebuilt(results, symbols_of(pairs))
+
+    def _results(self, leaves: Sequence[Any], args: Any, kwargs: Any) -> Any:
+        if self._executable is None or not executables.fits(leaves):
+            return self._call(*args, **kwargs)
+        arrays = [
+            leaf if isinstance(leaf, jax.Array) else np.asarray(leaf, dtype)
+            for (_, _, dtype), leaf in zip(self._expected, leaves, strict=True)
+        ]
+        args, kwargs = tree_unflatten(self.exported.in_tree, arrays)
+        return self._executable(*args, **kwargs)
 
     def _check(self, leaves: Sequence[Any], tree: Any) -> None:
         name = self.manifest["function"]
@@ -193,6 +216,8 @@ class Artefact:
             members[f"{_BESIDE}{name}.npy"] = buffer.getvalue()
         for name, code in self._native.items():
             members[f"{machine_code.PREFIX}{name}.o"] = code
+        if self._compiled is not None:
+            members[executables.MEMBER] = self._compiled
         return packed(self.manifest, members)
 
     def save(self, path: str | os.PathLike[str]) -> None:
@@ -227,6 +252,7 @@ class Artefact:
                 f"  arguments: {arguments or 'none'}",
                 f"  platforms: {', '.join(self.platforms)}; made with {made}",
                 f"  {told['code']}",
+                *(["  with what XLA compiled for this kind of machine"] if self._compiled else []),
                 self._plan,
             ]
         )
@@ -267,8 +293,9 @@ def _no_flatbuffers(error: ImportError) -> ImportError:
 def load(source: str | os.PathLike[str] | bytes) -> Artefact:
     """Reads an artefact that `jax_cce.compile` has made.
 
-    Nothing is traced or planned: XLA compiles the program at the first call. A file runs code of
-    its author's, as any program does.
+    Nothing is traced or planned: XLA compiles the program at the first call, unless the file holds
+    what it compiled elsewhere. A file may run any code of its author's, as a program does: load
+    none that you do not trust.
 
     Args:
         source: the path of the file, or its contents.
@@ -322,4 +349,5 @@ def load(source: str | os.PathLike[str] | bytes) -> Artefact:
         for path in members
         if path.startswith(_BESIDE)
     }
-    return Artefact(exported, manifest, beside, code, plan)
+    compiled = members.get(executables.MEMBER)
+    return Artefact(exported, manifest, beside, code, plan, compiled)

@@ -14,7 +14,7 @@ from jax.tree_util import tree_flatten, tree_flatten_with_path, tree_unflatten
 from jax_cce import jax_internals
 from jax_cce.algebra import costs
 from jax_cce.api import jacobian_by
-from jax_cce.artefacts import machine_code
+from jax_cce.artefacts import executables, machine_code
 from jax_cce.artefacts.artefact import Artefact, ArtefactError, versions
 from jax_cce.artefacts.blocks import described, inside_of, is_block
 from jax_cce.artefacts.sizes import as_text
@@ -54,6 +54,7 @@ def compile(
     chunk_size: int | None = None,
     platforms: Sequence[str] | None = None,
     native: bool = False,
+    executable: bool = False,
     vjp_order: int = 0,
 ) -> Callable[..., Artefact]:
     """Compiles a Jacobian ahead of time, for other processes, machines and platforms.
@@ -80,6 +81,9 @@ def compile(
         native: whether it may contain machine code of jax_cce, where the function has such (see
             `jacobian`). It then runs on the same kind of processor only, in processes with the
             same version of jax_cce, which `load` checks.
+        executable: whether what XLA compiles is added, which takes most of the time before a first
+            result. `load` uses it on the same kind of device and processor with the same version of
+            JAX, and compiles the program elsewhere.
         vjp_order: how often the results may be differentiated again, in reverse mode.
 
     Returns:
@@ -90,7 +94,8 @@ def compile(
     Raises:
         TypeError: as `jacobian`, and for arguments that are no arrays, numbers or trees of them.
         ValueError: as `jacobian`; for unknown transforms and platforms; for machine code not on
-            the CPU, or together with a vjp_order; and for what `jax.export` refuses.
+            the CPU, or together with a vjp_order; for an executable of symbolic sizes; and for
+            what `jax.export` refuses.
         ArtefactError: where machine code is asked for on a machine that has none.
 
     Examples:
@@ -147,10 +152,12 @@ def compile(
             "costs": {name: as_text(plan.cost(name)) for name in get_args(costs.CostName)},
             "code": _code_told(code, native),
             "native": machine_code.conditions(versions()["jax_cce"]) if code else {},
+            "executable": executables.conditions(versions()) if executable else {},
         }
         if not native:
             _log.info("Artefact of %s: %s", _name_of(fun), _WITHOUT)
-        return Artefact(exported, manifest, traced.beside, code, str(plan))
+        compiled = executables.serialised(exported) if executable else None
+        return Artefact(exported, manifest, traced.beside, code, str(plan), compiled)
 
     return compile_fun
 

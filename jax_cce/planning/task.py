@@ -228,7 +228,8 @@ def traced_task(
     call = Call(fun, options.contract, args, kwargs)
     try:
         task = task_of_trace(call, options, calls.trace_call(call, hoist=False))
-        _ = task.graphs
+        if not task.is_symbolic:  # where it may have no graph
+            _ = task.graphs
         return task
     except Exception as error:
         reason = running.why_left_to_jax(error)

@@ -19,7 +19,7 @@ from jax import lax
 import jax_cce
 from benchmarks.tasks import TASKS
 from cases.agreement import assert_agree
-from jax_cce.artefacts import container, machine_code
+from jax_cce.artefacts import container, executables, machine_code
 from jax_cce.artefacts.sizes import as_text, symbols_of, value_of
 from jax_cce.native import compiling
 
@@ -41,7 +41,7 @@ def _of_tree(tree, scale=2.0):
     return {"shifted": x[1:] * x[:-1] ** scale + y, "sum": jnp.sum(x**2) * y}
 
 
-TREE = {"x": X, "y": jnp.array(2.0)}
+TREE = {"x": X, "y": jnp.asarray(np.float64(2.0))}
 
 
 def _again(artefact):
@@ -182,7 +182,8 @@ def test_holomorphic_functions_and_integers():
 def test_numbers_of_python_are_arguments():
     artefact = _again(jax_cce.compile(lambda x: jnp.tanh(x) * x)(2.0))
     # Exported programs have no weak types.
-    assert_agree(artefact(3.0), jax.jacrev(lambda x: jnp.tanh(x) * x)(X[:1])[0, 0])
+    expected = jax.jacrev(lambda x: jnp.tanh(x) * x)(np.float64(3.0))
+    assert_agree(artefact(3.0), expected)
 
 
 def test_positions_that_depend_on_data():
@@ -473,6 +474,59 @@ def test_what_has_no_machine_code_runs_without_it(natively):
     artefact = jax_cce.compile(jnp.linalg.eigh, native=True)(jnp.eye(3) + jnp.ones((3, 3)))
     assert artefact.native == ()
     assert "no part of it has machine code" in str(artefact)
+
+
+# --- what XLA compiled ----------------------------------------------------------------------------
+
+
+def test_an_executable_in_another_process(tmp_path):
+    artefact = jax_cce.compile(_of_tree, executable=True)(TREE)
+    assert artefact.is_executable
+    artefact.save(tmp_path / "f.cce")
+    expected = jax.jit(jax_cce.jacobian(_of_tree, backend="xla"))(TREE)
+    script = """
+        import sys, jax, numpy as np, jax_cce
+        jax.config.update("jax_enable_x64", True)
+        artefact = jax_cce.load(sys.argv[1])
+        assert artefact.is_executable
+        def fails(*args, **kwargs):
+            raise AssertionError("XLA compiles")
+        object.__setattr__(artefact, "_call", fails)
+        found = artefact({"x": np.array([0.5, -1.0, 2.0, 0.25]), "y": 2.0})
+        print(b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(found)).hex())
+    """
+    found = _run(script, tmp_path / "f.cce", JAX_CCE_REGISTRY="off").strip()
+    assert found == b"".join(np.asarray(x).tobytes() for x in jax.tree.leaves(expected)).hex()
+
+
+def test_where_an_executable_does_not_fit_the_program_is_compiled(monkeypatch):
+    artefact = jax_cce.compile(_of_tree, executable=True)(TREE)
+    expected = jax.jacrev(_of_tree)(TREE)
+    assert_agree(artefact(TREE), expected)
+    assert_agree(jax.jit(artefact)(TREE), expected)
+    elsewhere = jax.device_put(TREE, jax.devices()[1])
+    found = artefact(elsewhere)
+    assert_agree(found, expected)
+    assert found["sum"]["y"].devices() == {jax.devices()[1]}
+    content = artefact.to_bytes()
+    conditions = executables.conditions(artefact.manifest["versions"])
+    for what in conditions:
+        monkeypatch.setattr(
+            executables, "conditions", lambda _, what=what: {**conditions, what: "another"}
+        )
+        other = jax_cce.load(content)
+        assert not other.is_executable
+    assert_agree(other(TREE), expected)
+    monkeypatch.undo()
+    manifest, members = container.content_of(content, "it")
+    unreadable = container.packed(manifest, {**members, "executable.bin": b"nothing"})
+    assert_agree(jax_cce.load(unreadable)(TREE), expected)
+
+
+def test_an_executable_has_sizes():
+    shape = jax.ShapeDtypeStruct(jax.export.symbolic_shape("n"), X.dtype)
+    with pytest.raises(ValueError, match="executable=True needs sizes that are numbers"):
+        jax_cce.compile(jnp.sin, executable=True)(shape)
 
 
 def test_other_exports_have_no_machine_code(natively):

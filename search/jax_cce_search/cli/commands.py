@@ -93,6 +93,7 @@ def run_compile(options: argparse.Namespace) -> Answer:
             order=options.order,
             platforms=platforms,
             native=options.native,
+            executable=options.executable,
             vjp_order=options.vjp_order,
         )(*options.args)
         content = artefact.to_bytes()

@@ -237,6 +237,9 @@ def _add_compile(commands: Any) -> None:
         "--native", action="store_true", help="with machine code for this kind of processor"
     )
     command.add_argument(
+        "--executable", action="store_true", help="with what XLA compiles for this kind of machine"
+    )
+    command.add_argument(
         "--vjp-order", type=int, default=0, metavar="N", help="how often it is differentiated again"
     )
 
