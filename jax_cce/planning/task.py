@@ -16,6 +16,7 @@ from jax_cce.planning import loops, running
 from jax_cce.planning.loops import Setting
 from jax_cce.planning.options import Options, options_of
 from jax_cce.planning.running import Ran
+from jax_cce.planning.topology import topology_of
 from jax_cce.program import calls, known_values
 from jax_cce.program.calls import Call, Traced
 from jax_cce.program.flat import Program
@@ -178,6 +179,10 @@ class Task:
             sparse=self.sparse,
             holomorphic=self.holomorphic,
         )
+
+    def topology(self, *, scalarised: bool = False) -> str:
+        """Identifies the graph up to sizes; "" where small arrays are taken apart."""
+        return "" if scalarised else topology_of(self.graphs[False])
 
     @property
     def reverse_only(self) -> bool:

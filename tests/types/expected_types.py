@@ -11,7 +11,7 @@ from jax.experimental.sparse import BCOO
 from jax_cce_search import Explanation, Optimized
 
 import jax_cce
-from jax_cce import Plan, StructuredJacobian, registry
+from jax_cce import Artefact, Plan, StructuredJacobian, registry
 
 
 def residual(x: jax.Array, scale: float, *, shift: float = 0.0) -> jax.Array:
@@ -64,6 +64,15 @@ def plans(x: jax.ShapeDtypeStruct) -> None:
     assert_type(plan.cost("flops"), int)
     assert_type(plan.order, tuple[int, ...])
     plan.cost("seconds")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def artefacts(x: jax.ShapeDtypeStruct) -> None:
+    """Artefacts are made from shapes."""
+    artefact = jax_cce.compile(residual, platforms=("cpu", "tpu"))(x, 2.0)
+    assert_type(artefact, Artefact)
+    assert_type(artefact.order, tuple[int, ...])
+    assert_type(jax_cce.load(artefact.to_bytes()), Artefact)
+    jax_cce.compile(residual, transform="gradient")  # type: ignore[arg-type]  # pyright: ignore
 
 
 def searches(x: jax.Array) -> None:
