@@ -226,6 +226,7 @@ def shapes(layers: int = LAYERS, channels: int = CHANNELS, size: int = SIZE) -> 
 def temporaries(function: Callable[..., Any], *args: Any) -> int:
     """The bytes that XLA plans for temporary arrays."""
     analysis = jax.jit(function).lower(*args).compile().memory_analysis()
+    assert analysis is not None
     return int(analysis.temp_size_in_bytes)
 
 
