@@ -14,6 +14,7 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
+import jaxlib
 import numpy as np
 from jax import lax
 from jax._src import checkify, core, source_info_util
@@ -96,6 +97,7 @@ __all__ = [
     "is_without_gradient",
     "is_zero",
     "jax_version",
+    "jaxlib_version",
     "least",
     "lowered",
     "lowered_as_call",
@@ -210,6 +212,11 @@ SPARSE_MATRICES = {
 def jax_version() -> str:
     """The version of JAX, for records of what was found with it."""
     return jax.__version__
+
+
+def jaxlib_version() -> str:
+    """The version of XLA's package."""
+    return jaxlib.__version__
 
 
 def is_differentiable(aval: Any) -> bool:

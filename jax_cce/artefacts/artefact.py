@@ -13,6 +13,7 @@ import jax.export
 import numpy as np
 from jax.tree_util import keystr, tree_flatten, tree_flatten_with_path, tree_unflatten
 
+from jax_cce import jax_internals
 from jax_cce.artefacts import executables, machine_code
 from jax_cce.artefacts.blocks import rebuilt
 from jax_cce.artefacts.container import ArtefactError, content_of, packed, read, write
@@ -27,8 +28,8 @@ _PLAN = "plan.txt"
 
 def versions() -> dict[str, str]:
     """The versions that a program depends on."""
-    own = {"jax": jax.__version__, "jaxlib": importlib.metadata.version("jaxlib")}
-    return {"jax_cce": importlib.metadata.version("jax-cross-country"), **own}
+    own = {"jax_cce": importlib.metadata.version("jax-cross-country")}
+    return own | {"jax": jax_internals.jax_version(), "jaxlib": jax_internals.jaxlib_version()}
 
 
 @dataclasses.dataclass(frozen=True, eq=False, repr=False)
