@@ -7,6 +7,7 @@ them name mesh axes, and which are calls that can be inlined.
 
 import contextlib
 import contextvars
+import importlib.metadata
 import inspect
 import math
 import sys
@@ -14,7 +15,6 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
 
 import jax
-import jaxlib
 import numpy as np
 from jax import lax
 from jax._src import checkify, core, source_info_util
@@ -216,7 +216,7 @@ def jax_version() -> str:
 
 def jaxlib_version() -> str:
     """The version of XLA's package."""
-    return jaxlib.__version__
+    return importlib.metadata.version("jaxlib")
 
 
 def is_differentiable(aval: Any) -> bool:
