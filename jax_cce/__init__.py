@@ -12,11 +12,14 @@ filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `
 `linearizing` is for solvers that linearise a function themselves, and `jax_cce.safe` has functions
 whose derivatives are finite where those of `jax.numpy` are not.
 `source` writes a Jacobian as a readable module, and `jax_cce.surgery` edits derivatives on the way.
+`compile` makes files of Jacobians that plain JAX runs in another process, and `load` reads them.
 """
 
 from jax_cce import extend, kalman, linalg, registry, safe, surgery
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
+from jax_cce.artefacts.artefact import Artefact, ArtefactError, load
+from jax_cce.artefacts.compiling import compile
 from jax_cce.custom import custom_jacobian
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.filtering import filter_jacobian
@@ -34,6 +37,8 @@ from jax_cce.sparse.pattern import Pattern
 from jax_cce.sparse.structured import StructuredJacobian
 
 __all__ = [
+    "Artefact",
+    "ArtefactError",
     "Bands",
     "CacheInfo",
     "OneStepError",
@@ -44,6 +49,7 @@ __all__ = [
     "cache_clear",
     "cache_info",
     "check_jacobian",
+    "compile",
     "curvature",
     "custom_jacobian",
     "explain",
@@ -57,6 +63,7 @@ __all__ = [
     "laplacian",
     "linalg",
     "linearizing",
+    "load",
     "minimum",
     "one_step_error",
     "optimize",

@@ -14,6 +14,10 @@ from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
 from jax_cce.api import plan as plan
 from jax_cce.api import value_and_jacobian as value_and_jacobian
+from jax_cce.artefacts.artefact import Artefact as Artefact
+from jax_cce.artefacts.artefact import ArtefactError as ArtefactError
+from jax_cce.artefacts.artefact import load as load
+from jax_cce.artefacts.compiling import compile as compile
 from jax_cce.custom import custom_jacobian as custom_jacobian
 from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear

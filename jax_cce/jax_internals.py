@@ -6,6 +6,8 @@ them name mesh axes, and which are calls that can be inlined.
 """
 
 import contextlib
+import contextvars
+import importlib.metadata
 import inspect
 import math
 import sys
@@ -45,6 +47,7 @@ __all__ = [
     "JAXPRS",
     "NEED_AXES",
     "PLANNED_JACOBIAN",
+    "SIZE",
     "InconclusiveDimensionOperation",
     "LazyJaxpr",
     "Literal",
@@ -66,6 +69,7 @@ __all__ = [
     "exceeds",
     "exclude_from_user_frames",
     "explicit_mesh",
+    "exporting_for_here",
     "full",
     "greatest",
     "has_derivative",
@@ -94,6 +98,7 @@ __all__ = [
     "is_without_gradient",
     "is_zero",
     "jax_version",
+    "jaxlib_version",
     "least",
     "lowered",
     "lowered_as_call",
@@ -166,6 +171,9 @@ COLLECTIVES = {
 # Equations that have a meaning under a named axis only.
 NEED_AXES = COLLECTIVES | {"axis_index", "pmax", "pmin", "pcast"}
 
+# The value of a size that is a symbol, which is known when an exported program is called.
+SIZE = "dim_as_value"
+
 # The primitive of `execution.primitive`.
 PLANNED_JACOBIAN = "planned_jacobian"
 
@@ -206,6 +214,11 @@ SPARSE_MATRICES = {
 def jax_version() -> str:
     """The version of JAX, for records of what was found with it."""
     return jax.__version__
+
+
+def jaxlib_version() -> str:
+    """The version of XLA's package."""
+    return importlib.metadata.version("jaxlib")
 
 
 def is_differentiable(aval: Any) -> bool:
@@ -607,11 +620,28 @@ def lowered_as_call(ctx: Any, *operands: Any, body: LazyJaxpr) -> Any:
     return mlir.core_call_lowering(ctx, *operands, name=PLANNED_JACOBIAN, call_jaxpr=body.made)
 
 
+# Whether exported programs may contain what only a process of the same kind runs.
+_exports_for_here: contextvars.ContextVar[bool] = contextvars.ContextVar(
+    "exports_for_here", default=False
+)
+
+
+@contextlib.contextmanager
+def exporting_for_here() -> Iterator[None]:
+    """A context of exporting programs that only run where this process could."""
+    token = _exports_for_here.set(True)
+    try:
+        yield
+    finally:
+        _exports_for_here.reset(token)
+
+
 def is_for_one_device(ctx: Any) -> bool:
     """Whether what is lowered runs on one device here, and is neither shared out nor exported."""
     module = ctx.module_context
     devices = getattr(module.axis_context, "num_devices", None)
-    return devices == 1 and not module.lowering_parameters.for_export
+    is_for_here = not module.lowering_parameters.for_export or _exports_for_here.get()
+    return devices == 1 and is_for_here
 
 
 # What traces the steps of loops; `lax.fori_loop` and `lax.map` call these.

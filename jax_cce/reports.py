@@ -11,6 +11,7 @@ from typing import Any
 __all__ = [
     "Section",
     "aligned",
+    "grouped",
     "page",
     "shortened",
 ]
@@ -106,6 +107,11 @@ def shortened(
         return [text(item) for item in items]
     more = f"... {left:,} more{f' ({see})' if see else ''}"
     return [*map(text, items[:first]), more, *map(text, items[len(items) - last :])]
+
+
+def grouped(number: Any) -> str:
+    """A whole number with commas; one that depends on symbolic sizes is an expression."""
+    return f"{number:,.0f}" if isinstance(number, int | float) else str(number)
 
 
 def aligned(header: Sequence[str], rows: Sequence[Sequence[str]]) -> list[str]:

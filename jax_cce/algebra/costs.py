@@ -8,6 +8,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Literal, get_args
 
+from jax_cce import reports
+
 __all__ = [
     "COSTS",
     "UNITS",
@@ -106,7 +108,7 @@ def with_unit(name: str, value: float) -> str:
         "memory": "bytes",
         "native": "additions",
     }
-    return f"{value:,.0f} {words.get(name, name.replace('_', ' '))}"
+    return f"{reports.grouped(value)} {words.get(name, name.replace('_', ' '))}"
 
 
 def compared(name: str, values: Mapping[str, float]) -> tuple[tuple[str, str, str], ...]:

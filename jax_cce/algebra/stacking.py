@@ -14,7 +14,7 @@ import numpy as np
 from jax_cce.algebra import index_arrays
 from jax_cce.algebra.blocks import Piece
 from jax_cce.algebra.index_arrays import Table
-from jax_cce.algebra.terms import Affine, Lookup, Term, canonical
+from jax_cce.algebra.terms import Affine, Lookup, Term, Unrepresentable, canonical
 from jax_cce.caches import memoised
 
 __all__ = ["Frame", "Stacked", "frame", "listed", "points_of", "positions_of", "stacked"]
@@ -216,7 +216,13 @@ def listed(positions: np.ndarray, split: int) -> Term:
 def positions_of(
     term: Term, out_shape: Sequence[int], in_shape: Sequence[int]
 ) -> tuple[np.ndarray, np.ndarray]:
-    """The linear positions in both variables, at every point of a term whose tables are static."""
+    """The linear positions in both variables, at every point of a term whose tables are static.
+
+    Raises:
+        Unrepresentable: where sizes are symbols.
+    """
+    if not all(isinstance(size, int) for size in (*term.sizes, *out_shape, *in_shape)):
+        raise Unrepresentable("positions of symbolic sizes")
     loops = tuple(range(len(term.sizes)))
     split = len(out_shape)
     joint = _positions(term, loops, range(split + len(in_shape)))

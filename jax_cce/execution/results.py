@@ -10,7 +10,7 @@ from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
 from jax_cce.execution.emit import emit, emit_by_mode
-from jax_cce.planning.plans import SYMBOLIC, Plan
+from jax_cce.planning.plans import Plan
 from jax_cce.program import calls
 from jax_cce.program.calls import Call, Contract, Traced
 from jax_cce.sparse.formats import Format
@@ -73,7 +73,7 @@ def outputs_and_blocks(
         constants: values of the program's constants.
         leaves: values of its inputs.
     """
-    if plan.source != SYMBOLIC or plan.remark:
+    if not plan.is_symbolic or plan.remark:
         return _computed(plan, num_values, avals, wanted, constants, leaves)
     # No rule promises to write what is right for all sizes, but a mode of JAX may.
     failure: Exception | None = None
@@ -103,7 +103,7 @@ def _computed(
     if wanted.symmetric and wanted.values is not None and len(wanted.values) == num_values:
         with jax_internals.in_automatic_axes(jax_internals.explicit_mesh(avals)):
             blocks = symmetrical(blocks)
-    if plan.source == SYMBOLIC and plan.method == "elimination":
+    if plan.is_symbolic and plan.method == "elimination":
         for block in blocks.values():
             if block is not None:
                 jax.eval_shape(block.todense)  # that whoever gets terms can read them

@@ -223,6 +223,7 @@ def _store(task: Task, plan: Plan | None, name: str, times: Mapping[str, float])
             times[name],
             method=plan.method,
             entries=plan.scalarised,
+            topology=task.topology(scalarised=plan.scalarised),
             strategy="tuned",
             device=jax_internals.device_kind(),
             batch=task.batch,

@@ -6,6 +6,8 @@ process: XLA has no way to give one back, and compiled programs refer to it by i
 digest of its text, the same in every process.
 """
 
+import contextlib
+import contextvars
 import ctypes
 import functools
 import hashlib
@@ -14,6 +16,7 @@ import pathlib
 import platform
 import re
 import threading
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any
 
@@ -24,7 +27,17 @@ from jax_cce.native import objects, threads
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.objects import compiled_once
 
-__all__ = ["Machine", "compiler", "machine", "minor_version", "registered", "registered_again"]
+__all__ = [
+    "Machine",
+    "adopt",
+    "collecting",
+    "compiler",
+    "machine",
+    "minor_version",
+    "registered",
+    "registered_again",
+    "target",
+]
 
 VARIABLE = "JAX_CCE_NATIVE"
 # The letters of vector instructions in the names of the vector library, by bytes of a register.
@@ -135,21 +148,60 @@ def registered(text: str, *, quickly: bool) -> str:
     """
     level = 0 if quickly else 2
     name = _PREFIX + _digest(f"{compiler()} {level} {text}")
+    collected = _collected.get()
     with _lock:
-        if name not in _engines:
-            _register(name, compiled_once(name, lambda: _compiled(text, level)))
+        if name not in _engines or (collected is not None and name not in collected):
+            code = compiled_once(name, lambda: _compiled(text, level))
+            _keep(name, code)
     return name
 
 
 def registered_again(name: str) -> bool:
     """Whether XLA finds a handler, which an earlier process has compiled, under its name."""
+    collected = _collected.get()
     with _lock:
-        if name not in _engines:
+        if name not in _engines or (collected is not None and name not in collected):
             code = objects.read(name)
             if code is None:
                 return False
-            _register(name, code)
+            _keep(name, code)
     return True
+
+
+# The code of all kernels that are asked for; None where nobody wants to have it.
+_collected: contextvars.ContextVar[dict[str, bytes] | None] = contextvars.ContextVar(
+    "collected", default=None
+)
+
+
+@contextlib.contextmanager
+def collecting() -> Iterator[dict[str, bytes]]:
+    """A context in which the code of every kernel that is asked for is kept, by name."""
+    collected: dict[str, bytes] = {}
+    token = _collected.set(collected)
+    try:
+        yield collected
+    finally:
+        _collected.reset(token)
+
+
+def adopt(name: str, code: bytes) -> None:
+    """Registers a kernel that another process has compiled for the same `target`.
+
+    Args:
+        name: its name there.
+        code: its object code, as `collecting` has it.
+    """
+    with _lock:
+        _keep(name, code)
+
+
+def _keep(name: str, code: bytes) -> None:
+    if name not in _engines:
+        _register(name, code)
+    collected = _collected.get()
+    if collected is not None:
+        collected[name] = code
 
 
 def _register(name: str, code: bytes) -> None:
@@ -186,9 +238,17 @@ def compiler() -> str:
     import llvmlite
     import llvmlite.binding as llvm
 
-    features = llvm.get_host_cpu_features().flatten()
     versions = llvmlite.__version__, llvm.llvm_version_info
-    return f"{versions} {llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
+    return f"{versions} {target()}"
+
+
+@functools.cache
+def target() -> str:
+    """What machine code runs on: system, processor and all of its features."""
+    import llvmlite.binding as llvm
+
+    features = llvm.get_host_cpu_features().flatten()
+    return f"{llvm.get_default_triple()} {llvm.get_host_cpu_name()} {features}"
 
 
 def _machine_of(level: int) -> Any:

@@ -5,6 +5,7 @@ decides. Else greedy orders are tried for a fixed amount of work, or the strateg
 names searches for as long as the caller allows.
 """
 
+import dataclasses
 import importlib.metadata
 import logging
 from collections.abc import Hashable
@@ -19,6 +20,7 @@ from jax_cce.planning.options import OrderRequest
 from jax_cce.planning.plans import CHUNKS, Plan
 from jax_cce.planning.searches import search_package
 from jax_cce.planning.task import Task
+from jax_cce.planning.topology import order_in
 from jax_cce.registry import StoredOrder
 from jax_cce.registry.ranking import NATIVE
 
@@ -75,7 +77,7 @@ def look_up(task: Task, name: Hashable = None) -> Answer:
 
 def _answer(task: Task) -> Answer:
     if task.is_symbolic:
-        return NOTHING
+        return _answer_for_other_sizes(task)
     store, device = registry.default(), device_kind()
     of_scalars = store.get(task.key, NATIVE)
     scalars = None if of_scalars is None else of_scalars.order
@@ -86,6 +88,24 @@ def _answer(task: Task) -> Answer:
         return NOTHING
     answer = store.found(task.key, device=device, batch=task.batch, vertices=task.vertices)
     return Answer(answer and Stored(*answer), scalars)
+
+
+def _answer_for_other_sizes(task: Task) -> Answer:
+    """What the registry holds for a size of a task whose sizes are symbols."""
+    try:
+        topology = task.topology()
+    except Exception:  # no rule promises a graph for all sizes
+        return NOTHING
+    if not task.vertices[False] or task.reverse_only:
+        return NOTHING
+    found = registry.default().of_topology(topology, device=device_kind())
+    if found is None:
+        return NOTHING
+    entry, layer = found
+    order = order_in(task.graphs[False], entry.order)
+    if order is None:
+        return NOTHING
+    return Answer(Stored(dataclasses.replace(entry, order=order), layer))
 
 
 def planned(task: Task, request: OrderRequest) -> Plan:
@@ -130,7 +150,7 @@ def plan(
     if stored is None and request.is_default:
         mode = modes.mode_of_loops(task, again=request.again)
     if task.is_symbolic:
-        chosen = symbolic.planned(task, request)
+        chosen = symbolic.planned(task, request, stored)
     elif mode is not None and not shown:
         chosen = plans.by_mode(task.traced, task.differentiated, mode)
     else:
@@ -246,6 +266,7 @@ def _searched(task: Task, strategy: str, budget: float | None) -> Plan:
                 best.order,
                 best.cost("flops"),
                 entries=best.scalarised,
+                topology=task.topology(scalarised=best.scalarised),
                 strategy=strategy,
                 versions={"jax_cce": importlib.metadata.version("jax-cross-country")},
             )

@@ -22,6 +22,7 @@ __all__ = [
     "CHUNKS",
     "LIMITED",
     "SYMBOLIC",
+    "SYMBOLIC_STORED",
     "Plan",
     "by_mode",
     "make",
@@ -29,6 +30,8 @@ __all__ = [
 
 # The source of the order where dimensions are symbols.
 SYMBOLIC = "symbolic shapes"
+# The same where the registry holds an order for a size of the function.
+SYMBOLIC_STORED = "symbolic shapes, stored for another size"
 # And where the temporary arrays have to stay within a limit.
 LIMITED = "max_bytes"
 # And where the caller says how much is computed at a time.
@@ -60,8 +63,9 @@ class Plan:
             time or the steps would mostly move entries, where a pullback is not known to be linear
             in the cotangent ("jacrev"), and where shapes are symbolic.
         source: where the order comes from: "given", "searched", "max_bytes",
-            "chunk_size", "symbolic shapes", of which none can be searched, or the layer of the
-            registry that it was found in: "memory", "user", "shared", "shipped".
+            "chunk_size", "symbolic shapes", of which none can be searched, "symbolic shapes, stored
+            for another size" of the same function, or the layer of the registry that it was found
+            in: "memory", "user", "shared", "shipped".
         scalarised: whether small arrays are taken apart entry by entry.
         remark: why the graph is not that of the function itself; "" where it is. Python control
             flow on values, and custom rules that read what exists only inside the call of the
@@ -90,6 +94,11 @@ class Plan:
     recomputed: frozenset[int] = frozenset()
     chunk: int | None = None
     levels: int = 0
+
+    @property
+    def is_symbolic(self) -> bool:
+        """Whether sizes are symbols."""
+        return self.source in (SYMBOLIC, SYMBOLIC_STORED)
 
     def of(self, **facts: Any) -> "Plan":
         """The same plan with other facts about where it comes from."""
@@ -185,6 +194,8 @@ class Plan:
             )
         if self.source == SYMBOLIC:
             return "as its shapes are symbolic"
+        if self.source == SYMBOLIC_STORED:
+            return "which was measured to be faster for another size"
         if self.source == LIMITED:
             return "to stay within max_bytes"
         if self.source == CHUNKS:
@@ -260,7 +271,7 @@ class Plan:
                     tuple(facts),
                     ("measure", "cost", "unit"),
                     tuple(
-                        (name.replace("_", " "), f"{cost:,}", costs.UNITS[name])
+                        (name.replace("_", " "), reports.grouped(cost), costs.UNITS[name])
                         for name, cost in measured
                     ),
                 ),

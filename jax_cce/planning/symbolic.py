@@ -1,10 +1,14 @@
 """Plans of programs with symbolic dimensions, as `jax.export` traces them.
 
-No cost can be compared where a size is a symbol, so that nothing is searched. A dense Jacobian is
-computed by one of JAX's own modes. A sparse one is eliminated in a named order, reverse unless the
-caller names another; where that asks a question about sizes that has no answer for all of them, it
-is made of dense blocks instead.
+No cost can be compared where a size is a symbol, so that nothing is searched. Where the registry
+holds an order for a size of the same function, that one is taken, or the mode of JAX that was found
+to be the fastest there. Else a dense Jacobian is computed by one of JAX's own modes, and a sparse
+one is eliminated in a named order, reverse unless the caller names another. Where elimination asks
+a question about sizes that has no answer for all of them, a mode runs, and blocks are dense.
 """
+
+import contextlib
+from typing import Any
 
 from jax_cce.planning import plans
 from jax_cce.planning.options import OrderRequest
@@ -17,12 +21,25 @@ __all__ = ["planned"]
 _NAMED = {"auto": "reverse", "markowitz": "reverse"}
 
 
-def planned(task: Task, request: OrderRequest) -> Plan:
+def planned(task: Task, request: OrderRequest, stored: Any = None) -> Plan:
     """The plan of a task whose program has symbolic dimensions.
+
+    Args:
+        task: the task.
+        request: what the caller asks of the order.
+        stored: what the registry holds for a size of it, an order of its graph; None for nothing.
 
     Raises:
         ValueError: where a given order is no permutation of the vertices.
     """
+    if stored is not None:
+        entry = stored.entry
+        if entry.method in ("jacfwd", "jacrev"):
+            by_mode = plans.by_mode(task.traced, task.differentiated, entry.method)
+            return by_mode.of(source=plans.SYMBOLIC_STORED)
+        with contextlib.suppress(Exception):  # no rule promises an answer for all sizes
+            made = plans.make(task.graphs[False], entry.order)
+            return made.of(source=plans.SYMBOLIC_STORED)
     order = request.order
     if isinstance(order, str):
         order = _NAMED.get(order, order)

@@ -16,6 +16,7 @@ from jax_cce.planning import loops, running
 from jax_cce.planning.loops import Setting
 from jax_cce.planning.options import Options, options_of
 from jax_cce.planning.running import Ran
+from jax_cce.planning.topology import topology_of
 from jax_cce.program import calls, known_values
 from jax_cce.program.calls import Call, Traced
 from jax_cce.program.flat import Program
@@ -179,6 +180,10 @@ class Task:
             holomorphic=self.holomorphic,
         )
 
+    def topology(self, *, scalarised: bool = False) -> str:
+        """Identifies the graph up to sizes; "" where small arrays are taken apart."""
+        return "" if scalarised else topology_of(self.graphs[False])
+
     @property
     def reverse_only(self) -> bool:
         """Whether the Jacobian is what `jax.jacrev` gives, and has no order of elimination."""
@@ -228,7 +233,8 @@ def traced_task(
     call = Call(fun, options.contract, args, kwargs)
     try:
         task = task_of_trace(call, options, calls.trace_call(call, hoist=False))
-        _ = task.graphs
+        if not task.is_symbolic:  # where it may have no graph
+            _ = task.graphs
         return task
     except Exception as error:
         reason = running.why_left_to_jax(error)

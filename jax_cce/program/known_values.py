@@ -161,7 +161,7 @@ def value_of(equations: Sequence[Equation], atom: Any) -> np.ndarray | None:
 
 
 def _is_foldable(equation: Any, limit: int) -> bool:
-    if equation.name in jax_internals.NEED_AXES:
+    if equation.name in jax_internals.NEED_AXES or equation.name == jax_internals.SIZE:
         return False
     for position, atom in enumerate(equation.inputs):
         if isinstance(atom, Literal):

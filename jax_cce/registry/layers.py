@@ -166,6 +166,31 @@ class Registry:
                 self._answers[question] = answer
         return answer
 
+    def of_topology(
+        self, topology: str, *, device: str | None = None
+    ) -> tuple[StoredOrder, str] | None:
+        """The newest entry for any size of a function, with the name of its layer; or None.
+
+        Costs of several sizes do not compare, so that of the preferred cost (see `get`) the newest
+        is taken. All files are read.
+
+        Args:
+            topology: identifies the function up to sizes (see `StoredOrder`).
+            device: as for `get`.
+        """
+        found: dict[str, list[Located]] = {}
+        for stored in self._stored(None, None):
+            entry = stored.entry
+            measured_here = entry.cost not in MEASURED or entry.device == device
+            is_of_arrays = entry.method != "native" and not entry.entries
+            if entry.topology == topology and measured_here and is_of_arrays:
+                found.setdefault(entry.cost, []).append(stored)
+        for cost in PREFERENCE:
+            if cost in found:
+                newest = max(found[cost], key=lambda each: instant(each.entry.created))
+                return newest.entry, newest.layer
+        return None
+
     def put(self, entry: StoredOrder) -> StoredOrder:
         """Stores an entry, unless one for the same purpose is as good.
 

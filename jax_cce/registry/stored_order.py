@@ -65,6 +65,7 @@ class StoredOrder:
         versions: version of each package that matters.
         created: time of the result, ISO 8601, in UTC where it names no zone.
         name: the function's name, for people only.
+        topology: identifies the function up to sizes; "" where small arrays are taken apart.
 
     Raises:
         TypeError: for an attribute of the wrong type.
@@ -86,9 +87,10 @@ class StoredOrder:
     versions: Mapping[str, str] = field(default_factory=dict, hash=False)
     created: str = ""
     name: str = ""
+    topology: str = ""
 
     def __post_init__(self) -> None:
-        for name in ("key", "cost", "method", "strategy", "created", "name"):
+        for name in ("key", "cost", "method", "strategy", "created", "name", "topology"):
             _text(name, getattr(self, name))
         if not _KEY.fullmatch(self.key):
             raise ValueError(f"key must be 64 hexadecimal digits in lower case, got {self.key!r}.")

@@ -32,7 +32,7 @@ def clear_of(
     if not rest or not pairs:
         return list(pairs)
     terms = [piece.term for pieces in (*pairs, *rest) for piece in pieces]
-    static = all(
+    static = all(isinstance(size, int) for size in (*out_shape, *in_shape)) and all(
         all(isinstance(size, int) for size in term.sizes)
         and all(isinstance(lookup.table, Table) for lookup in term.lookups)
         for term in terms

@@ -426,3 +426,43 @@ def test_arguments_are_parsed(text):
 def test_what_is_no_argument_is_refused(text, message):
     with pytest.raises(ValueError, match=message):
         arguments(text)
+
+
+# --- compile --------------------------------------------------------------------------------------
+
+
+def test_compile_writes_a_file_that_is_loaded(run, module, tmp_path):
+    pytest.importorskip("flatbuffers", reason="JAX writes exported programs with flatbuffers")
+    path = tmp_path / "branched.cce"
+    code, out, _ = run(
+        "compile", f"{module}:branched", "--args", "f64[n] f64[]", "-o", str(path), "--json"
+    )
+    document = json.loads(out)
+    assert code == 0
+    assert document["bytes"] == path.stat().st_size
+    assert document["arguments"][0] == {"dtype": "float64", "shape": ["n"]}
+    artefact = jax_cce.load(path)
+    expected = jax.jacrev(sys.modules[module].branched)
+    for size in (1, 3):
+        x, y = jnp.arange(1.0, 1.0 + size), jnp.array(0.5)
+        for ours, theirs in zip(artefact(x, y), expected(x, y), strict=True):
+            assert jnp.allclose(ours, theirs, rtol=1e-12)
+    code, out, _ = run(
+        *("compile", f"{module}:branched", "--args", "f64[3] f64[]", "-o", str(path)),
+        *("--transform", "value_and_jacobian", "--order", "reverse", "--platforms", "cpu,tpu"),
+    )
+    assert code == 0
+    assert out.startswith(f"{path}: ")
+    assert "value_and_jacobian of branched" in out
+    assert jax_cce.load(path).platforms == ("cpu", "tpu")
+
+
+def test_compile_says_what_is_wrong(run, module, tmp_path):
+    path = tmp_path / "nothing.cce"
+    asked = "compile", f"{module}:branched", "-o", str(path), "--args"
+    assert run(*asked, "f64[3] f64[]", "--platforms", "abacus")[0] == 2
+    assert run(*asked, "f64[3, n*] f64[]")[0] == 2
+    code, _, err = run("compile", f"{module}:fails", "-o", str(path), "--args", "f64[3]")
+    assert (code, "no such luck" in err) == (3, True)
+    assert not path.exists()
+    assert run("explain", f"{module}:branched", "--args", "f64[n] f64[]")[0] == 2

@@ -11,7 +11,7 @@ from jax.experimental.sparse import BCOO
 from jax_cce_search import Explanation, Optimized
 
 import jax_cce
-from jax_cce import Plan, Source, StructuredJacobian, registry, surgery
+from jax_cce import Artefact, Plan, Source, StructuredJacobian, registry, surgery
 
 
 def residual(x: jax.Array, scale: float, *, shift: float = 0.0) -> jax.Array:
@@ -73,6 +73,15 @@ def sources(x: jax.Array) -> None:
     assert_type(str(module), str)
     assert_type(surgery.clip(surgery.scale(x, 2.0), norm=1.0), jax.Array)
     jax_cce.source(residual, backend="torch")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def artefacts(x: jax.ShapeDtypeStruct) -> None:
+    """Artefacts are made from shapes."""
+    artefact = jax_cce.compile(residual, platforms=("cpu", "tpu"))(x, 2.0)
+    assert_type(artefact, Artefact)
+    assert_type(artefact.order, tuple[int, ...])
+    assert_type(jax_cce.load(artefact.to_bytes()), Artefact)
+    jax_cce.compile(residual, transform="gradient")  # type: ignore[arg-type]  # pyright: ignore
 
 
 def searches(x: jax.Array) -> None:

@@ -10,6 +10,7 @@ import pytest
 from jax import lax
 
 import jax_cce
+from jax_cce.planning.task import task_of
 
 W = np.linspace(-1.0, 1.0, 12).reshape(3, 4)
 
@@ -169,3 +170,87 @@ def test_a_given_order_is_checked():
     (x,) = _shapes(["n"])
     with pytest.raises(ValueError, match="permutation"):
         jax_cce.plan(CASES["shifted"][0], order=(17,))(x)
+
+
+def _narrow(x):
+    """A chain through two numbers, on which orders differ."""
+    wide = jnp.tanh(x[1:]) * x[:-1]
+    two = jnp.stack([jnp.sum(wide), jnp.sum(wide**2)])
+    return jnp.exp(two[0] * jnp.sin(wide) * two[1]) * wide
+
+
+@pytest.fixture
+def store(monkeypatch):
+    """A registry in memory, without the entries that come with the package."""
+    kept = jax_cce.registry.Registry()
+    monkeypatch.setattr(jax_cce.registry, "default", lambda: kept)
+    return kept
+
+
+@pytest.mark.parametrize("format", ["dense", "bcoo"])
+def test_an_order_of_one_size_is_one_of_any_size(format, store):
+    (x,) = _shapes(["n"])
+    before = jax_cce.plan(_narrow, format=format)(x)
+    assert before.source == "symbolic shapes"
+    concrete = jax.ShapeDtypeStruct((6,), np.float64)
+    plan = jax_cce.plan(_narrow, format=format, order="forward")(concrete)
+    # An order that no rule would find.
+    order = (*plan.order[2:], *plan.order[:2])
+    task = task_of(_narrow, format=format)(concrete)
+    entry = jax_cce.registry.StoredOrder(task.key, "flops", order, 1, topology=task.topology())
+    store.put(entry)
+    after = jax_cce.plan(_narrow, format=format)(x)
+    assert after.source == "symbolic shapes, stored for another size"
+    assert after.method == "elimination"
+    ranks = [sorted(each).index for each in (order, after.order)]
+    assert list(map(ranks[0], order)) == list(map(ranks[1], after.order))
+    jacobian = jax_cce.jacobian(_narrow, format=format)
+    ways = [jacobian if format == "dense" else lambda x: _dense(jacobian(x))]
+    _assert_at_sizes(ways, jax.jacrev(_narrow), ["n"], [{"n": 2}, {"n": 7}])
+
+
+def test_a_search_at_one_size_is_for_all(store):
+    concrete = jax.ShapeDtypeStruct((6,), np.float64)
+    how = {"cost": "flops", "budget": 1.0, "format": "bcoo", "registry": store}
+    found = jax_cce.optimize(_narrow, **how)(concrete)
+    (x,) = _shapes(["n"])
+    plan = jax_cce.plan(_narrow, format="bcoo")(x)
+    assert plan.source == "symbolic shapes, stored for another size"
+    assert len(plan.order) == len(found.entry.order)
+    other = jax_cce.plan(lambda x: jnp.cos(x[1:]) * x[:-1], format="bcoo")(x)
+    assert other.source == "symbolic shapes"
+
+
+def test_a_mode_that_was_the_fastest_at_one_size(store):
+    task = task_of(_narrow)(jax.ShapeDtypeStruct((6,), np.float64))
+    facts = {"method": "jacfwd", "device": jax.devices()[0].device_kind}
+    order = task.vertices[False]
+    entry = jax_cce.registry.StoredOrder(
+        task.key, "runtime", order, 1e-6, topology=task.topology(), **facts
+    )
+    store.put(entry)
+    (x,) = _shapes(["n"])
+    plan = jax_cce.plan(_narrow)(x)
+    assert plan.method == "jacfwd"
+    assert "measured to be faster for another size" in str(plan)
+
+
+def test_plans_show_costs_that_are_expressions():
+    (x,) = _shapes(["n"])
+    plan = jax_cce.plan(CASES["shifted"][0], format="bcoo")(x)
+    assert "n - 1 multiplications" in str(plan)
+    assert "n - 1" in plan._repr_html_()
+
+
+def test_scans_and_sizes_that_are_read_keep_their_structure():
+    def steps(x):
+        return lax.fori_loop(0, 3, lambda i, c: jnp.sin(c) * x, x)
+
+    def halves(x):
+        return x[: x.shape[0] // 2] * x[x.shape[0] // 2 :] ** 2
+
+    for f, spec, sizes in ((steps, "n", (1, 4)), (halves, "2*n", (1, 3))):
+        (x,) = _shapes([spec])
+        assert jax_cce.plan(f, format="bcoo")(x).method == "elimination"
+        at = [{"n": n} for n in sizes]
+        _assert_at_sizes(_jacobians(f, 0), jax.jacrev(f), [spec], at)

@@ -7,6 +7,7 @@ import re
 from typing import Any
 
 import jax
+import jax.export
 import jax.numpy as jnp
 
 from jax_cce.orders import named
@@ -25,11 +26,12 @@ arguments of the function, given by --args:
   Numbers, lists, tuples and dictionaries as in Python or JSON, and arrays by their type and shape:
   f32[3,4], f64[], i32[5]. Several are separated by spaces, or by repeating --args. What is only
   planned or counted needs no values, so shapes are enough. An argument of 64 bits switches on JAX's
-  64-bit types.
+  64-bit types. For `compile` a size may be a name, as in f32[n,3], and is then any.
 
 examples:
   jax-cce optimize model:residual --args "f64[3] f64[3,4]" --argnums 0,1 --cost flops
   jax-cce explain path/to/model.py:Arm.forward --args "f32[6]" --args "{'mass': 2.0}" --draw arm.svg
+  jax-cce compile model:residual --args "f32[n,3]" --platforms cpu,cuda -o residual.cce
 """
 
 _DTYPES = {
@@ -82,20 +84,22 @@ def budget_option(text: str) -> float | None:
         ) from None
 
 
-def arguments_option(text: str) -> list[Any]:
+def arguments_option(text: str, scope: jax.export.SymbolicScope | None = None) -> list[Any]:
     """Arguments of a function, see `arguments`."""
     try:
-        return arguments(text)
+        return arguments(text, scope)
     except ValueError as error:
         raise argparse.ArgumentTypeError(str(error)) from None
 
 
-def arguments(text: str) -> list[Any]:
+def arguments(text: str, scope: jax.export.SymbolicScope | None = None) -> list[Any]:
     """The arguments of a function as the command line has them.
 
     Args:
         text: literals of Python or JSON, and arrays by type and shape such as "f32[3,4]",
             separated by spaces or commas. Nothing in it is executed.
+        scope: where sizes that are names, such as n in "f32[n,3]", are symbols; None where they
+            have to be numbers.
 
     Returns:
         The values, with a `jax.ShapeDtypeStruct` for each array.
@@ -120,7 +124,7 @@ def arguments(text: str) -> list[Any]:
             raise ValueError(
                 f"{item!r} is neither a literal such as 2.0 or [1, 2] nor an array such as f32[3,4]"
             ) from None
-        values.append(_value(node, item))
+        values.append(_value(node, item, scope))
     return values
 
 
@@ -143,30 +147,33 @@ def _items(text: str) -> list[str]:
     return [item for item in items if item]
 
 
-def _value(node: ast.AST, item: str) -> Any:
+def _value(node: ast.AST, item: str, scope: jax.export.SymbolicScope | None) -> Any:
+    def value_of(node: ast.AST) -> Any:
+        return _value(node, item, scope)
+
     match node:
         case ast.Constant(value=bool() | int() | float() | complex() | str() | None as value):
             return value
         case ast.List(elts=elements):
-            return [_value(each, item) for each in elements]
+            return [value_of(each) for each in elements]
         case ast.Tuple(elts=elements):
-            return tuple(_value(each, item) for each in elements)
+            return tuple(value_of(each) for each in elements)
         case ast.Dict(keys=keys, values=values) if None not in keys:
             pairs = zip(keys, values, strict=True)
-            return {_value(key, item): _value(each, item) for key, each in pairs if key}
+            return {value_of(key): value_of(each) for key, each in pairs if key}
         case ast.UnaryOp(op=ast.USub() | ast.UAdd() as sign, operand=operand):
-            value = _value(operand, item)
+            value = value_of(operand)
             if isinstance(value, int | float | complex):
                 return -value if isinstance(sign, ast.USub) else value
         case ast.BinOp(left=left, op=ast.Add() | ast.Sub() as sign, right=right):
             # How Python writes a complex number.
-            real, imaginary = _value(left, item), _value(right, item)
+            real, imaginary = value_of(left), value_of(right)
             if isinstance(real, int | float) and isinstance(imaginary, complex):
                 return real - imaginary if isinstance(sign, ast.Sub) else real + imaginary
         case ast.Name(id=name) if name in _NAMES:
             return _NAMES[name]
         case ast.Subscript(value=ast.Name(id=name), slice=shape):
-            return _array(name, shape, item)
+            return _array(name, shape, item, scope)
     written = ast.unparse(node)
     raise ValueError(
         f"{written!r} in {item!r} is neither a literal such as 2.0 or [1, 2] nor an array such as "
@@ -174,7 +181,9 @@ def _value(node: ast.AST, item: str) -> Any:
     )
 
 
-def _array(name: str, shape: ast.AST, item: str) -> jax.ShapeDtypeStruct:
+def _array(
+    name: str, shape: ast.AST, item: str, scope: jax.export.SymbolicScope | None
+) -> jax.ShapeDtypeStruct:
     dtype = name if name in _DTYPES.values() else _DTYPES.get(name)
     if dtype is None:
         raise ValueError(
@@ -182,6 +191,13 @@ def _array(name: str, shape: ast.AST, item: str) -> jax.ShapeDtypeStruct:
         )
     extents = shape.elts if isinstance(shape, ast.Tuple) else [shape]
     sizes = [each.value if isinstance(each, ast.Constant) else None for each in extents]
+    if scope is not None and None in sizes:
+        written = ", ".join(map(ast.unparse, extents))
+        try:
+            symbolic = jax.export.symbolic_shape(written, scope=scope)
+        except ValueError as error:
+            raise ValueError(f"the shape in {item!r} is none: {error}") from error
+        return jax.ShapeDtypeStruct(symbolic, jnp.dtype(dtype))
     if not all(type(size) is int for size in sizes):
         raise ValueError(f"the shape in {item!r} must be of whole numbers, as in {name}[3,4]")
     return jax.ShapeDtypeStruct(tuple(sizes), jnp.dtype(dtype))

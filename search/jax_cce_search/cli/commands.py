@@ -1,4 +1,4 @@
-"""The commands optimize, explain and train-policy."""
+"""The commands optimize, explain, compile and train-policy."""
 
 import argparse
 import dataclasses
@@ -8,6 +8,8 @@ from typing import Any
 
 import jax
 
+import jax_cce
+from jax_cce.artefacts.container import write
 from jax_cce_search.cli.answers import OK, WRONG_USAGE, Answer, CommandError
 from jax_cce_search.cli.targets import called_function
 from jax_cce_search.explaining.explain import explain
@@ -16,6 +18,7 @@ from jax_cce_search.optimizing.optimized import Optimized
 
 __all__ = [
     "document_of",
+    "run_compile",
     "run_explain",
     "run_optimize",
     "run_train_policy",
@@ -77,6 +80,26 @@ def run_explain(options: argparse.Namespace) -> Answer:
     if options.markdown:
         return Answer(explanation.to_dict(), explanation.markdown())
     return Answer(explanation.to_dict(), str(explanation), OK, pretty)
+
+
+def run_compile(options: argparse.Namespace) -> Answer:
+    """`compile`: writes an artefact."""
+    platforms = options.platforms and [each.strip() for each in options.platforms.split(",")]
+    with called_function(options) as (fun, how):
+        artefact = jax_cce.compile(
+            fun,
+            **how,
+            transform=options.transform,
+            order=options.order,
+            platforms=platforms,
+            native=options.native,
+            executable=options.executable,
+            vjp_order=options.vjp_order,
+        )(*options.args)
+        content = artefact.to_bytes()
+    write(options.output, content)
+    document = {"path": options.output, "bytes": len(content), **artefact.manifest}
+    return Answer(document, f"{options.output}: {len(content):,} bytes\n{artefact}")
 
 
 def run_train_policy(options: argparse.Namespace) -> Answer:

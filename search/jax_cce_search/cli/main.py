@@ -2,6 +2,7 @@
 
 import argparse
 import contextlib
+import functools
 import importlib.util
 import os
 import platform
@@ -9,10 +10,13 @@ import sys
 import traceback
 import warnings
 from collections.abc import Callable, Iterator, Sequence
-from typing import Any
+from typing import Any, get_args
+
+import jax.export
 
 from jax_cce import jax_internals, registry
 from jax_cce.algebra import costs
+from jax_cce.artefacts.compiling import Transform
 from jax_cce.sparse.formats import FORMATS
 from jax_cce_search.cli.answers import (
     INTERRUPTED,
@@ -29,7 +33,7 @@ from jax_cce_search.cli.arguments import (
     integers_option,
     order_option,
 )
-from jax_cce_search.cli.commands import run_explain, run_optimize, run_train_policy
+from jax_cce_search.cli.commands import run_compile, run_explain, run_optimize, run_train_policy
 from jax_cce_search.cli.demo import run_demo
 from jax_cce_search.cli.registry_commands import (
     export_orders,
@@ -123,6 +127,7 @@ def _parser() -> argparse.ArgumentParser:
     commands = parser.add_subparsers(title="commands", metavar="COMMAND", required=True)
     _add_optimize(commands)
     _add_explain(commands)
+    _add_compile(commands)
     _add_train_policy(commands)
     _add_registry(commands)
     _add(
@@ -203,6 +208,42 @@ def _add_explain(commands: Any) -> None:
     command.add_argument("--draw", metavar="PATH", help="draw the graph into a file")
 
 
+def _add_compile(commands: Any) -> None:
+    command = _add(
+        commands,
+        "compile",
+        run_compile,
+        "write a Jacobian into a file that plain JAX runs in another process",
+        _function_options(jax.export.SymbolicScope()),
+        _registry_options(),
+        epilog=f"{ARGS_HELP}\n{_CODES}",
+    )
+    command.add_argument(
+        "-o", "--output", required=True, metavar="PATH", help="the file that is written"
+    )
+    command.add_argument(
+        "--transform",
+        default="jacobian",
+        choices=get_args(Transform),
+        help="default: %(default)s",
+    )
+    command.add_argument(
+        "--order", type=order_option, default="auto", help="a name, or vertices as in 2,0,1"
+    )
+    command.add_argument(
+        "--platforms", metavar="P[,P]", help="of cpu, cuda, rocm, tpu; by default the one here"
+    )
+    command.add_argument(
+        "--native", action="store_true", help="with machine code for this kind of processor"
+    )
+    command.add_argument(
+        "--executable", action="store_true", help="with what XLA compiles for this kind of machine"
+    )
+    command.add_argument(
+        "--vjp-order", type=int, default=0, metavar="N", help="how often it is differentiated again"
+    )
+
+
 def _add_train_policy(commands: Any) -> None:
     command = _add(
         commands, "train-policy", run_train_policy, "train a policy for the strategy 'alphazero'"
@@ -272,15 +313,19 @@ def _registry_options() -> argparse.ArgumentParser:
     return parser
 
 
-def _function_options() -> argparse.ArgumentParser:
-    """The options that say what is differentiated."""
+def _function_options(scope: jax.export.SymbolicScope | None = None) -> argparse.ArgumentParser:
+    """The options that say what is differentiated.
+
+    Args:
+        scope: as for `arguments`.
+    """
     parser = argparse.ArgumentParser(add_help=False)
     parser.add_argument(
         "target", metavar="MODULE:FUNCTION", help="or path/to/file.py:function; attributes by dots"
     )
     parser.add_argument(
         "--args",
-        type=arguments_option,
+        type=functools.partial(arguments_option, scope=scope),
         action="extend",
         default=[],
         metavar="ARGS",

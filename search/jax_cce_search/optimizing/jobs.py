@@ -275,6 +275,7 @@ class Job:
                 "jax-cross-country": importlib.metadata.version("jax-cross-country"),
             },
             name=self._task.name,
+            topology=self._task.topology(scalarised=plan.scalarised or cost == NATIVE),
         )
         return self._registry.put(entry)
 
