@@ -22,6 +22,7 @@ from jax_cce.hessian import hessian, value_and_hessian, value_grad_and_hessian
 from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error, root
 from jax_cce.laplacian import curvature, forward_laplacian, laplacian
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
+from jax_cce.meta import MetaGradient, meta_gradient
 from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
@@ -32,6 +33,7 @@ from jax_cce.sparse.structured import StructuredJacobian
 __all__ = [
     "Bands",
     "CacheInfo",
+    "MetaGradient",
     "OneStepError",
     "Pattern",
     "Plan",
@@ -51,6 +53,7 @@ __all__ = [
     "kalman",
     "laplacian",
     "linalg",
+    "meta_gradient",
     "minimum",
     "one_step_error",
     "optimize",

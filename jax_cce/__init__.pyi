@@ -29,6 +29,8 @@ from jax_cce.implicit import root as root
 from jax_cce.laplacian import curvature as curvature
 from jax_cce.laplacian import forward_laplacian as forward_laplacian
 from jax_cce.laplacian import laplacian as laplacian
+from jax_cce.meta import MetaGradient as MetaGradient
+from jax_cce.meta import meta_gradient as meta_gradient
 from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.sparse.bands_and_blocks import Bands as Bands
