@@ -12,7 +12,7 @@ filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `
 `jax_cce.safe` has functions whose derivatives are finite where those of `jax.numpy` are not.
 """
 
-from jax_cce import extend, kalman, linalg, registry, safe
+from jax_cce import extend, kalman, linalg, registry, safe, splines
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
@@ -63,6 +63,7 @@ __all__ = [
     "registry",
     "root",
     "safe",
+    "splines",
     "value_and_hessian",
     "value_and_jacobian",
     "value_grad_and_hessian",
