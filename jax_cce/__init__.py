@@ -7,7 +7,9 @@ order and keeps it in the `registry`.
 `jax_cce.extend` describes your own primitives, `custom_jacobian` takes the Jacobian of a function
 from its author, and `check_jacobian` checks any Jacobian without forming another. `fixed_point`,
 `root` and `minimum` are differentiated by what defines their solutions. `jax_cce.kalman` has
-filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `laplacian` and
+filters and smoothers, and `jax_cce.linalg` what their square-root forms need.
+`meta_gradient` differentiates the loss after adaptation, and `jax_cce.splines` has hierarchical
+B-splines. `laplacian` and
 `curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them, and
 `jax_cce.safe` has functions whose derivatives are finite where those of `jax.numpy` are not.
 """

@@ -102,16 +102,17 @@ class Hierarchy:
 
     def local_splines(self, level: int, cells: np.ndarray) -> tuple[np.ndarray, ...]:
         """Indices along each axis of the local splines of cells, each (cells, local splines)."""
+        axes = self.axes[level]
         along = [
             axis.spans[cells[:, k]][:, None] - axis.degree + np.arange(axis.degree + 1)
-            for k, axis in enumerate(self.axes[level])
+            for k, axis in enumerate(axes)
         ]
-        shape = [len(cells), *(each.shape[1] for each in along)]
-        turned = (
-            each.reshape([len(cells)] + [-1 if j == k else 1 for j in range(len(along))])
-            for k, each in enumerate(along)
-        )
-        return tuple(np.broadcast_to(each, shape).reshape(len(cells), -1) for each in turned)
+        shape = [len(cells), *(axis.degree + 1 for axis in axes)]
+        found = []
+        for k, each in enumerate(along):
+            turned = np.expand_dims(each, [j + 1 for j in range(len(axes)) if j != k])
+            found.append(np.broadcast_to(turned, shape).reshape(len(cells), self.local_count))
+        return tuple(found)
 
     def weights(self, knots: Sequence[Any], xp: Any) -> list[Any]:
         """All splines of its own and coarser levels on each leaf, in its local splines.

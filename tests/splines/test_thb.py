@@ -1,4 +1,4 @@
-"""Truncated hierarchical B-splines against SciPy's B-splines, a slow truncation, and differences."""
+"""Truncated hierarchical B-splines against SciPy, a slow truncation, and differences."""
 
 import functools
 
