@@ -164,7 +164,7 @@ class THB:
         Args:
             c: the coefficients, shape (size, ...): numbers, or vectors such as points of a surface.
             u: the places, shape (..., axes); for one axis that axis is left out. Where they are not
-                traced the Jacobian with respect to c has no entry that is zero by the supports.
+                traced the Jacobian with respect to c has entries in the cell's splines only.
             knots: other values for the knots of level 0, to be differentiated: an array for one
                 axis, a sequence of arrays for more. The same ones must be equal; finer knots
                 follow. None for those that the basis was made with.
@@ -184,7 +184,7 @@ class THB:
                 f"{c.shape}."
             )
         columns, values, batch = self._values(u, knots)
-        dtype = jnp.result_type(c, *_typed(u), *_typed(knots), jnp.float16)
+        dtype = jnp.result_type(c, *_typed(u), *_typed(knots), 0.0)
         if jnp.issubdtype(dtype, np.complexfloating):
             raise TypeError(f"evaluate takes real numbers, but got {dtype}.")
         near = c.at[columns].get(mode="fill", fill_value=0)

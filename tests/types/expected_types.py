@@ -94,7 +94,7 @@ def adaptation_and_splines(x: jax.Array, parameters: dict[str, jax.Array]) -> No
     """Meta-gradients, and splines."""
     slope = jax_cce.meta_gradient(loss, loss, 1.0, solver="direct")
     assert_type(slope(parameters, x, x), MetaGradient)
-    jax_cce.meta_gradient(loss, loss, 1.0, solver="lu")  # type: ignore
+    jax_cce.meta_gradient(loss, loss, 1.0, solver="lu")  # type: ignore[arg-type]  # pyright: ignore
     curve = splines.THB([splines.open_knots(4, 3)], 3)
     assert_type(curve.evaluate(x, x), jax.Array)
     assert_type(curve.collocation(x), BCOO)
