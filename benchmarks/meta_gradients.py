@@ -16,6 +16,7 @@ from __future__ import annotations
 
 import argparse
 import functools
+import sys
 import time
 from collections.abc import Callable, Sequence
 from typing import Any
@@ -30,7 +31,6 @@ import jax_cce
 from benchmarks import report, timing
 
 _INNER_STEPS = (1, 4, 16, 64)
-_SEEDS = 5
 
 
 def _spread(values: Sequence[float], form: str = ".3f") -> str:
@@ -323,10 +323,8 @@ def heads() -> str:
 # --- training ------------------------------------------------------------------------------------
 
 
-def _trained(
-    way: Any, params: Any, batches: Callable[[int], Any], steps: int, rate: float
-) -> tuple[Any, float]:
-    """Parameters after Adam on the mean over tasks, and the seconds a step takes."""
+def _training(way: Any, rate: float) -> tuple[Any, Any]:
+    """The start of Adam, and its step on the mean over tasks."""
     optimizer = optax.adam(rate)
 
     @jax.jit
@@ -337,66 +335,61 @@ def _trained(
         updates, state = optimizer.update(slope, state)
         return optax.apply_updates(params, updates), state
 
-    state = optimizer.init(params)
-    params, state = step(params, state, batches(0))
-    jax.block_until_ready(params)
-    start = time.perf_counter()
-    for k in range(1, steps):
-        params, state = step(params, state, batches(k))
-    jax.block_until_ready(params)
-    return params, (time.perf_counter() - start) / (steps - 1)
+    return optimizer.init, step
+
+
+def _trained(training: Any, params: Any, batches: Sequence[Any]) -> tuple[Any, float]:
+    """Parameters after a step for each batch, and the seconds a step takes in the median."""
+    init, step = training
+    state, spent = init(params), []
+    for tasks in batches:
+        begun = time.perf_counter()
+        params, state = jax.block_until_ready(step(params, state, tasks))
+        spent.append(time.perf_counter() - begun)
+    return params, float(np.median(spent))
 
 
 def _ways(loss: Any, lam: float, rate: float, steps: int) -> dict[str, Any]:
-    """Meta-gradients to train by; None is for training on all tasks at once."""
+    """Meta-gradients to train by; that of all tasks as one knows no adaptation."""
     common = loss, loss, lam, rate, steps
 
     def joint(params: Any, train: Any, validation: Any) -> Any:
         return jax.value_and_grad(lambda p: (loss(p, train) + loss(p, validation)) / 2)(params)
 
     return {
-        f"implicit, {steps} steps, 5 iterations": _implicit(*common, 5),
-        f"implicit, {steps} steps, 2 iterations": _implicit(*common, 2),
-        f"implicit, {4 * steps} steps, 5 iterations": _implicit(
-            loss, loss, lam, rate, 4 * steps, 5
-        ),
-        f"unrolled, {steps} steps": _unrolled(*common),
-        f"first-order, {steps} steps": _first_order(*common),
+        "implicit, 5 iterations": _implicit(*common, 5),
+        "implicit, 2 iterations": _implicit(*common, 2),
+        "unrolled": _unrolled(*common),
+        "first-order": _first_order(*common),
         "all tasks as one": joint,
     }
 
 
-def sinusoids(seeds: int = _SEEDS, iterations: int = 3000) -> str:
+def sinusoids(seeds: int, iterations: int) -> str:
     """Errors on 500 new sinusoids after adaptation by the same inner optimiser."""
     lam, rate, steps = 2.0, 0.02, 16
-    new = jax.vmap(functools.partial(_sinusoids, samples=100))(
-        jax.random.split(jax.random.key(10**6), 500)
-    )
-    draw = jax.jit(
-        lambda key: jax.vmap(functools.partial(_sinusoids, samples=10))(jax.random.split(key, 25))
-    )
-    results: dict[str, list[tuple[float, float]]] = {}
-    for seed in range(seeds):
-        start, data = jax.random.split(jax.random.key(seed))
 
-        def batch(k: int, data: Any = data) -> Any:
-            return draw(jax.random.fold_in(data, k))
+    @functools.partial(jax.jit, static_argnums=(1, 2))
+    def tasks(key: Any, samples: int, number: int) -> Any:
+        return jax.vmap(functools.partial(_sinusoids, samples=samples))(
+            jax.random.split(key, number)
+        )
 
-        params = _network(start, (1, 40, 40, 1))
-        for name, way in _ways(_regression, lam, rate, steps).items():
-            found, seconds = _trained(way, params, batch, iterations, 2e-3)
-            length = 4 * steps if f" {4 * steps} steps" in name else steps
-            after = _adapted_loss(_regression, lam, rate, length, found, new, _mean_square)
-            results.setdefault(name, []).append((after, seconds))
-    rows = [
-        (name, _spread([e for e, _ in each]), f"{1e3 * np.median([s for _, s in each]):.1f} ms")
-        for name, each in results.items()
-    ]
+    new = tasks(jax.random.key(10**6), 100, 500)
+    after = _after_adaptation(_regression, lam, rate, steps, _regression)
+    rows = []
+    for name, way in _ways(_regression, lam, rate, steps).items():
+        training, scores, spent = _training(way, 5e-3), [], []
+        for seed in range(seeds):
+            start, data = jax.random.split(jax.random.key(seed))
+            batches = [tasks(key, 10, 10) for key in jax.random.split(data, iterations)]
+            params = _network(start, (1, 40, 40, 1))
+            found, seconds = _trained(training, params, batches)
+            scores.append(after(found, new))
+            spent.append(seconds)
+        rows.append((name, _spread(scores), f"{1e3 * np.median(spent):.1f} ms"))
+        print(*rows[-1], file=sys.stderr)
     return report.markdown_table(("trained by", "mean square error", "a step"), rows)
-
-
-def _mean_square(params: Any, task: Any) -> Any:
-    return _regression(params, task)
 
 
 def _accuracy(params: Any, task: Any) -> Any:
@@ -404,18 +397,20 @@ def _accuracy(params: Any, task: Any) -> Any:
     return jnp.mean(jnp.argmax(_applied(params, inputs), 1) == labels)
 
 
-def _adapted_loss(
-    loss: Any, lam: float, rate: float, steps: int, params: Any, tasks: Any, score: Any
-) -> float:
+def _after_adaptation(
+    loss: Any, lam: float, rate: float, steps: int, score: Any
+) -> Callable[..., float]:
+    """The mean score over tasks, by the parameters that they start from."""
+
     @jax.jit
-    def after(params: Any) -> Any:
+    def after(params: Any, tasks: Any) -> Any:
         def one(train: Any, validation: Any) -> Any:
             objective = _regularised(loss, lam, params, train)
             return score(_descended(objective, params, rate, steps), validation)
 
         return jnp.mean(jax.vmap(one)(*tasks))
 
-    return float(after(params))
+    return lambda params, tasks: float(after(params, tasks))
 
 
 class _Digits:
@@ -456,36 +451,35 @@ class _Digits:
         return jax.tree.map(lambda *leaves: jnp.stack(leaves), *drawn)
 
 
-def digits(seeds: int = _SEEDS, iterations: int = 600) -> str:
+def digits(seeds: int, iterations: int) -> str:
     """Accuracies on 300 tasks of classes that were kept back, of one shot and of five."""
     lam, rate, steps = 0.2, 0.5, 16
-    results: dict[str, dict[int, list[float]]] = {}
-    spent: dict[str, list[float]] = {}
+    after = _after_adaptation(_classification, lam, rate, steps, _accuracy)
+    data = {}
     for shots in (1, 5):
         for seed in range(seeds):
-            source = _Digits(seed)
-            draw = np.random.default_rng(1000 + seed)
+            source, draw = _Digits(seed), np.random.default_rng(1000 + seed)
             batches = [source.tasks(draw, source.seen, shots, 8) for _ in range(iterations)]
-            new = source.tasks(draw, source.new, shots, 300)
-            params = _network(jax.random.key(seed), (64, 64, 5))
-            ways = {**_ways(_classification, lam, rate, steps), "not at all": None}
-            for name, way in ways.items():
-                found, seconds = params, np.nan
-                if way is not None:
-                    found, seconds = _trained(way, params, batches.__getitem__, iterations, 2e-3)
-                length = 4 * steps if f" {4 * steps} steps" in name else steps
-                after = _adapted_loss(_classification, lam, rate, length, found, new, _accuracy)
-                results.setdefault(name, {}).setdefault(shots, []).append(100 * after)
-                spent.setdefault(name, []).append(seconds)
+            data[shots, seed] = batches, source.tasks(draw, source.new, shots, 300)
     rows = []
-    for name, by_shots in results.items():
-        seconds = 1e3 * float(np.median(spent[name]))
-        scores = (_spread(each, ".1f") for each in by_shots.values())
-        rows.append((name, *scores, "–" if np.isnan(seconds) else f"{seconds:.1f} ms"))
+    ways = _ways(_classification, lam, rate, steps)
+    for name, way in {**ways, "not at all": None}.items():
+        training = None if way is None else _training(way, 2e-3)
+        scores: dict[int, list[float]] = {}
+        spent = []
+        for (shots, seed), (batches, new) in data.items():
+            params = _network(jax.random.key(seed), (64, 64, 5))
+            if training is not None:
+                params, seconds = _trained(training, params, batches)
+                spent.append(seconds)
+            scores.setdefault(shots, []).append(100 * after(params, new))
+        each = f"{1e3 * np.median(spent):.1f} ms" if spent else "–"
+        rows.append((name, *(_spread(found, ".1f") for found in scores.values()), each))
+        print(*rows[-1], file=sys.stderr)
     return report.markdown_table(("trained by", "1 shot, %", "5 shots, %", "a step"), rows)
 
 
-_EXPERIMENTS = {
+_EXPERIMENTS: dict[str, tuple[Callable[..., str], bool, str]] = {
     "errors": (errors, True, "Linear tasks, 20 unknowns, λ = 1: relative error by inner steps"),
     "memory": (memory, True, "A network 1-40-40-1, one task: temporaries and time"),
     "optimizers": (optimizers, True, "A linear classifier of digits, 325 unknowns, λ = 1"),
@@ -499,12 +493,16 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("experiments", nargs="*", help=f"of {', '.join(_EXPERIMENTS)}; or all")
-    chosen = parser.parse_args().experiments or list(_EXPERIMENTS)
+    parser.add_argument("--seeds", type=int, default=5, help="of the two that train")
+    parser.add_argument("--iterations", type=int, default=1000, help="of the two that train")
+    options = parser.parse_args()
+    chosen = options.experiments or list(_EXPERIMENTS)
     print(f"{report.provenance()}\n")
     for name in chosen:
         run, wide, title = _EXPERIMENTS[name]
         jax.config.update("jax_enable_x64", wide)
-        print(f"{title}\n\n{run()}\n", flush=True)
+        training = () if wide else (options.seeds, options.iterations)
+        print(f"{title}\n\n{run(*training)}\n", flush=True)
 
 
 if __name__ == "__main__":

@@ -358,7 +358,8 @@ class THB:
             along = local_values(together, xp.asarray(spans[:, k])[leaf], at[:, k], degree, xp)
             locals_ = along if locals_ is None else locals_[..., None] * along[:, None]
             locals_ = locals_.reshape(len(at), -1)
-            ends = all_knots[0][k][hierarchy.axes[0][k].breaks[[0, -1]]]
+            # In the places' own precision the ends belong to the domain.
+            ends = xp.asarray(all_knots[0][k][hierarchy.axes[0][k].breaks[[0, -1]]], at.dtype)
             inside = inside & (ends[0] <= at[:, k]) & (at[:, k] <= ends[1])
         columns, values = xp.asarray(table.columns)[leaf], locals_
         if not table.only:

@@ -343,6 +343,11 @@ def test_dtypes():
         np.testing.assert_allclose(evaluate(c, u), 1, rtol=1e-6)
         assert evaluate(c, 0.5).shape == ()
     assert spline.evaluate(c, 0.5).dtype == jnp.float32
+    # Ends that float32 does not have.
+    thirds = THB([open_knots(3, 2, 1 / 3, 0.1 + 1 / 3)], 2)
+    ends = np.array([1 / 3, 0.1 + 1 / 3], np.float32)
+    for evaluate in (thirds.evaluate, jax.jit(thirds.evaluate)):
+        np.testing.assert_allclose(evaluate(c[: thirds.size], ends), 1, rtol=1e-6)
     assert spline.evaluate(jnp.ones(spline.size, int), 0.5).dtype == jnp.float64
 
 
