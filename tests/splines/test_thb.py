@@ -174,7 +174,7 @@ shapes = st.tuples(
 
 @pytest.mark.one_version
 @given(shapes)
-@settings(max_examples=40)
+@settings(max_examples=20)
 def test_partition_of_unity_and_independence(drawn):
     seed, degrees, levels = drawn
     draw = np.random.default_rng(seed)
@@ -192,7 +192,7 @@ def test_partition_of_unity_and_independence(drawn):
 
 @pytest.mark.one_version
 @given(shapes, st.integers(0, 2))
-@settings(max_examples=30)
+@settings(max_examples=12)
 def test_refinement_leaves_the_function_alone(drawn, around):
     seed, degrees, levels = drawn
     draw = np.random.default_rng(seed)
