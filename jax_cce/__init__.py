@@ -13,9 +13,11 @@ filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `
 whose derivatives are finite where those of `jax.numpy` are not.
 `source` writes a Jacobian as a readable module, and `jax_cce.surgery` edits derivatives on the way.
 `compile` makes files of Jacobians that plain JAX runs in another process, and `load` reads them.
+`meta_gradient` differentiates the loss after adaptation, and `jax_cce.splines` has hierarchical
+B-splines.
 """
 
-from jax_cce import extend, kalman, linalg, registry, safe, surgery
+from jax_cce import extend, kalman, linalg, registry, safe, splines, surgery
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.artefacts.artefact import Artefact, ArtefactError, load
@@ -28,6 +30,7 @@ from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error,
 from jax_cce.laplacian import curvature, forward_laplacian, laplacian
 from jax_cce.linearizing import linearizing
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
+from jax_cce.meta import MetaGradient, meta_gradient
 from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package
@@ -41,6 +44,7 @@ __all__ = [
     "ArtefactError",
     "Bands",
     "CacheInfo",
+    "MetaGradient",
     "OneStepError",
     "Pattern",
     "Plan",
@@ -64,6 +68,7 @@ __all__ = [
     "linalg",
     "linearizing",
     "load",
+    "meta_gradient",
     "minimum",
     "one_step_error",
     "optimize",
@@ -74,6 +79,7 @@ __all__ = [
     "root",
     "safe",
     "source",
+    "splines",
     "surgery",
     "value_and_hessian",
     "value_and_jacobian",

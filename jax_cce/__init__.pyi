@@ -9,6 +9,7 @@ from jax_cce import kalman as kalman
 from jax_cce import linalg as linalg
 from jax_cce import registry as registry
 from jax_cce import safe as safe
+from jax_cce import splines as splines
 from jax_cce import surgery as surgery
 from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian
@@ -35,6 +36,8 @@ from jax_cce.laplacian import curvature as curvature
 from jax_cce.laplacian import forward_laplacian as forward_laplacian
 from jax_cce.laplacian import laplacian as laplacian
 from jax_cce.linearizing import linearizing as linearizing
+from jax_cce.meta import MetaGradient as MetaGradient
+from jax_cce.meta import meta_gradient as meta_gradient
 from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.source import Source as Source

@@ -20,12 +20,26 @@ from jax_cce import jax_internals
 from jax_cce.api import jacobian
 from jax_cce.sparse.linear_solve import solve
 
-__all__ = ["OneStepError", "fixed_point", "minimum", "one_step_error", "root"]
+__all__ = [
+    "OneStepError",
+    "Solve",
+    "by_structure",
+    "fixed_point",
+    "minimum",
+    "one_step_error",
+    "root",
+    "stationary",
+]
 
 Derivative: TypeAlias = Literal["implicit", "one_step", "unrolled"]
 _DERIVATIVES = ("implicit", "one_step", "unrolled")
 
 _POWER_ITERATIONS = 100
+
+# From the leaves of x and the operands to leaves like those of x.
+_Function: TypeAlias = Callable[[list[Any], list[Any]], list[Any]]
+# From a residual, x, the operands and an image to what the residual's Jacobian by x takes there.
+Solve: TypeAlias = Callable[[_Function, list[Any], list[Any], list[Any]], list[Any]]
 
 
 def fixed_point(
@@ -186,6 +200,76 @@ def minimum(
     """
     gradient = jax.grad(objective)
     return _newton("minimum", "gradient", gradient, x0, args, (derivative, steps, tol, maxiter))
+
+
+def stationary(
+    caller: str,
+    objective: Callable[..., Any],
+    x0: Any,
+    args: tuple[Any, ...],
+    solve: Solve,
+    find: Callable[[Callable[[Any], Any], Any], Any] | None = None,
+) -> tuple[Any, Any, Callable[[Any], Any], Callable[[Any], Any]]:
+    """A stationary point as `minimum` has it, found and differentiated by other means.
+
+    Args:
+        caller: the public function that is called, for errors.
+        objective: as for `minimum`.
+        x0: as for `minimum`.
+        args: as for `minimum`.
+        solve: solves with the Hessian: for the derivative, and in Newton's steps.
+        find: what finds the point, from the objective as a function of x alone and the start; it is
+            not differentiated. None for Newton's method.
+
+    Returns:
+        The point; the gradient there; a function that multiplies by the Hessian there, and one that
+        solves with it. All may be differentiated with respect to `args` and closed-over values.
+    """
+    objective, closed = jax.closure_convert(objective, x0, *args)
+    args = (*args, *closed)
+    traced = _traced(caller, "gradient", jax.grad(objective), x0, args)
+    operands = traced.operands
+    tree: Any = jax.tree.structure(x0)
+    if find is None:
+        stop = _Stop.checked("implicit", None, None, 100)
+        step = functools.partial(_newton_step, traced.function, solve)
+        x = jax.tree.leaves(_solved(traced, step, traced.function, stop, solve))
+    else:
+        start, fixed = lax.stop_gradient((traced.unflatten(traced.start), args))
+        found = find(lambda x: objective(x, *fixed), start)
+        _check_found(caller, start, found)
+        x = _solution(traced.function, solve, lax.stop_gradient(jax.tree.leaves(found)), operands)
+
+    def times(vector: Any) -> Any:
+        def gradient(x: list[Any]) -> list[Any]:
+            return traced.function(x, operands)
+
+        return tree.unflatten(jax.jvp(gradient, (x,), (jax.tree.leaves(vector),))[1])
+
+    def inverse(image: Any) -> Any:
+        return tree.unflatten(solve(traced.function, x, operands, jax.tree.leaves(image)))
+
+    return tree.unflatten(x), tree.unflatten(traced.function(x, operands)), times, inverse
+
+
+def _check_found(caller: str, start: Any, found: Any) -> None:
+    """Raises where an optimiser returns other than the like of its start."""
+    expected: Any = jax.tree.structure(start)
+    tree: Any = jax.tree.structure(found)
+    if tree != expected:
+        raise TypeError(
+            f"The optimizer of {caller} must return a pytree like the parameters, {expected}, but "
+            f"it returned {tree}."
+        )
+    for (path, leaf), other in zip(
+        jax.tree.leaves_with_path(start), jax.tree.leaves(found), strict=True
+    ):
+        if (leaf.shape, leaf.dtype) != (np.shape(other), jnp.result_type(other)):
+            raise TypeError(
+                f"The optimizer of {caller} must keep shapes and dtypes, but it returned "
+                f"{_described(jnp.asarray(other))} where the parameters"
+                f"{jax.tree_util.keystr(path)} are {_described(leaf)}."
+            )
 
 
 class OneStepError(NamedTuple):
@@ -396,30 +480,47 @@ def _merged(operands: Sequence[Any], positions: Sequence[int], values: Sequence[
     return merged
 
 
-_Function = Callable[[list[Any], list[Any]], list[Any]]
-
-
 def _newton(
     caller: str, name: str, function: Callable[..., Any], x0: Any, args: Any, stop: Any
 ) -> Any:
     stop = _Stop.checked(*stop)
     traced = _traced(caller, name, function, x0, args)
-
-    def step(x: list[Any], operands: list[Any]) -> list[Any]:
-        change = _solve(traced.function, x, operands, traced.function(x, operands))
-        return list(map(operator.sub, x, change))
-
+    step = functools.partial(_newton_step, traced.function, by_structure)
     return _solved(traced, step, traced.function, stop)
 
 
-def _solved(traced: _Traced, step: _Function, residual: _Function, stop: _Stop) -> Any:
+def _newton_step(function: _Function, solve: Solve, x: list[Any], operands: list[Any]) -> list[Any]:
+    change = solve(function, x, operands, function(x, operands))
+    return list(map(operator.sub, x, change))
+
+
+def by_structure(
+    residual: _Function, x: list[Any], operands: list[Any], image: list[Any]
+) -> list[Any]:
+    """What the Jacobian of a residual with respect to x takes to `image`, by its structure."""
+    flat, unravel = ravel_pytree(x)
+
+    def flat_residual(flat: Any) -> Any:
+        return ravel_pytree(residual(unravel(flat), operands))[0]
+
+    matrix = jacobian(flat_residual, format="structured")(flat)
+    return unravel(solve(matrix, ravel_pytree(image)[0]).astype(flat.dtype))
+
+
+def _solved(
+    traced: _Traced,
+    step: _Function,
+    residual: _Function,
+    stop: _Stop,
+    solve: Solve = by_structure,
+) -> Any:
     """Runs an iteration; its result is differentiated as asked."""
     x, operands = traced.start, traced.operands
     if stop.derivative != "unrolled":
         x, operands = lax.stop_gradient((x, operands))
         x = _converged(lambda x: step(x, operands), x, stop)
     if stop.derivative == "implicit":
-        x = _solution(residual, x, traced.operands)
+        x = _solution(residual, solve, x, traced.operands)
     elif stop.steps == 1:
         x = step(x, traced.operands)
     else:
@@ -451,17 +552,19 @@ def _converged(step: Callable[[list[Any]], list[Any]], start: list[Any], stop: _
     return [jnp.where(found, leaf, np.nan) for leaf in x]
 
 
-@functools.partial(jax.custom_jvp, nondiff_argnums=(0,))
-def _solution(residual: _Function, x: list[Any], operands: list[Any]) -> list[Any]:
+@functools.partial(jax.custom_jvp, nondiff_argnums=(0, 1))
+def _solution(residual: _Function, solve: Solve, x: list[Any], operands: list[Any]) -> list[Any]:
     """The root x of a residual, differentiated as such; derivatives of x itself are not taken."""
     return x
 
 
 @functools.partial(_solution.defjvp, symbolic_zeros=True)
-def _(residual: _Function, primals: Any, tangents: Any) -> tuple[list[Any], list[Any]]:
+def _(
+    residual: _Function, solve: Solve, primals: Any, tangents: Any
+) -> tuple[list[Any], list[Any]]:
     (start, operands), (_, changes) = primals, tangents
     # Where this is differentiated again, x moves with the operands.
-    x = _solution(residual, start, operands)
+    x = _solution(residual, solve, start, operands)
     moving = [k for k, change in enumerate(changes) if not isinstance(change, SymbolicZero)]
 
     def of_moving(*varied: Any) -> list[Any]:
@@ -469,15 +572,4 @@ def _(residual: _Function, primals: Any, tangents: Any) -> tuple[list[Any], list
 
     varied = [operands[k] for k in moving]
     _, change = jax.jvp(of_moving, varied, [changes[k] for k in moving])
-    return x, [-leaf for leaf in _solve(residual, x, operands, change)]
-
-
-def _solve(residual: _Function, x: list[Any], operands: list[Any], image: list[Any]) -> list[Any]:
-    """What the Jacobian of a residual with respect to x takes to `image`."""
-    flat, unravel = ravel_pytree(x)
-
-    def flat_residual(flat: Any) -> Any:
-        return ravel_pytree(residual(unravel(flat), operands))[0]
-
-    matrix = jacobian(flat_residual, format="structured")(flat)
-    return unravel(solve(matrix, ravel_pytree(image)[0]).astype(flat.dtype))
+    return x, [-leaf for leaf in solve(residual, x, operands, change)]

@@ -11,7 +11,16 @@ from jax.experimental.sparse import BCOO
 from jax_cce_search import Explanation, Optimized
 
 import jax_cce
-from jax_cce import Artefact, Plan, Source, StructuredJacobian, registry, surgery
+from jax_cce import (
+    Artefact,
+    MetaGradient,
+    Plan,
+    Source,
+    StructuredJacobian,
+    registry,
+    splines,
+    surgery,
+)
 
 
 def residual(x: jax.Array, scale: float, *, shift: float = 0.0) -> jax.Array:
@@ -101,3 +110,19 @@ def orders() -> None:
     assert_type(registry.entries()[0], registry.StoredOrder)
     assert_type(registry.get("0" * 64), registry.StoredOrder | None)
     assert_type(jax_cce.cache_info().hits, int)
+
+
+def loss(parameters: dict[str, jax.Array], data: jax.Array) -> jax.Array:
+    """A loss of a task."""
+    return (parameters["w"] * data).sum()
+
+
+def adaptation_and_splines(x: jax.Array, parameters: dict[str, jax.Array]) -> None:
+    """Meta-gradients, and splines."""
+    slope = jax_cce.meta_gradient(loss, loss, 1.0, solver="direct")
+    assert_type(slope(parameters, x, x), MetaGradient)
+    jax_cce.meta_gradient(loss, loss, 1.0, solver="lu")  # type: ignore[arg-type]  # pyright: ignore
+    curve = splines.THB([splines.open_knots(4, 3)], 3)
+    assert_type(curve.evaluate(x, x), jax.Array)
+    assert_type(curve.collocation(x), BCOO)
+    assert_type(curve.refine([True, False, False, False]), splines.THB)
