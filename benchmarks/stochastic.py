@@ -90,7 +90,7 @@ def _score(key: Any, p: Any, steps: int) -> Any:
     return x**2, score
 
 
-def walk_tables(runs: int = 20_000) -> str:
+def walk_tables(runs: int) -> str:
     """Standard deviations of one run, by the number of steps; and times."""
     keys = _keys(0, runs)
     rows = []
@@ -151,15 +151,16 @@ def life(key: Any, p: Any, size: int, steps: int, noise: float = 0.1) -> Any:
     return jnp.sum(board) * 1.0
 
 
-def life_table(runs: int = 20_000) -> str:
-    """Against central differences over other runs, at several densities."""
+def life_table(runs: int) -> str:
+    """Against central differences over other runs; a tenth of the runs on the large board."""
     rows = []
-    for size, steps, count in ((7, 3, runs), (25, 10, runs // 10)):
+    cases = ((7, 3, runs, (0.1, 0.2, 0.5)), (25, 10, runs // 10, (0.2,)))
+    for size, steps, count, densities in cases:
         run = functools.partial(life, size=size, steps=steps)
         estimate = jax.jit(jax.vmap(stochastic.derivative(run, 1), (0, None, 0, None)))
         play = jax.jit(jax.vmap(run, (0, None)))
-        for p in (0.1, 0.2, 0.5):
-            keys, others = _keys(2, count), _keys(3, 5 * count)
+        for p in densities:
+            keys, others = _keys(2, count), _keys(3, 2 * count)
             ours = estimate(keys[0], 1.0, keys[1], p)
             step = 0.02
             # The same keys on both sides: most of the noise is common to them.
@@ -182,7 +183,7 @@ def life_table(runs: int = 20_000) -> str:
             "plays": functools.partial(play, few[1], 0.2),
             "derivatives": functools.partial(estimate, few[0], 1.0, few[1], 0.2),
         }
-        seconds = timing.take_turns(calls)
+        seconds = timing.take_turns(calls, turns=5)
         text = ", ".join(f"100 {name} {report.durations(each)}" for name, each in seconds.items())
         rows.append((f"{size} x {size}: {text}", "", "", "", "", ""))
     header = ("board", "estimate", "central difference", "z", "sd, ours", "sd, difference")
@@ -235,7 +236,7 @@ def _likelihood(key: Any, theta: Any, readings: Any, particles: int, weighed: bo
     return jnp.prod(means)
 
 
-def particles_table(runs: int = 4000) -> str:
+def particles_table(runs: int) -> str:
     """∇Z by reverse mode, over that of the Kalman filter."""
     readings, theta = _readings(), jnp.array([0.5, 0.9, 0.5])
 
@@ -264,7 +265,7 @@ def particles_table(runs: int = 4000) -> str:
             jax.jit(jax.vmap(jax.grad(one, 1), (0, None))), few, theta
         ),
     }
-    seconds = timing.take_turns(calls)
+    seconds = timing.take_turns(calls, turns=5)
     text = ", ".join(f"{name} {report.durations(each)}" for name, each in seconds.items())
     header = ("reverse mode", "z of Z", "of ∂Z by the angle", "by the damping", "by the variance")
     return f"{report.markdown_table(header, rows)}\n\n{text}"
@@ -284,7 +285,7 @@ def coupled(key: Any, theta: Any) -> Any:
 
 
 def _three(x: Any, theta: Any) -> Any:
-    products = jnp.stack([10 * x[0] * x[1] * x[2], x.sum() ** 2, 5 * x[3] * x[5]])
+    products = jnp.stack([10 * x[0] * x[2] * x[5], x.sum() ** 2, 5 * x[3] * x[5]])
     return products + jnp.sin(theta[:3])
 
 
@@ -301,7 +302,7 @@ def exact_coupled(theta: Any) -> Any:
     return jax.jacfwd(expectation)(theta)
 
 
-def parameters_table(runs: int = 40_000) -> str:
+def parameters_table(runs: int) -> str:
     """The 3 x 6 Jacobian from one alternative, from several, and by directions."""
     theta = jnp.linspace(-1.0, 1.0, 6)
     exact, keys = exact_coupled(theta), _keys(6, runs)
@@ -333,7 +334,7 @@ def parameters_table(runs: int = 40_000) -> str:
     few = _keys(7, 1000)
     compiled = {name: jax.jit(jax.vmap(way, (0, 0, None))) for name, way in ways.items()}
     calls = {name: functools.partial(way, few[0], few[1], theta) for name, way in compiled.items()}
-    seconds = timing.take_turns(calls)
+    seconds = timing.take_turns(calls, turns=5)
     for name, way in compiled.items():
         samples = way(keys[0], keys[1], theta)
         z = _z(samples, exact)
@@ -378,7 +379,7 @@ def exact_draws() -> np.ndarray:
     return np.array([10, 10 + 180 * q, 1 + 2 * r, (s - 4) / s**3, _WORTH @ moved])
 
 
-def sides_table(runs: int = 40_000) -> str:
+def sides_table(runs: int) -> str:
     """Standard deviations by the side on which draws jump."""
     keys = _keys(8, runs)
     rows = []
@@ -401,7 +402,7 @@ def sides_table(runs: int = 40_000) -> str:
 # --- smoothed ------------------------------------------------------------------------------------
 
 
-def smoothed_table(runs: int = 20_000) -> str:
+def smoothed_table(runs: int) -> str:
     """What taking the rest of a program as linear costs and saves."""
 
     def linear(key: Any, p: Any) -> Any:
@@ -435,13 +436,14 @@ def smoothed_table(runs: int = 20_000) -> str:
     return report.markdown_table(header, rows)
 
 
-EXPERIMENTS: dict[str, tuple[str, Callable[[], str]]] = {
-    "walk": ("Random walk: d/dp of E[X²], standard deviations of one run", walk_tables),
-    "life": ("Stochastic game of life: d/dp of living cells", life_table),
-    "particles": ("Particle filter, 10 steps, 200 particles: z over 4,000 runs", particles_table),
-    "parameters": ("Six coupled Bernoullis: one alternative for all parameters", parameters_table),
-    "sides": ("Standard deviations of one derivative, by the side of jumps", sides_table),
-    "smoothed": ("Smoothed derivatives", smoothed_table),
+# What is printed above the table, the table of so many runs, and how many there are.
+EXPERIMENTS: dict[str, tuple[str, Callable[[int], str], int]] = {
+    "walk": ("Random walk: d/dp of E[X²], standard deviations of one run", walk_tables, 20_000),
+    "life": ("Stochastic game of life: d/dp of living cells", life_table, 20_000),
+    "particles": ("Particle filter, 10 steps, 200 particles", particles_table, 4000),
+    "parameters": ("Six coupled Bernoullis, all parameters", parameters_table, 20_000),
+    "sides": ("Standard deviations of one derivative, by the side of jumps", sides_table, 20_000),
+    "smoothed": ("Smoothed derivatives", smoothed_table, 20_000),
 }
 
 
@@ -449,12 +451,14 @@ def main() -> None:
     """Prints the tables."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("names", nargs="*", metavar="experiment", help=", ".join(EXPERIMENTS))
-    names = parser.parse_args().names or list(EXPERIMENTS)
+    parser.add_argument("--share", type=float, default=1.0, help="of the usual number of runs")
+    options = parser.parse_args()
     jax.config.update("jax_enable_x64", True)
     print(f"float64. {report.provenance()}")
-    for name in names:
-        title, table = EXPERIMENTS[name]
-        print(f"\n{title}\n\n{table()}", flush=True)
+    for name in options.names or EXPERIMENTS:
+        title, table, usual = EXPERIMENTS[name]
+        runs = round(options.share * usual)
+        print(f"\n{title} ({runs:,} runs)\n\n{table(runs)}", flush=True)
 
 
 if __name__ == "__main__":
