@@ -76,14 +76,14 @@ class Held(Interpreter[Lane, None]):
         equation: Equation,
         draw: Draw,
         operands: Sequence[Lane],
-        moves: bool,
+        facts: Sequence[Facts],
         state: None,
         given: Any,
     ) -> tuple[Lane, None, Any]:
         """Samples, and what goes with them."""
         values = [lax.stop_gradient(lane.value) for lane in operands]
         (samples,) = jax_internals.bind(equation, values)
-        if not moves:
+        if not known.joined(facts[1:]) & known.MOVES:
             return Lane(samples), None, None
         side = jumps.side_of(draw, self._sides)
         rows = jumps.rows(draw, [lane.value for lane in operands[1:]], side)
@@ -273,11 +273,11 @@ class Smoothed(Held):
         _, push = jax.linearize(function, *(casts[k] for k in moving))
         return push(*(shadows[k] for k in moving))
 
-    def _refusal(self, equation: Equation) -> Exception:
+    def _refusal(self, equation: Equation, what: str = "") -> Exception:
         line = jax_internals.source_line(equation)
         return NotImplementedError(
             f'mode="smoothed" takes what follows a draw as linear in the sample, but '
-            f"{equation.name}{line and f' at {line}'} makes jumps or branches of it. Sums, "
+            f"{what or equation.name}{line and f' at {line}'} is not: it jumps or branches. Sums, "
             'products and selections by truth values are taken. Use mode="unbiased".'
         )
 
@@ -286,15 +286,18 @@ class Smoothed(Held):
         equation: Equation,
         draw: Draw,
         operands: Sequence[Lane],
-        moves: bool,
+        facts: Sequence[Facts],
         state: None,
         given: Any,
     ) -> tuple[Lane, None, None]:
         """Samples, and what goes with them."""
         values = [lax.stop_gradient(lane.value) for lane in operands]
         (samples,) = jax_internals.bind(equation, values)
-        if not moves:
+        # Parameters that come of other samples move here, too.
+        if not known.joined(facts[1:]) & (known.MOVES | known.SPLITS):
             return Lane(samples), None, None
+        if draw.kind == "binomial" and facts[1] & known.SPLITS:
+            raise self._refusal(equation, "the number of trials of a binomial draw")
         side = jumps.side_of(draw, self._sides)
         rows = jumps.rows(draw, [lane.value for lane in operands[1:]], side)
         found = jumps.jumps(draw, values[1:], samples, side)

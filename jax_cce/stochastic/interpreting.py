@@ -50,11 +50,11 @@ class Interpreter(abc.ABC, Generic[Lane, State]):
         equation: Equation,
         draw: Draw,
         operands: Sequence[Lane],
-        moves: bool,
+        facts: Sequence[Facts],
         state: State,
         given: Any,
     ) -> tuple[Lane, State, Any]:
-        """Samples, the state after them, and what is recorded of them."""
+        """Samples, the state after them, and what is recorded of them, given facts of operands."""
 
     @abc.abstractmethod
     def looped(
@@ -158,8 +158,7 @@ class Interpreter(abc.ABC, Generic[Lane, State]):
     ) -> tuple[Sequence[Lane], State, Any]:
         draw = draw_of(equation)
         if draw is not None:
-            moves = any(each & known.MOVES for each in before[1:])
-            result, state, record = self.drawn(equation, draw, operands, moves, state, given)
+            result, state, record = self.drawn(equation, draw, operands, before, state, given)
             return [result], state, record
         with jax_internals.context_of(equation):
             if equation.name == "scan":

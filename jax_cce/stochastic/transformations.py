@@ -386,6 +386,8 @@ def _ordinary(program: _Program, options: _Options) -> _Blocks:
 
     every = tuple(range(len(call.leaves)))
     blocks, values = exact_jacobian(function, every, has_aux=True)(*call.leaves)
+    if program.is_random:
+        blocks, values = jax.tree.map(_once, (blocks, values))
     return values[:count], blocks, values[count:]
 
 
@@ -413,6 +415,7 @@ def _chosen(program: _Program, key: Any, options: _Options) -> _Blocks:
     how: Any = "dense" if is_small else "structured"
     differentiated = exact_jacobian(function, every, has_aux=True, format=how)
     (paths, by_draw), (values, coefficients) = differentiated(*leaves)
+    values = list(map(_once, values))
     paths = [list(map(_dense, row)) for row in paths]
     tree = trees[0]
     to_choose, to_replay = jax.random.split(key)
@@ -528,15 +531,16 @@ def _differences(worlds: Worlds, outputs: Sequence[Lane], state: State) -> list[
 
 @jax.custom_jvp
 def _once(x: Any) -> Any:
-    """What an alternative contributes, which is not differentiated again."""
+    """A part of an estimate, or a value beside it, which is not differentiated again."""
     return x
 
 
 @_once.defjvp
 def _(primals: Any, tangents: Any) -> Any:
     raise TypeError(
-        "An estimate of a derivative was differentiated. jax_cce.stochastic estimates the first "
-        "one only: which alternative is chosen depends on the parameters, too."
+        "An estimate of a derivative, or the value beside it, was differentiated. What "
+        "jax_cce.stochastic estimates is the first one only: which alternative is chosen depends "
+        "on the parameters, too."
     )
 
 
@@ -624,6 +628,8 @@ def _forwards(
 
         primals = [jnp.asarray(leaf) for leaf in call.leaves]
         values, tangents = jax.jvp(function, primals, list(directions))
+        if program.is_random:
+            values, tangents = jax.tree.map(_once, (values, tangents))
         return values[:count], tangents[:count], values[count:]
     worlds = Worlds(Reservoir(options.sides))
     dtype = jnp.result_type(float, *call.leaves)

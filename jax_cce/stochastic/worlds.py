@@ -210,12 +210,13 @@ class Worlds(Interpreter[Lane, State]):
         equation: Equation,
         draw: Draw,
         operands: Sequence[Lane],
-        moves: bool,
+        facts: Sequence[Facts],
         state: State,
         given: Any,
     ) -> tuple[Lane, State, None]:
         """Samples, and what goes with them."""
         (samples,) = jax_internals.bind(equation, [lane.value for lane in operands])
+        moves = known.joined(facts[1:]) & known.MOVES
         splits = any(lane.other is not None for lane in operands)
         if not moves and not splits:
             return Lane(samples), state, None

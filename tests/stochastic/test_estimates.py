@@ -259,8 +259,14 @@ def test_second_derivatives_are_refused(draw):
                 outer(inner)(0.3)
         with pytest.raises(TypeError, match="the first one only"):
             stochastic.jacobian(inner)(KEY, 0.3)
-    with pytest.raises(TypeError, match="the first one only"):
-        jax.grad(lambda p: stochastic.jacobian(fun, 1, mode="smoothed")(KEY, KEY, p))(0.3)
+    for last in (
+        lambda p: stochastic.jacobian(fun, 1, mode="smoothed")(KEY, KEY, p),
+        lambda p: stochastic.derivative(fun, 1, mode="smoothed")(KEY, 1.0, KEY, p),
+        lambda p: stochastic.value_and_jacobian(fun, 1)(KEY, KEY, p)[0],
+        lambda p: stochastic.value_and_derivative(fun, 1)(KEY, 1.0, KEY, p)[0],
+    ):
+        with pytest.raises(TypeError, match="the first one only"):
+            jax.grad(last)(0.3)
 
 
 def test_errors():
@@ -312,11 +318,12 @@ def test_smoothed_is_exact_where_all_is_linear():
             return total + 2 * coin, total
 
         count, _ = jax.lax.scan(step, 0, coins)
-        return jnp.stack([worth, both * 1.0, 5.0 * events, jnp.float64(count) - events])
+        again = stochastic.poisson(keys[2], 2.0 * events)
+        return jnp.stack([worth, both * 1.0, again * 5.0, jnp.float64(count) - events])
 
     def expected(p):
         both = 1 - (1 - p * (1 - p)) * (1 - p)
-        return jnp.stack([8 * p * p + 6 * (1 - p), both, 15 * p, 5 * p])
+        return jnp.stack([8 * p * p + 6 * (1 - p), both, 30 * p, 5 * p])
 
     exact = jax.jacfwd(expected)(0.3)
     estimate = stochastic.jacobian(fun, 1, mode="smoothed")
@@ -337,6 +344,7 @@ def test_smoothed_is_biased_elsewhere_and_refuses_jumps():
     for fun in (
         lambda key, p: (stochastic.poisson(key, p) > 2) * 1.0,
         lambda key, p: (stochastic.binomial(key, 5, p) > 2) * 1.0,
+        lambda key, p: stochastic.binomial(key, stochastic.poisson(key, p), 0.5),
         lambda key, p: jnp.arange(3.0)[stochastic.categorical(key, jnp.ones(3) * p)],
         lambda key, p: jax.lax.cond(stochastic.bernoulli(key, p), jnp.sin, jnp.cos, p),
     ):
