@@ -153,7 +153,8 @@ def life(key: Any, p: Any, size: int, steps: int, noise: float = 0.1) -> Any:
 
 def life_table(runs: int) -> str:
     """Against central differences over other runs; a tenth of the runs on the large board."""
-    rows = []
+    rows: list[tuple[str, ...]] = []
+    times: list[str] = []
     cases = ((7, 3, runs, (0.1, 0.2, 0.5)), (25, 10, runs // 10, (0.2,)))
     for size, steps, count, densities in cases:
         run = functools.partial(life, size=size, steps=steps)
@@ -185,9 +186,9 @@ def life_table(runs: int) -> str:
         }
         seconds = timing.take_turns(calls, turns=5)
         text = ", ".join(f"100 {name} {report.durations(each)}" for name, each in seconds.items())
-        rows.append((f"{size} x {size}: {text}", "", "", "", "", ""))
+        times.append(f"{size} x {size}: {text}")
     header = ("board", "estimate", "central difference", "z", "sd, ours", "sd, difference")
-    return report.markdown_table(header, rows)
+    return "\n\n".join([report.markdown_table(header, rows), *times])
 
 
 # --- a particle filter ---------------------------------------------------------------------------

@@ -101,11 +101,11 @@ def jacobian(
     Examples:
         >>> import jax, jax.numpy as jnp
         >>> from jax_cce import stochastic
-        >>> def heads(key, p):  # E = n p^2 + ...: the derivative at 0.25 is 8 · (1 + 7 · 2 · 0.25)
+        >>> def heads(key, p):
         ...     return jnp.sum(stochastic.bernoulli(key, p, (8,)) * 1.0) ** 2
         >>> slope = jax.jit(jax.vmap(stochastic.jacobian(heads, argnums=1), (0, 0, None)))
         >>> keys = jax.random.split(jax.random.key(0), (2, 40_000))
-        >>> print(slope(*keys, 0.25).mean().round(0))
+        >>> print(slope(*keys, 0.25).mean().round(0))  # 8 + 2 · 8 · 7 · 0.25
         36.0
     """
     options = _Options.checked(alternatives, mode, side, linear=True)
@@ -191,13 +191,14 @@ def derivative(
         >>> from jax_cce import stochastic
         >>> def walk(key, p):
         ...     def step(x, key):
-        ...         return x + stochastic.bernoulli(key, jnp.exp(-x / p)), None
+        ...         up = stochastic.bernoulli(key, jnp.exp(-x / p))
+        ...         return x + 2.0 * up - 1, None
         ...     return jax.lax.scan(step, 0.0, jax.random.split(key, 100))[0] ** 2
         >>> estimate = stochastic.derivative(walk, argnums=1)
         >>> keys = jax.random.split(jax.random.key(0), (2, 20_000))
         >>> slopes = jax.jit(jax.vmap(estimate, (0, None, 0, None)))(keys[0], 1.0, keys[1], 50.0)
-        >>> print(slopes.mean().round(0))  # exactly 30.295
-        30.0
+        >>> print(abs(slopes.mean() - 30.295) < 1)
+        True
     """
     compute = _derivative(fun, argnums, has_aux, _Options.checked(alternatives, mode, side))
 
