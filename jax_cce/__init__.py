@@ -15,9 +15,10 @@ whose derivatives are finite where those of `jax.numpy` are not.
 `compile` makes files of Jacobians that plain JAX runs in another process, and `load` reads them.
 `meta_gradient` differentiates the loss after adaptation, and `jax_cce.splines` has hierarchical
 B-splines.
+`jax_cce.stochastic` estimates derivatives of expectations of programs that make discrete draws.
 """
 
-from jax_cce import extend, kalman, linalg, registry, safe, splines, surgery
+from jax_cce import extend, kalman, linalg, registry, safe, splines, stochastic, surgery
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.artefacts.artefact import Artefact, ArtefactError, load
@@ -80,6 +81,7 @@ __all__ = [
     "safe",
     "source",
     "splines",
+    "stochastic",
     "surgery",
     "value_and_hessian",
     "value_and_jacobian",

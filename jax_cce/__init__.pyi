@@ -10,6 +10,7 @@ from jax_cce import linalg as linalg
 from jax_cce import registry as registry
 from jax_cce import safe as safe
 from jax_cce import splines as splines
+from jax_cce import stochastic as stochastic
 from jax_cce import surgery as surgery
 from jax_cce.agreement.check import check_jacobian as check_jacobian
 from jax_cce.api import jacobian as jacobian

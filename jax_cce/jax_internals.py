@@ -10,6 +10,7 @@ import contextvars
 import importlib.metadata
 import inspect
 import math
+import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any
@@ -85,6 +86,7 @@ __all__ = [
     "is_leak",
     "is_mapped",
     "is_number",
+    "is_of_jax",
     "is_operand_structure",
     "is_plain",
     "is_reference",
@@ -814,6 +816,13 @@ def exceeds(one: Any, other: Any, *, unknown: bool = False) -> bool:
 def is_jaxpr(value: Any) -> bool:
     """Whether a value is a jaxpr, open or closed."""
     return isinstance(value, JAXPRS)
+
+
+def is_of_jax(jaxpr: Any) -> bool:
+    """Whether a jaxpr is that of a function of JAX's own."""
+    info = opened(jaxpr)[0].debug_info
+    file = getattr(info, "func_filename", None) or ""
+    return pathlib.Path(jax.__file__).parent in pathlib.Path(file).parents
 
 
 def is_operand_structure(value: Any) -> bool:

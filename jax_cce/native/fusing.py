@@ -91,8 +91,12 @@ class _Move:
             if wanted.isdisjoint(equation.outputs) or not known.isdisjoint(equation.outputs):
                 continue
             rows = [x for x in equation.variables if self._is_row(x)]
-            has_integers = any(aval.dtype.kind in "iu" for aval in equation.out_avals)
-            if not has_integers and self._is_of_each(equation, rows):
+            # Integers are not moved, nor are random keys.
+            has_others = not all(
+                jax_internals.is_number(aval) and aval.dtype.kind not in "iu"
+                for aval in equation.out_avals
+            )
+            if not has_others and self._is_of_each(equation, rows):
                 taken.append(equation)
                 wanted.update(rows)
         return taken[::-1]

@@ -158,12 +158,13 @@ class Call:
         return value_leaves, value_tree, *tree_flatten(aux)
 
 
-def trace_call(call: Call, *, hoist: bool) -> Traced:
+def trace_call(call: Call, *, hoist: bool, rewrite: Callable[[Any], Any] | None = None) -> Traced:
     """Traces the function of a call.
 
     Args:
         call: the call.
         hoist: whether numbers in the program become constants (see `tracing.trace`).
+        rewrite: see there, too.
     """
     value_tree, aux_tree, num_values = None, None, 0
     static_aux: list[Any] = []
@@ -178,7 +179,7 @@ def trace_call(call: Call, *, hoist: bool) -> Traced:
         return [*values, *traced_aux]
 
     moving: list[bool] = []
-    program, constants = trace(flat, call.leaves, hoist=hoist, differentiated=True)
+    program, constants = trace(flat, call.leaves, hoist=hoist, differentiated=True, rewrite=rewrite)
 
     def aux_of(traced_leaves: Sequence[Any]) -> Any:
         fresh = iter(traced_leaves)

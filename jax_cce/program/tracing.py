@@ -39,6 +39,7 @@ from jax_cce.program.references import without_references
 
 __all__ = [
     "check_constants",
+    "check_where_differentiated",
     "flatten",
     "flatten_closed",
     "inner_equations",
@@ -48,6 +49,9 @@ __all__ = [
     "primitives",
     "trace",
 ]
+
+# What looks at programs with certain primitives before they are differentiated.
+_checks: dict[Any, Callable[[Program], None]] = {}
 
 # The number and the policy of a checkpoint region.
 _Around = tuple[int, Any]
@@ -59,6 +63,7 @@ def trace(
     *,
     hoist: bool = False,
     differentiated: bool = False,
+    rewrite: Callable[[Any], Any] | None = None,
 ) -> tuple[Program, list[Any]]:
     """Traces `fun(*leaves)`, which returns a list of arrays.
 
@@ -71,6 +76,7 @@ def trace(
             one compiled program serves all their values.
         differentiated: whether it will be differentiated in all leaves, so that custom rules run
             when the trace reaches them.
+        rewrite: makes another jaxpr of the closed one, before calls are inlined.
 
     Returns:
         The program and the values of its constants.
@@ -87,7 +93,23 @@ def trace(
     check_constants((), closed.consts)
     # So loops, too, are without what nobody reads of their results.
     closed = pruned(closed, [True] * len(closed.jaxpr.outvars))
-    return flatten(closed.jaxpr, closed.consts, hoist=hoist)
+    if rewrite is not None:
+        closed = rewrite(closed)
+    program, constants = flatten(closed.jaxpr, closed.consts, hoist=hoist)
+    if differentiated and rewrite is None:
+        for primitive in _checks.keys() & primitives(program.equations):
+            _checks[primitive](program)
+    return program, constants
+
+
+def check_where_differentiated(primitive: Any, check: Callable[[Program], None]) -> None:
+    """Has a function look at each program with a primitive that will be differentiated.
+
+    Args:
+        primitive: the primitive, at any depth.
+        check: raises where the derivative would not be what it seems.
+    """
+    _checks[primitive] = check
 
 
 def flatten_closed(closed: Any) -> tuple[Program, list[Any]]:
