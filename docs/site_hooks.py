@@ -31,7 +31,7 @@ _LOG = logging.getLogger("mkdocs.hooks.site")
 
 _MODULES = ["jax_cce", "jax_cce_search"]
 _MODULES += [f"jax_cce.{name}" for name in ("extend", "host", "kalman", "linalg", "lineax")]
-_MODULES += ["jax_cce.registry", "jax_cce.safe"]
+_MODULES += ["jax_cce.randomized", "jax_cce.registry", "jax_cce.safe"]
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

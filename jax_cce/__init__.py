@@ -10,9 +10,10 @@ from its author, and `check_jacobian` checks any Jacobian without forming anothe
 filters and smoothers, and `jax_cce.linalg` what their square-root forms need. `laplacian` and
 `curvature` form no Hessian, `filter_jacobian` takes models with more than arrays in them, and
 `jax_cce.safe` has functions whose derivatives are finite where those of `jax.numpy` are not.
+`jax_cce.randomized` estimates derivatives from a part of what they would store or multiply.
 """
 
-from jax_cce import extend, kalman, linalg, registry, safe
+from jax_cce import extend, kalman, linalg, randomized, registry, safe
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.custom import custom_jacobian
@@ -57,6 +58,7 @@ __all__ = [
     "optimize_many",
     "pattern",
     "plan",
+    "randomized",
     "registry",
     "root",
     "safe",

@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jax_cce
-from jax_cce import extend, kalman, linalg, registry, safe
+from jax_cce import extend, kalman, linalg, randomized, registry, safe
 
 
 def test_dir_shows_the_public_names_only():
@@ -16,7 +16,9 @@ def test_dir_shows_the_public_names_only():
 
 
 @pytest.mark.parametrize(
-    "module", [jax_cce, extend, kalman, linalg, registry, safe], ids=lambda m: m.__name__
+    "module",
+    [jax_cce, extend, kalman, linalg, randomized, registry, safe],
+    ids=lambda m: m.__name__,
 )
 def test_every_public_name_is_there(module):
     for name in module.__all__:

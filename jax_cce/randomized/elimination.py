@@ -182,46 +182,32 @@ class Errors(_OfFactors):
     """The squared error of a product that would be sampled, for one entry drawn.
 
     Attributes:
-        product: the pieces of C.
-        ends: its shape.
         method: as for `Draw`.
     """
 
     name = "error"
 
-    product: tuple[Piece, ...]
-    ends: tuple[int, ...]
     method: Method
-
-    @property
-    def reads(self) -> tuple[int, ...]:
-        """The coefficients of all three."""
-        pieces = (*self.later, *self.earlier, *self.product)
-        return tuple(slot for piece in pieces for slot in slots_of(piece))
 
     def described(self) -> str:
         """The formula."""
         return "(sum of |A_j| |B_j|)^2 - |C|^2"
 
     def run(self, arrays: Run) -> Sequence[Any]:
-        """Evaluates the formula."""
-        items = [arrays.placed(piece) for piece in self.product]
-        whole = placement.dense_sum(items, self.ends) if items else jnp.zeros(())
-        square = jnp.sum(jnp.abs(whole) ** 2)
-        norms = self.norms(arrays)
-        if self.method == "sample":
-            return [jnp.sum(norms) ** 2 - square, square]
-        return [self._of_signs(arrays, square, norms), square]
-
-    def _of_signs(self, arrays: Run, square: Any, norms: Any) -> Any:
-        """E‖A R Rᵀ B − A B‖² for one column: ‖A‖²‖B‖² + tr(AᵀA BBᵀ) − 2 Σ ‖A_j‖²‖B_j‖²."""
-        a = jnp.sum(self._squares(arrays, self.later, lambda term: term.in_map))
-        b = jnp.sum(self._squares(arrays, self.earlier, lambda term: term.out_map))
+        """Evaluates the formula, on whole factors."""
         size = math.prod(self.shape)
-        left = _dense(arrays, self.later, (-1, size), self.shape, before=False)
-        right = _dense(arrays, self.earlier, (size, -1), self.shape, before=True)
-        mixed = jnp.sum((left.T @ left) * (right @ right.T))
-        return a * b + mixed - 2 * jnp.sum(norms**2)
+        a = _dense(arrays, self.later, (-1, size), self.shape, before=False)
+        b = _dense(arrays, self.earlier, (size, -1), self.shape, before=True)
+        columns, rows = jnp.sum(a * a, 0), jnp.sum(b * b, 1)
+        square = jnp.sum((a @ b) ** 2)
+        if self.method == "sample":
+            norms = self.norms(arrays)
+            met = jnp.where(norms > 0, columns * rows / jnp.where(norms > 0, norms, 1), 0)
+            return [jnp.sum(norms) * jnp.sum(met) - square]
+        # E‖A R Rᵀ B − A B‖² for one column of R.
+        mixed = jnp.sum((a.T @ a) * (b @ b.T))
+        whole = jnp.sum(columns) * jnp.sum(rows)
+        return [whole + mixed - 2 * jnp.sum(columns * rows)]
 
 
 def _dense(arrays: Run, pieces: Sequence[Piece], form: Any, shape: Any, *, before: bool) -> Any:
@@ -260,7 +246,7 @@ class SampledElimination(Elimination):
     Attributes:
         numbers: for each sampled vertex the numbers in both factors of its products, after and
             before sampling.
-        errors: for each measured product its vertex, and the slots of the error and of ‖C‖².
+        errors: for each measured product its vertex, and the slot of the error.
     """
 
     def __init__(
@@ -277,7 +263,7 @@ class SampledElimination(Elimination):
         super().__init__(graph)
         self._counts, self._method, self._measure = counts, method, measure
         self.numbers: dict[int, tuple[int, int]] = {}
-        self.errors: list[tuple[int, int, int]] = []
+        self.errors: list[tuple[int, int]] = []
         self._draws = 0
 
     def joined(
@@ -295,13 +281,9 @@ class SampledElimination(Elimination):
         facts["number"] = self._draws
         self._draws += 1
         if self._measure:
-            product = recorder.compose(later, earlier, (target, middle, source))
-            shape = *target, *source
-            slots = recorder.noted(
-                Errors, slots=2, product=product, ends=shape, method=self._method, **facts
-            )
-            self.errors.append((ends[1], slots[0], slots[1]))
-            return recorder.add(old or (), product, target, source)
+            (slot,) = recorder.noted(Errors, method=self._method, **facts)
+            self.errors.append((ends[1], slot))
+            return super().joined(old, later, earlier, ends)
         if self._method == "sample":
             slots = recorder.noted(Draws, slots=1 + len(middle), count=count, **facts)
             sampling = _sampling(slots, middle, count)
@@ -375,7 +357,7 @@ class Sampled:
             state.eliminate(vertex)
         results = state.jacobian()
         wanted = [slot for block in results.values() for piece in block for slot in slots_of(piece)]
-        wanted += [slot for _, *slots in state.errors for slot in slots]
+        wanted += [slot for _, slot in state.errors]
         steps, _ = needed(state.recorder.steps, wanted)
         return cls(graph, tuple(steps), results, state, sum(step.flops for step in steps))
 

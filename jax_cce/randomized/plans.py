@@ -5,8 +5,10 @@ import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
+import numpy as np
+
 from jax_cce import reports
-from jax_cce.randomized.draws import count_of
+from jax_cce.randomized.draws import Method, count_of
 
 __all__ = ["Cut", "RandomizedPlan", "SiteRow"]
 
@@ -25,6 +27,7 @@ class SiteRow:
         whole_bytes: what is stored of all of it.
         variance: the expected squared error of the derivative at this edge, summed over its
             entries: exact but for covariances, at the arguments given; None for shapes.
+        method: "sample" or "project".
     """
 
     label: str
@@ -35,6 +38,14 @@ class SiteRow:
     saved_bytes: int
     whole_bytes: int
     variance: float | None = None
+    method: Method = "sample"
+
+    def factor(self, kept: int) -> float:
+        """The variance of an entry that is kept so, over its mean square."""
+        if self.method == "project":
+            return (self.features - 1) / kept
+        lengths = np.diff(np.arange(kept + 1) * self.features // kept)
+        return float(np.sum(lengths**2)) / self.features - 1
 
     def of(self, kept: int) -> "SiteRow":
         """The same with another number of features kept."""
@@ -43,8 +54,8 @@ class SiteRow:
         saved = self.saved_bytes // self.kept * kept
         variance = self.variance
         if variance is not None:
-            n = self.features
-            variance *= (n / kept - 1) / (n / self.kept - 1) if self.kept < n else 0.0
+            before = self.factor(self.kept)
+            variance *= self.factor(kept) / before if before and kept < self.features else 0.0
         return dataclasses.replace(self, kept=kept, saved_bytes=saved, variance=variance)
 
 
@@ -127,7 +138,7 @@ class RandomizedPlan:
         units = [row.whole_bytes / max(row.features, 1) for row in self.sites]
         slopes = []
         for row, unit in zip(self.sites, units, strict=True):
-            factor = row.features / row.kept - 1 if row.kept else 0.0
+            factor = row.factor(row.kept) if row.kept else 0.0
             spread = (row.variance or 0.0) / factor if factor else 0.0
             slopes.append(math.sqrt(row.features * spread / unit) if unit else 0.0)
         counts = _within(total, units, slopes, [row.features for row in self.sites])

@@ -90,7 +90,7 @@ def _evaluated(
     if isinstance(operation, Product):
         results = jax_internals.bind(operation.equation, operands)
         return results, [
-            _kept(site, operands[1 - at], key, variances) for at, site in operation.sites.items()
+            _kept(site, operands[1 - at], key, variances) for at, site in operation.own.items()
         ]
     if isinstance(operation, Elementwise):
         result, slope = operation.evaluate(operands)
@@ -172,6 +172,12 @@ def backward(
         for at, operation in level.operations.items()
         if at not in level.repeated
     }
+    parts = {
+        site.number: array
+        for at, arrays in extras.items()
+        if isinstance(operation := level.operations[at], Product)
+        for site, array in zip(operation.own.values(), arrays, strict=True)
+    }
     found: dict[int, Any] = {}
     _include(found, program.outputs, cotangents, level.active)
     for at in reversed(level.operations):
@@ -187,7 +193,10 @@ def backward(
             outs = list(results)
         else:
             kept = extras[at]
-        pulled = _pulled(operation, (operands, outs, kept), cts, key, variances)
+        if isinstance(operation, Product):
+            pulled = _pulled_product(operation, operands, parts, cts[0], key, variances)
+        else:
+            pulled = list(_pulled(operation, (operands, outs, kept), cts, key, variances))
         names = [equation.inputs[k] for k in operation.active]
         _include(found, names, pulled, level.active)
     return found
@@ -211,24 +220,41 @@ def _pulled(
         return operation.pull(operands, outs, kept, cts)
     if isinstance(operation, Loop):
         return _pulled_loop(operation, operands, kept, cts, key, variances)
-    (ct,) = cts
-    if isinstance(operation, Elementwise):
-        site, (stored,) = operation.site, kept
-        if variances is None:
-            own = jax.random.fold_in(key, site.number)
-            return [lax.mul(_array(site, site.draw.restore(own, stored)), ct)]
-        slopes = site.draw.variances(stored)
-        _note(variances, site, jnp.sum(_array(site, slopes) * ct * ct))
-        return [lax.mul(_array(site, stored), ct)]
-    assert isinstance(operation, Product)
-    parts = dict(zip(operation.sites, kept, strict=True))
+    assert isinstance(operation, Elementwise)
+    (ct,), site, (stored,) = cts, operation.site, kept
+    if variances is None:
+        own = jax.random.fold_in(key, site.number)
+        return [lax.mul(_array(site, site.draw.restore(own, stored)), ct)]
+    slopes = site.draw.variances(stored)
+    _note(variances, site, jnp.sum(_array(site, slopes) * ct * ct))
+    return [lax.mul(_array(site, stored), ct)]
+
+
+def _pulled_product(
+    operation: Product,
+    operands: Sequence[Any],
+    parts: Mapping[int, Any],
+    ct: Any,
+    key: Any,
+    variances: Variances,
+) -> list[Any]:
+    """The cotangents of a product's active operands.
+
+    Args:
+        operation: the product.
+        operands: values of the operands that are needed.
+        parts: what is stored at each site, by its number.
+        ct: the cotangent of the result.
+        key: what is drawn comes from it.
+        variances: as for `backward`.
+    """
     results = []
     for at in operation.active:
         if at not in operation.sites:
             results.append(operation.transposed(at, operands[1 - at], ct))
             continue
         site = operation.sites[at]
-        draw, stored = site.draw, parts[at]
+        draw, stored = site.draw, parts[site.number]
         if variances is not None:
             _note(variances, site, _variance(operation, at, site, stored, ct))
             results.append(operation.transposed(at, _array(site, stored), ct))

@@ -2,7 +2,8 @@
 
 By default these are the edges that leave a differentiated input, or a linear image of one, where
 their coefficient has to be stored: for W in x @ W that is x. A path leaves its input once, so that
-it has one sampled edge at most, and the derivative is linear in what is drawn. Sites that are
+it has one sampled edge at most, and the derivative is linear in what is drawn, so that edges with
+one coefficient may share its draw. Sites that are
 chosen by name may meet on a path; as each has a key of its own, what is drawn there is independent,
 and the expectation of the product that of its factors.
 """

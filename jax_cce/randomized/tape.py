@@ -193,16 +193,28 @@ def _unpacked(x: Any, aval: Any) -> Any:
 
 
 class Product:
-    """A product, of whose factors some are kept in part."""
+    """A product, of whose factors some are kept in part.
 
-    def __init__(self, equation: Equation, active: tuple[int, ...], sites: dict[int, Site]) -> None:
-        """Takes the sites by the operand that the edge comes from."""
+    Attributes:
+        sites: the site of each operand that such an edge comes from.
+        own: those whose coefficient no earlier product keeps.
+    """
+
+    def __init__(
+        self,
+        equation: Equation,
+        active: tuple[int, ...],
+        sites: dict[int, Site],
+        own: Iterable[int],
+    ) -> None:
+        """Takes the sites, and the operands of those that are its own."""
         self.equation, self.active, self.sites = equation, active, sites
+        self.own = {k: sites[k] for k in own}
         others = [equation.inputs[1 - k] for k in active if k not in sites]
         self.needs = tuple(dict.fromkeys(k for k in others if not isinstance(k, Literal)))
         self.extras = tuple(
             jax.ShapeDtypeStruct((s.draw.elements, s.draw.kept), equation.in_avals[1 - k].dtype)
-            for k, s in sites.items()
+            for k, s in self.own.items()
         )
 
     def transposed(self, at: int, other: Any, ct: Any) -> Any:
@@ -224,15 +236,14 @@ class Product:
             return None
         params = self.equation.params
         axes = params["dimension_numbers"][0]
-        if len(axes[0]) != 1:
+        if len(axes[0]) != 1 or site.order[len(site.order) - 1 :] != tuple(axes[1 - at]):
             return None
-        (own,), (theirs,) = axes[at], axes[1 - at]
+        (own,) = axes[at]
         shape = list(self.equation.in_avals[at].shape)
         zeros = jnp.zeros(shape, self.equation.in_avals[at].dtype)
         shape[own] = site.draw.kept
         sizes = [site.shape[k] for k in site.order[:-1]] + [site.draw.kept]
         part = jnp.transpose(jnp.reshape(stored, sizes), site.inverse)
-        assert part.shape[theirs] == site.draw.kept
         names = ("dimension_numbers", "precision", "preferred_element_type")
 
         def product(operand: Any) -> Any:
@@ -432,9 +443,10 @@ def level_of(
         else:
             live.update(equation.inputs[k] for k in sources[at])
     operations: dict[int, Operation] = {}
+    known: dict[int, Site] = {}
     for at, moving in sources.items():
         equation = program.equations[at]
-        operation = _operation(equation, moving, (near, free, named), choice, times)
+        operation = _operation(equation, moving, (near, free, named), choice, times, known)
         operations[at] = operation
         sited = isinstance(operation, Product | Elementwise)
         if (
@@ -460,24 +472,38 @@ def _operation(
     variables: tuple[set[int], set[int], set[int]],
     choice: Choice,
     times: int,
+    known: dict[int, Site],
 ) -> Operation:
-    """How an equation is differentiated."""
+    """How an equation is differentiated.
+
+    Args:
+        equation: the equation.
+        active: the operands that are differentiated.
+        variables: linear images of inputs, what need not be kept, and what has one of the names.
+        choice: which coefficients are kept in part.
+        times: how often the equation is evaluated.
+        known: the sites of variables that are coefficients of edges which no path has two of: all
+            these edges share what is drawn. It is extended.
+    """
     near, free, named = variables
     if equation.name == "scan":
         return _loop(equation, active, near, choice, times)
     if equation.name in PRODUCTS:
-        sites = {}
+        sites, own = dict[int, Site](), []
         for at in active:
             source, other = equation.inputs[at], equation.inputs[1 - at]
             if isinstance(other, Literal) or other in free or not _is_real(equation):
                 continue
-            if other in named if choice.names is not None else source in near:
+            if choice.names is None and other in known and source in near:
+                sites[at] = known[other]
+            elif other in named if choice.names is not None else source in near:
                 aval = equation.in_avals[1 - at]
                 site = choice.site(equation, aval, layout_of(equation, 1 - at), times)
                 if site is not None:
-                    sites[at] = site
+                    sites[at] = known[other] = site
+                    own.append(at)
         if sites:
-            return Product(equation, active, sites)
+            return Product(equation, active, sites, own)
     whole = Whole(equation, active)
     if (
         _is_real(equation)

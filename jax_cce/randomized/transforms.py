@@ -489,6 +489,7 @@ def _plan_of_reverse(
             site.saved_bytes,
             site.whole_bytes,
             float(variances.get(site.number, 0.0)) if concrete else None,
+            request.method,
         )
         for site in choice.sites
     )
@@ -560,6 +561,8 @@ def _vertices(task: Task, call: Call, request: _Request) -> tuple[tuple[int, ...
     order = named.eliminate(graph, "auto" if request.order is None else request.order).order
     if request.sites == "vertices":
         return tuple(order), elimination.mixing(graph)
+    if not graph.vertices:
+        return (), ()
     if request.sites == "cut":
         found = elimination.cuts(graph)
         if not found:
@@ -646,12 +649,12 @@ def _plan_of_elimination(
                 measured, traced.constants, leaves, jax.random.key(0)
             )
             square = sum(jnp.sum(block.todense() ** 2) for block in blocks.values())
-            return [slots[slot] for _, slot, _ in measured.state.errors], square
+            return [slots[slot] for _, slot in measured.state.errors], square
 
         with _standard(), task.context():
             values, square = evaluate(list(call.leaves))
         found: dict[int, float] = {}
-        for (vertex, *_), value in zip(measured.state.errors, values, strict=True):
+        for (vertex, _), value in zip(measured.state.errors, values, strict=True):
             found[vertex] = found.get(vertex, 0.0) + float(value) / counts[vertex]
         return found, float(square)
 

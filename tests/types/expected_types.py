@@ -11,7 +11,7 @@ from jax.experimental.sparse import BCOO
 from jax_cce_search import Explanation, Optimized
 
 import jax_cce
-from jax_cce import Plan, StructuredJacobian, registry
+from jax_cce import Plan, StructuredJacobian, randomized, registry
 
 
 def residual(x: jax.Array, scale: float, *, shift: float = 0.0) -> jax.Array:
@@ -64,6 +64,16 @@ def plans(x: jax.ShapeDtypeStruct) -> None:
     assert_type(plan.cost("flops"), int)
     assert_type(plan.order, tuple[int, ...])
     plan.cost("seconds")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def estimates(x: jax.Array) -> None:
+    """Randomised derivatives."""
+    plan = randomized.plan(residual, keep=0.5, sites="cut")(x, 2.0)
+    assert_type(plan, randomized.RandomizedPlan)
+    assert_type(plan.keeps, tuple[float, ...])
+    randomized.grad(residual, sites=("hidden",))(jax.random.key(0), x, 2.0)
+    randomized.grad(residual, method="sketch")  # type: ignore[arg-type]  # pyright: ignore
+    randomized.grad(residual, order="reverse")  # type: ignore[call-arg]  # pyright: ignore
 
 
 def searches(x: jax.Array) -> None:
