@@ -15,8 +15,9 @@ from jax_cce.algebra.fence import fence
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes
 from jax_cce.program.flat import read
+from jax_cce.randomized.operations import Elementwise, Operation, Product, Whole
 from jax_cce.randomized.sites import Site
-from jax_cce.randomized.tape import Elementwise, Level, Loop, Operation, Product, Whole
+from jax_cce.randomized.tape import Level, Loop
 
 __all__ = ["Variances", "backward", "forward"]
 

@@ -49,10 +49,10 @@ def test_a_cut_is_unbiased_and_has_the_predicted_error(name, method):
     options["sites"] = best.vertex
     plan = randomized.plan(fun, **options)(X)
     exact = jax.jacrev(fun)(X)
-    draws = int(min(60_000, max(4000, (110 * plan.relative) ** 2)))
+    draws = int(min(60_000, max(20_000, (110 * plan.relative) ** 2)))
     found = samples(fun, (X,), draws, randomized.jacobian, **options)
     variance = check_unbiased(found, exact)
-    np.testing.assert_allclose(variance, plan.variance, rtol=0.05)
+    np.testing.assert_allclose(variance, plan.variance, rtol=0.1)
     np.testing.assert_allclose(plan.relative, best.relative, rtol=1e-6)
 
 
