@@ -31,8 +31,8 @@ _LOG = logging.getLogger("mkdocs.hooks.site")
 
 _MODULES = ["jax_cce", "jax_cce_search"]
 _MODULES += [f"jax_cce.{name}" for name in ("extend", "host", "kalman", "linalg", "lineax")]
-_MODULES += ["jax_cce.registry", "jax_cce.safe", "jax_cce.splines", "jax_cce.stochastic"]
-_MODULES += ["jax_cce.surgery"]
+_MODULES += ["jax_cce.randomized", "jax_cce.registry", "jax_cce.safe", "jax_cce.splines"]
+_MODULES += ["jax_cce.stochastic", "jax_cce.surgery"]
 
 
 def on_page_markdown(markdown: str, page: Any, **_: Any) -> str:

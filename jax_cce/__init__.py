@@ -16,9 +16,20 @@ whose derivatives are finite where those of `jax.numpy` are not.
 `meta_gradient` differentiates the loss after adaptation, and `jax_cce.splines` has hierarchical
 B-splines.
 `jax_cce.stochastic` estimates derivatives of expectations of programs that make discrete draws.
+`jax_cce.randomized` estimates derivatives from a part of what they would store or multiply.
 """
 
-from jax_cce import extend, kalman, linalg, registry, safe, splines, stochastic, surgery
+from jax_cce import (
+    extend,
+    kalman,
+    linalg,
+    randomized,
+    registry,
+    safe,
+    splines,
+    stochastic,
+    surgery,
+)
 from jax_cce.agreement.check import check_jacobian
 from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.artefacts.artefact import Artefact, ArtefactError, load
@@ -76,6 +87,7 @@ __all__ = [
     "optimize_many",
     "pattern",
     "plan",
+    "randomized",
     "registry",
     "root",
     "safe",

@@ -7,6 +7,7 @@ from jax_cce_search import optimize_many as optimize_many
 from jax_cce import extend as extend
 from jax_cce import kalman as kalman
 from jax_cce import linalg as linalg
+from jax_cce import randomized as randomized
 from jax_cce import registry as registry
 from jax_cce import safe as safe
 from jax_cce import splines as splines

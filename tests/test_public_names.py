@@ -8,7 +8,7 @@ import sys
 import pytest
 
 import jax_cce
-from jax_cce import extend, kalman, linalg, registry, safe, splines, stochastic, surgery
+from jax_cce import extend, kalman, linalg, randomized, registry, safe, splines, stochastic, surgery
 
 
 def test_dir_shows_the_public_names_only():
@@ -17,7 +17,7 @@ def test_dir_shows_the_public_names_only():
 
 @pytest.mark.parametrize(
     "module",
-    [jax_cce, extend, kalman, linalg, registry, safe, splines, stochastic, surgery],
+    [jax_cce, extend, kalman, linalg, randomized, registry, safe, splines, stochastic, surgery],
     ids=lambda m: m.__name__,
 )
 def test_every_public_name_is_there(module):

@@ -39,8 +39,17 @@ class Notes:
         self._memo: dict[Any, Any] = {}
         self._tables: dict[Any, Any] = {}
 
+    def noted(self, kind: type[Step], /, *, slots: int = 1, **facts: Any) -> tuple[int, ...]:
+        """Notes a step; returns the slots that it fills.
+
+        Args:
+            kind: the class of the step.
+            slots: how many it fills.
+            **facts: its other attributes.
+        """
+        return self._record(kind, slots=slots, **facts)
+
     def _record(self, kind: type[Step], /, *, slots: int = 1, **facts: Any) -> tuple[int, ...]:
-        """Notes a step; returns the slots that it fills."""
         names = tuple(range(self._num_slots, self._num_slots + slots))
         self._num_slots += slots
         step = kind(slots=names, vertex=self.vertex, **facts)

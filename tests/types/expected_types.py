@@ -17,6 +17,7 @@ from jax_cce import (
     Plan,
     Source,
     StructuredJacobian,
+    randomized,
     registry,
     splines,
     surgery,
@@ -91,6 +92,16 @@ def artefacts(x: jax.ShapeDtypeStruct) -> None:
     assert_type(artefact.order, tuple[int, ...])
     assert_type(jax_cce.load(artefact.to_bytes()), Artefact)
     jax_cce.compile(residual, transform="gradient")  # type: ignore[arg-type]  # pyright: ignore
+
+
+def estimates(x: jax.Array) -> None:
+    """Randomised derivatives."""
+    plan = randomized.plan(residual, keep=0.5, sites="cut")(x, 2.0)
+    assert_type(plan, randomized.RandomizedPlan)
+    assert_type(plan.keeps, tuple[float, ...])
+    randomized.grad(residual, sites=("hidden",))(jax.random.key(0), x, 2.0)
+    randomized.grad(residual, method="sketch")  # type: ignore[arg-type]  # pyright: ignore
+    randomized.grad(residual, order="reverse")  # type: ignore[call-arg]  # pyright: ignore
 
 
 def searches(x: jax.Array) -> None:
