@@ -62,7 +62,8 @@ def _read(text: str) -> list[tuple[str, tuple[int, ...]]]:
 
 def random_g(*x: jax.Array) -> tuple[jax.Array, ...]:
     """Computes g of fifteen scalars."""
-    values: list[Any] = [*x, jnp.ones(()), jnp.ones(())]
+    one = jnp.ones((), jnp.result_type(*x))
+    values: list[Any] = [*x, one, one]
     for name, operands in _read(_G):
         values.append(_SCALAR[name](*(values[k] for k in operands)))
     return tuple(values[k] for k in _G_RESULTS)

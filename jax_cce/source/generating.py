@@ -528,7 +528,7 @@ class _Module:
         title = f"Jacobian of {self._title} by {', '.join(wrt)}, in {asked_text}."
         lines = [*_wrapped(title), ""]
         version = importlib.metadata.version("jax-cross-country")
-        facts = f"Written by jax_cce {version} with JAX {jax.__version__}, for {types}."
+        facts = f"Written by jax_cce {version} with JAX {jax_internals.jax_version()}, for {types}."
         lines += _wrapped(facts)
         plan = self._plan
         lines.append("")

@@ -229,9 +229,7 @@ def test_refine_marks_cells():
         spline.prolongation(THB([open_knots(8, 2)], 2))
 
 
-DIFFERENTIATED = {
-    name: HIERARCHIES[name] for name in ("curve-2", "curve-3", "curve-repeated", "surface-31")
-}
+DIFFERENTIATED = {name: HIERARCHIES[name] for name in ("curve-2", "curve-repeated", "surface-31")}
 
 
 @pytest.mark.parametrize("levels, degrees", DIFFERENTIATED.values(), ids=DIFFERENTIATED)
@@ -269,8 +267,8 @@ def test_derivatives(levels, degrees):
         def along(t, still=still):
             return evaluate(*jax.tree.map(lambda x, d: x + t * d, at, tuple(still)))
 
-        _, exact = jax.jvp(along, (0.0,), (1.0,))
-        step = 1e-6
+        _, exact = jax.jit(lambda t, along=along: jax.jvp(along, (t,), (1.0,)))(0.0)
+        step, along = 1e-6, jax.jit(along)
         difference = (along(step) - along(-step)) / (2 * step)
         assert abs(exact).max() > 1e-2
         np.testing.assert_allclose(exact, difference, rtol=1e-6, atol=1e-7)
