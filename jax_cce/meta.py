@@ -112,8 +112,8 @@ def meta_gradient(
         >>> slope = jax_cce.meta_gradient(loss, loss, lam=1.0, solver="direct")
         >>> train = jnp.eye(2), jnp.array([1.0, 2.0])
         >>> found = slope(jnp.zeros(2), train, (jnp.eye(2), jnp.zeros(2)))
-        >>> print(found.adapted.round(4), found.gradient.round(4))
-        [0.3333 0.6667] [0.1111 0.2222]
+        >>> print((9 * found.adapted).round(2), (9 * found.gradient).round(2))
+        [3. 6.] [1. 2.]
     """
     solve = _solver(solver, iterations, tol)
     find = _optimizer(optimizer, steps)

@@ -256,8 +256,11 @@ def _walked(
             read_now, bodies = _closed_over(eqn, inputs)
             if name == "cond":
                 read_now = [_predicate(read_now[0], operations, len(bodies["branches"]))]
-            operations.append(Operation(eqn, read_now, variables, bodies, own))
             results = variables
+            if name == "scan":
+                results = _stacked_once(eqn, bodies["jaxpr"][0], read_now, variables)
+                variables = [each for each in variables if each in results]
+            operations.append(Operation(eqn, read_now, variables, bodies, own))
         atoms.update(zip(eqn.outvars, results, strict=True))
     return operations, [read(atom) for atom in jaxpr.outvars]
 
@@ -302,6 +305,34 @@ def _closed_over(
     return inputs, {}
 
 
+def _stacked_once(
+    eqn: Any, body: Block, inputs: Sequence[Atom], variables: Sequence[Variable]
+) -> list[Atom]:
+    """The results of a scan, which stacks nothing twice and nothing that it has been given.
+
+    Its body is changed. JAX does the same where a scan is written, but not to its derivatives.
+
+    Args:
+        eqn: the equation.
+        body: its body.
+        inputs: its operands, without the constants of the body.
+        variables: its results.
+    """
+    _, carry = jax_internals.scan_counts(eqn)
+    found: dict[Atom, Atom] = dict(zip(body.inputs[carry:], inputs[carry:], strict=True))
+    results: list[Atom] = list(variables[:carry])
+    kept = list(body.outputs[:carry])
+    for atom, variable in zip(body.outputs[carry:], variables[carry:], strict=True):
+        known = found.get(atom) if isinstance(atom, Variable) else None
+        if known is None:
+            kept.append(atom)
+            if isinstance(atom, Variable):
+                found[atom] = variable
+        results.append(variable if known is None else known)
+    body.outputs = kept
+    return results
+
+
 def _predicate(index: Atom, operations: Sequence[Operation], count: int) -> Atom:
     """What chooses a branch before JAX makes an index of it, which says the same."""
     for operation in reversed(operations):
@@ -336,10 +367,27 @@ def _live(block: Block) -> Block:
         if live.isdisjoint(operation.outputs) and not operation.equation.effects:
             continue
         operation.outputs = [out if out in live else None for out in operation.outputs]
+        if operation.name == "scan":
+            _prune(operation)
         live.update(operation.read)
         kept.append(operation)
     block.operations = kept[::-1]
     return block
+
+
+def _prune(scan: Operation) -> None:
+    """Takes from a scan what it stacks and nobody reads, and slices that its body does not read."""
+    _, carry = jax_internals.scan_counts(scan.equation)
+    (body,) = scan.bodies["jaxpr"]
+    stays = [k < carry or out is not None for k, out in enumerate(scan.outputs)]
+    scan.outputs = list(itertools.compress(scan.outputs, stays))
+    body.outputs = list(itertools.compress(body.outputs, stays))
+    _live(body)
+    read = {atom for operation in body.operations for atom in operation.read}
+    read.update(atom for atom in body.outputs if isinstance(atom, Variable))
+    stays = [k < carry or name in read for k, name in enumerate(body.inputs)]
+    scan.inputs = list(itertools.compress(scan.inputs, stays))
+    body.inputs = list(itertools.compress(body.inputs, stays))
 
 
 def difference(one: Block, other: Block) -> str:

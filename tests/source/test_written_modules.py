@@ -69,6 +69,21 @@ def test_modules_give_bit_for_bit_the_same_where_the_package_is_not(cases):
         assert written.complaints(str(source) for source, _ in sources.values()) == ""
 
 
+@pytest.mark.parametrize("form", ["dense", "bcoo"])
+def test_scans_whose_derivatives_stack_what_nobody_reads(form):
+    def solved(x, forces):
+        def step(state, force):
+            matrix = jnp.eye(2) * state[0] + 1.0
+            state = state + 0.01 * jnp.linalg.solve(matrix, force * state)
+            return state, (state[0], force)
+
+        return lax.scan(step, x, forces)
+
+    x, forces = jnp.array([0.4, 0.7]), jnp.linspace(0.1, 1.0, 10).reshape(5, 2)
+    _agrees(solved, x, forces, argnums=(0, 1), format=form, order="reverse")
+    _agrees(lambda x: jnp.sum(solved(x, forces)[0]), x, format=form)
+
+
 def test_the_program_that_runs_apart_tells_a_wrong_module_from_a_right_one():
     source = jax_cce.source(jnp.sin)(1.0)
     wrong = jax_cce.Source(str(source).replace("jnp.cos", "jnp.sin"), {}, "sin", None, {})
