@@ -15,6 +15,7 @@ import argparse
 import ast
 import dataclasses
 import functools
+import importlib
 import pathlib
 import pickle
 import shutil
@@ -66,8 +67,7 @@ def of_programs(count: int, **options: Any) -> list[Case]:
         sys.path.insert(0, str(_ROOT / "tests"))
     from hypothesis import HealthCheck, Phase, given, settings
 
-    from cases.programs import programs  # type: ignore[import-untyped]
-
+    programs = importlib.import_module("cases.programs").programs
     found: list[Any] = []
 
     @settings(
