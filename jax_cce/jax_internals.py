@@ -13,7 +13,7 @@ import math
 import pathlib
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import numpy as np
@@ -26,6 +26,7 @@ from jax._src.core import (
     min_dim,
 )
 from jax._src.dtypes import ExtendedDType
+from jax._src.frozen_dict import FrozenDict
 from jax._src.interpreters.batching import BatchTracer
 from jax._src.interpreters.partial_eval import (
     DynamicJaxprTrace,
@@ -50,6 +51,7 @@ __all__ = [
     "PLANNED_JACOBIAN",
     "SIZE",
     "InconclusiveDimensionOperation",
+    "Kernel",
     "LazyJaxpr",
     "Literal",
     "StagingTrace",
@@ -101,6 +103,7 @@ __all__ = [
     "is_zero",
     "jax_version",
     "jaxlib_version",
+    "kernel_of",
     "least",
     "lowered",
     "lowered_as_call",
@@ -128,6 +131,7 @@ __all__ = [
     "uses_references",
     "varying_like",
     "with_equations",
+    "with_metadata",
     "zeros",
 ]
 
@@ -728,6 +732,89 @@ def discharged(closed: Any) -> Any:
     References that it closes over stay. A custom rule on a reference is lost.
     """
     return discharge_state(closed)
+
+
+class Kernel(NamedTuple):
+    """A call of a Pallas kernel.
+
+    Attributes:
+        grid: its grid.
+        blocks: for each operand, and then each result, its shape, for each axis of a block the kind
+            and the size, and the map from a point of the grid to the block's index.
+        out_avals: the abstract values of the results.
+        scratch: those of what its references beside these hold.
+        aliases: pairs of an operand and a result that share memory.
+        asked: what the body asks of the grid, "program_id" or "num_programs", and of which axis.
+        body: a closed jaxpr of the answers and of what all references hold, which returns what they
+            hold in the end.
+    """
+
+    grid: tuple[int, ...]
+    blocks: list[tuple[tuple[int, ...], list[tuple[str, int]], Any]]
+    out_avals: tuple[Any, ...]
+    scratch: tuple[Any, ...]
+    aliases: tuple[tuple[int, int], ...]
+    asked: list[tuple[str, int]]
+    body: Any
+
+
+_ASKED = ("program_id", "num_programs")
+_BLOCK_SIZES = {"Blocked", "Element", "Squeezed"}
+
+
+def kernel_of(eqn: Any) -> Kernel | None:
+    """What an equation of `pallas_call` says; None where its blocks depend on data."""
+    params, mapping = eqn.params, eqn.params["grid_mapping"]
+    grid = mapping.grid
+    if mapping.num_index_operands or not all(isinstance(size, int) for size in grid):
+        return None
+    blocks = []
+    for each in mapping.block_mappings:
+        dims = [(type(size).__name__, getattr(size, "block_size", 1)) for size in each.block_shape]
+        padding = [getattr(size, "padding", (0, 0)) for size in each.block_shape]
+        index_map, _ = opened(each.index_map_jaxpr)
+        if not {kind for kind, _ in dims} <= _BLOCK_SIZES or set(padding) - {(0, 0)}:
+            return None
+        if len(index_map.invars) != len(grid) or index_map.effects:
+            return None
+        function = core.jaxpr_as_fun(each.index_map_jaxpr)
+        blocks.append((tuple(each.array_aval.shape), dims, function))
+    jaxpr = params["jaxpr"]
+    asking = [each for each in jaxpr.eqns if each.primitive.name in _ASKED]
+    rest = [each for each in jaxpr.eqns if each.primitive.name not in _ASKED]
+    inner = [sub for each in rest for sub in core.jaxprs_in_params(each.params)]
+    if other_effects(jaxpr) or any(map(_asks, inner)):
+        return None
+    body = jaxpr.replace(
+        invars=[*(each.outvars[0] for each in asking), *jaxpr.invars],
+        eqns=rest,
+        debug_info=jaxpr.debug_info.with_unknown_names(),
+    )
+    asked = [(each.primitive.name, each.params["axis"]) for each in asking]
+    avals = [var.aval for var in jaxpr.invars]
+    first = len(avals) - mapping.num_scratch_operands
+    return Kernel(
+        tuple(grid),
+        blocks,
+        tuple(params["out_avals"]),
+        tuple(abstract(aval.inner_aval) for aval in avals[first:]),
+        tuple(params["input_output_aliases"]),
+        asked,
+        discharged(jex_core.ClosedJaxpr(body, ())),
+    )
+
+
+def _asks(jaxpr: Any) -> bool:
+    """Whether a jaxpr asks where in the grid it is."""
+    return any(
+        each.primitive.name in _ASKED or any(map(_asks, core.jaxprs_in_params(each.params)))
+        for each in opened(jaxpr)[0].eqns
+    )
+
+
+def with_metadata(eqn: Any, metadata: dict[str, str]) -> dict[str, Any]:
+    """The parameters of a call of a Pallas kernel, marked."""
+    return {**eqn.params, "metadata": FrozenDict(metadata)}
 
 
 def opened(jaxpr: Any) -> tuple[Any, Sequence[Any]]:

@@ -35,6 +35,7 @@ from jax_cce.jax_internals import (
 from jax_cce.program import passes
 from jax_cce.program.early_rules import early_rules
 from jax_cce.program.flat import Equation, Program, Region
+from jax_cce.program.kernels import differentiable
 from jax_cce.program.references import without_references
 
 __all__ = [
@@ -167,6 +168,8 @@ def flatten(jaxpr: Any, consts: Sequence[Any], *, hoist: bool = False) -> tuple[
             if body is None and sparse_implementation(eqn.primitive) is not None:
                 # The user wrote this equation and not what it stands for.
                 body, within = _implemented(eqn), eqn.source_info
+            if body is None and (body := differentiable(eqn)) is not None:
+                within = eqn.source_info
             if body is None:
                 results = list(map(numbered, eqn.outvars))
                 equations.append(

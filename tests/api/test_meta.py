@@ -15,6 +15,8 @@ import jax_cce
 from cases.agreement import assert_agree
 from jax_cce import MetaGradient, meta_gradient
 
+pytestmark = pytest.mark.one_version
+
 SOLVERS = ["cg", "direct"]
 solvers = pytest.mark.parametrize("solver", SOLVERS)
 

@@ -45,6 +45,7 @@ _TESTED = {
     "DynamicJaxprTrace",
     "DynamicJaxprTracer",
     "ExtendedDType",
+    "FrozenDict",
     "InconclusiveDimensionOperation",
     "InternalMutableArrayEffect",
     "RecomputeType",
@@ -102,6 +103,24 @@ def _call_of_a_body():
     call.multiple_results = True
     call.def_abstract_eval(lambda *_, body: list(body.made.out_avals))
     return call
+
+
+def test_a_kernel_is_marked_by_its_metadata():
+    from jax.experimental import pallas as pl
+
+    def kernel(x, out):
+        out[...] = x[...] + pl.program_id(0)
+
+    call = pl.pallas_call(kernel, out_shape=jax.ShapeDtypeStruct((3,), X.dtype), grid=(1,))
+    (eqn,) = jax.make_jaxpr(call)(X).eqns
+    assert eqn.params["metadata"] is None
+    marked = jax_internals.with_metadata(eqn, {"a": "b"})
+    assert dict(marked["metadata"]) == {"a": "b"}
+    hash(marked["metadata"])
+    found = jax_internals.kernel_of(eqn)
+    assert (found.grid, found.asked, found.scratch) == ((1,), [("program_id", 0)], ())
+    ((shape, dims, index_map), _) = found.blocks
+    assert (shape, dims, list(map(int, index_map(0)))) == ((3,), [("Blocked", 3)], [0])
 
 
 def test_a_call_is_lowered_as_a_function_of_its_name():

@@ -10,6 +10,8 @@ import pytest
 from cases.sampling import check_unbiased, normal, samples
 from jax_cce import randomized
 
+pytestmark = pytest.mark.one_version
+
 N = 9
 MATRICES = [normal(N, N) for _ in range(3)]
 X = normal(N) * 2

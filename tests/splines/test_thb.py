@@ -13,6 +13,8 @@ from scipy.interpolate import BSpline
 import jax_cce
 from jax_cce.splines import THB, open_knots
 
+pytestmark = pytest.mark.one_version
+
 # Repeated inside, unequal, and not repeated at the ends.
 REPEATED = {
     0: [0, 1, 3, 4, 8],

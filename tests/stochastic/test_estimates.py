@@ -20,6 +20,8 @@ from benchmarks.stochastic import (
 from cases.agreement import assert_agree
 from jax_cce import stochastic
 
+pytestmark = pytest.mark.one_version
+
 KEY = jax.random.key(0)
 
 
