@@ -94,10 +94,12 @@ def swept(
                 if node in group:
                     bits[node] |= 1 << group.index(node)
         for row, target in zip(rows, targets, strict=True):
-            row += [
-                graph.make("lane", vectors[target], param=lane)
-                if bits.get(target, 0) >> lane & 1
-                else graph.zero
-                for lane in range(len(group))
-            ]
+            for lane in range(len(group)):
+                if not bits.get(target, 0) >> lane & 1:
+                    row.append(graph.zero)
+                elif width:
+                    row.append(graph.make("lane", vectors[target], param=lane))
+                else:
+                    # A direction alone is no vector.
+                    row.append(vectors[target])
     return rows

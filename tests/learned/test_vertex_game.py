@@ -112,7 +112,7 @@ def test_orders_of_the_reference_tasks_cost_what_they_cost_in_the_problem(name, 
     problem = encoding.problem
     for order in (shuffled(problem, 5), problem.vertices[::-1]):
         problem.evaluate(order)  # tabulates what is new
-        paddings = (BLOCKS, LARGE) if encoding.kinds else (SCALARS,)
+        paddings = (BLOCKS, LARGE) if encoding.kinds else (SCALARS, (160, 0))
         needed = len(encoding.nodes), encoding.kinds
         assert_exact(encoding, order, next(p for p in paddings if np.all(np.less_equal(needed, p))))
 

@@ -97,6 +97,14 @@ def test_structural_zeros_stay_zero(order, quiet):
         )
 
 
+@both
+@pytest.mark.parametrize("fun", [lambda x: x[2] * jnp.sin(x[0]), lambda x: jnp.exp(x[:1] * x[0])])
+def test_a_direction_alone(fun, order, quiet):
+    x = X[:1] if fun(X).shape else X
+    with only(order):
+        assert_agrees_natively(fun, x, None, 0.0)
+
+
 def test_they_are_taken_where_they_compute_less(quiet):
     weights = jnp.sin(jnp.arange(64.0).reshape(8, 8))
 
@@ -111,7 +119,7 @@ def test_they_are_taken_where_they_compute_less(quiet):
     assert order in IN_VECTORS
     nodes = edges.graph.needed([*edges.outputs, *(node for row in rows for node in row)])
     made = sum(edges.graph.ops[node] in ("add", "mul", "sub") for node in nodes)
-    assert made < min(edges.price(each) for each in ORDERS) / 3
+    assert made < min(edges.price(each) for each in ORDERS) / 2
     assert_agrees_natively(network, x, None, 0.0)
 
 

@@ -31,7 +31,6 @@ _OVERESTIMATED = {
     "scatters whose winners JAX finds at run time": [
         "multiply at duplicates",
         "multiply at unique indices",
-        "scan that overwrites an entry",
     ],
     "a branch index that is known": ["switch"],
     "the place of a window's maximum": ["max pool", "overlapping max pool", "max pool in 2-D"],
