@@ -61,8 +61,9 @@ def differentiable(eqn: Any) -> Any:
         eqn: an equation of a jaxpr.
 
     Returns:
-        The jaxpr of a `jax.custom_jvp` of the kernel; None of other equations, and of kernels whose
-        blocks depend on data.
+        The jaxpr of a `jax.custom_jvp` of the kernel; None of other equations, of kernels whose
+        blocks depend on data, and of what cannot be written on arrays: with JAX 0.12 any kernel, as
+        what its references hold has a memory space there that no operation on arrays takes.
     """
     if eqn.primitive.name != "pallas_call" or dict(eqn.params["metadata"] or {}) == _MARK:
         return None
@@ -72,6 +73,11 @@ def differentiable(eqn: Any) -> Any:
     blocks = [_blocks_of(kernel.grid, *each) for each in kernel.blocks]
     by_blocks = functools.partial(_by_blocks, kernel, blocks)
     params = jax_internals.with_metadata(eqn, _MARK)
+    avals = [jax_internals.abstract(var.aval) for var in eqn.invars]
+    try:
+        jax.eval_shape(by_blocks, *avals)
+    except Exception:  # whatever a kernel does that arrays do not
+        return None
 
     @jax.custom_jvp
     def call(*operands: Any) -> list[Any]:
@@ -82,7 +88,6 @@ def differentiable(eqn: Any) -> Any:
         _, images = jax.jvp(by_blocks, primals, tangents)
         return call(*primals), images
 
-    avals = [jax_internals.abstract(var.aval) for var in eqn.invars]
     return jax.make_jaxpr(call)(*avals)
 
 
@@ -167,7 +172,7 @@ def _by_blocks(kernel: Any, blocks: Sequence[_Blocks], *operands: Any) -> list[A
     walk = _Walk(kernel, blocks, cut)
 
     def run(index: Any, tables: Any, arrays: Any) -> Any:
-        point = dict(zip(mapped, index, strict=True))
+        point = dict(zip(mapped, index if mapped else (), strict=True))
         scratch = [jnp.zeros(aval.shape, aval.dtype) for aval in kernel.scratch]
         state = arrays[count:], scratch
         return walk.through(rest, point, tables, arrays[:count], state)[0]
@@ -176,7 +181,7 @@ def _by_blocks(kernel: Any, blocks: Sequence[_Blocks], *operands: Any) -> list[A
     for axis in reversed(mapped):
         places = [0 if axis in each.along else None for each in blocks]
         run = jax.vmap(run, in_axes=(0, 0, places), out_axes=0)
-    index = np.stack(np.indices([kernel.grid[k] for k in mapped], np.int32), -1) if mapped else ()
+    index = np.moveaxis(np.indices([kernel.grid[k] for k in mapped], np.int32), 0, -1)
     found = run(index, tables, arrays)
     return [_joined(x, each, mapped) for x, each in zip(found, results, strict=True)]
 
@@ -200,7 +205,8 @@ def _padded(x: Any, blocks: _Blocks) -> Any:
 
 def _cut(x: Any, blocks: _Blocks, mapped: Sequence[int]) -> Any:
     """An array whose cut axes of the grid come first."""
-    shape, places = [], {}
+    shape: list[int] = []
+    places: dict[int | None, int] = {}
     for along, size, n in zip(blocks.along, blocks.sizes, np.shape(x), strict=True):
         if along in mapped:
             places[along] = len(shape)

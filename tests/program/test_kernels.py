@@ -11,6 +11,9 @@ from jax.experimental import pallas as pl
 import jax_cce
 from cases.agreement import assert_agree
 
+# With JAX 0.12 kernels are left to JAX.
+pytestmark = pytest.mark.one_version
+
 RANDOM = np.random.default_rng(0)
 spec = pl.BlockSpec
 
