@@ -234,7 +234,7 @@ our own classical orders. Networks of "single", "joint" and "PPO" begin with ran
 see the tasks; "zero-shot" is the policy that comes with the package, which has seen none of them.
 Times are wall time on a few CPU cores, a small part of what the authors spent on GPUs. "Logged"
 are the best of the runs in the authors' repository. The best 307 of Greeks is of their joint run
-(alone 311, PPO 308), and so is 5,884 of f.
+(alone 311, PPO 308), and so is 5,884 of f. A dash is a way that has not been run yet.
 """
 
 _SEEDS = """\
