@@ -19,9 +19,10 @@ from jax_cce.jax_internals import Literal
 from jax_cce.program import flat, passes, tracing
 from jax_cce.program.flat import Equation, Program
 
-__all__ = ["read_by_choosing_scans", "stacked"]
+__all__ = ["CHOICES", "read_by_choosing_scans", "stacked"]
 
-_CHOICES = frozenset({"cond", "select_n"})
+# Primitives that choose, and so leave out what is not chosen.
+CHOICES = frozenset({"cond", "select_n"})
 
 
 def read_by_choosing_scans(program: Program) -> set[int]:
@@ -29,7 +30,7 @@ def read_by_choosing_scans(program: Program) -> set[int]:
     scans = [equation for equation in program.equations if equation.name == "scan"]
     if len(scans) < 2:
         return set()
-    choosing = (scan for scan in scans if not _CHOICES.isdisjoint(tracing.primitive_names([scan])))
+    choosing = (scan for scan in scans if not CHOICES.isdisjoint(tracing.primitive_names([scan])))
     return {name for scan in choosing for name in scan.variables}
 
 

@@ -21,9 +21,10 @@ from jax_cce.algebra.stacking import listed, positions_of
 from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.program import tracing
 from jax_cce.program.flat import Equation
+from jax_cce.program.known_stacks import CHOICES
 from jax_cce.rules.book import record_of
 from jax_cce.rules.local import LocalJacobian, LocalTerm, Primals, automatic, local_term
-from jax_cce.rules.steps import MASKS, steps_of, work_of
+from jax_cce.rules.steps import steps_of, work_of
 
 __all__ = ["MOST_ENTRIES", "MOST_PATTERNS", "Positions", "Reach", "pushed_terms"]
 
@@ -285,7 +286,7 @@ def _chain(equation: Equation, active: Sequence[bool], blocks: Positions) -> Loc
     What a mask may hide is not known here, as the values of the residuals are not.
     """
     rule = record_of(equation).steps_rule
-    if rule is None or not MASKS.isdisjoint(tracing.primitive_names([equation])):
+    if rule is None or not CHOICES.isdisjoint(tracing.primitive_names([equation])):
         return None
     try:
         steps = steps_of(equation, active)

@@ -17,13 +17,12 @@ from jax_cce.algebra.terms import Unrepresentable
 from jax_cce.jax_internals import Literal
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
+from jax_cce.program.known_stacks import CHOICES
 from jax_cce.rules.book import Wild, record_of
 from jax_cce.rules.wildness import wildness
 
-__all__ = ["MASKS", "Steps", "products_are_written_out", "steps_of", "work_of"]
+__all__ = ["Steps", "products_are_written_out", "steps_of", "work_of"]
 
-# Primitives that leave out what is not finite.
-MASKS = frozenset({"select_n", "cond"})
 # What a step of products of matrices takes beside these, in operations, where they are calls of the
 # library and where they are written out, and how much less than another operation one takes.
 _PRODUCT_STEP, _WRITTEN_OUT_STEP, _OF_A_PRODUCT = 12_000, 3_000, 0.5
@@ -201,7 +200,7 @@ def steps_of(equation: Equation, active: Sequence[bool]) -> Steps:
         raise Unrepresentable("nothing")
     # In a product with a mask's zero, what is not finite is not hidden.
     is_wild = max(wildness(program), default=Wild.TAME) > Wild.GIVEN
-    if states and is_wild and not MASKS.isdisjoint(names):
+    if states and is_wild and not CHOICES.isdisjoint(names):
         raise Unrepresentable("what a mask may hide")
     return steps
 
