@@ -42,7 +42,7 @@ from jax_cce.implicit import OneStepError, fixed_point, minimum, one_step_error,
 from jax_cce.laplacian import curvature, forward_laplacian, laplacian
 from jax_cce.linearizing import linearizing
 from jax_cce.loops import accumulation as _accumulation  # noqa: F401
-from jax_cce.meta import MetaGradient, meta_gradient
+from jax_cce.meta_gradients import MetaGradient, meta_gradient
 from jax_cce.patterns import pattern
 from jax_cce.planning.plans import Plan
 from jax_cce.planning.searches import search_package as _search_package

@@ -38,8 +38,8 @@ from jax_cce.laplacian import curvature as curvature
 from jax_cce.laplacian import forward_laplacian as forward_laplacian
 from jax_cce.laplacian import laplacian as laplacian
 from jax_cce.linearizing import linearizing as linearizing
-from jax_cce.meta import MetaGradient as MetaGradient
-from jax_cce.meta import meta_gradient as meta_gradient
+from jax_cce.meta_gradients import MetaGradient as MetaGradient
+from jax_cce.meta_gradients import meta_gradient as meta_gradient
 from jax_cce.patterns import pattern as pattern
 from jax_cce.planning.plans import Plan as Plan
 from jax_cce.source import Source as Source
