@@ -1,14 +1,16 @@
 """AlphaGrad's own protocol: ten tasks, learnt jointly and one by one, beside all other searches.
 
     python -m benchmarks.alphagrad --way classical annealing zero-shot --json a.json
-    python -m benchmarks.alphagrad --way single single-250 ppo --seconds 120 --seeds 6 --json b.json
-    python -m benchmarks.alphagrad --way joint --seconds 1200 --seeds 3 --json c.json
+    python -m benchmarks.alphagrad --way single single-250 ppo --seconds 30 --seeds 6 --json b.json
+    python -m benchmarks.alphagrad --way single-log ppo-log transformer --seconds 30 --json d.json
+    python -m benchmarks.alphagrad --way joint --seconds 900 --seeds 3 --json c.json
     python -m benchmarks.alphagrad --load a.json b.json c.json  # keeps these runs, writes the page
     python -m benchmarks.alphagrad --load                       # writes it from the kept runs
 
 The page is docs/explanation/alphagrad.md, and the runs are kept in docs/data/alphagrad.json. All
-networks of "single", "joint" and "ppo" begin with random weights. The budget is wall time for each
-seed, compiling included: of a task, or jointly of all ten.
+networks of "single", "joint" and "ppo" begin with random weights. The budget of those that learn is
+processor time for each seed, of a task, or jointly of all ten: the batch of games under way when it
+is used up is played to the end. What is compiled serves all seeds, and counts for the first.
 """
 
 from __future__ import annotations
@@ -27,7 +29,7 @@ from jax_cce_search import strategies
 from jax_cce_search.alphazero.configuration import Configuration, Learning, SelfPlay
 from jax_cce_search.alphazero.encoding import Encoding
 from jax_cce_search.alphazero.learning import Learner
-from jax_cce_search.alphazero.network import PolicyValue
+from jax_cce_search.alphazero.network import Architecture, PolicyValue
 from jax_cce_search.alphazero.playing import Greedy
 from jax_cce_search.alphazero.ppo import ProximalPolicy
 from jax_cce_search.alphazero.self_play import AlphaZero
@@ -94,32 +96,58 @@ LOGGED = {
 }
 
 
-def _settings(algorithm: str, seed: int, simulations: int, nodes: int) -> Configuration:
+class Variant(NamedTuple):
+    """How a network learns.
+
+    Attributes:
+        algorithm: "alphazero" or "ppo".
+        simulations: moves tried in the tree for each move played.
+        logarithmic: whether rewards are logarithms of costs.
+        slices: whether the network is a transformer on slices of the adjacency matrix.
+    """
+
+    algorithm: str = "alphazero"
+    simulations: int = 50
+    logarithmic: bool = False
+    slices: bool = False
+
+
+def _settings(variant: Variant, seed: int, nodes: int) -> Configuration:
+    algorithm, simulations, logarithmic, slices = variant
     trees = 2 * nodes**2 * (simulations + 1)
     games = 16 if algorithm == "ppo" else max(1, min(16, _MOST_BYTES // trees))
     return Configuration(
         algorithm=algorithm,
         seed=seed,
         iterations=1 << 20,
+        architecture=Architecture(slices=nodes if slices else 0),
         self_play=SelfPlay(games=games, simulations=simulations, considered=16),
-        learning=Learning(rate=1e-3, warmup=20, batch=128, updates=16, replay=8_000),
+        learning=Learning(
+            rate=1e-3, warmup=20, batch=128, updates=16, replay=8_000, logarithmic=logarithmic
+        ),
     )
 
 
 def learnt(
-    names: Sequence[str], algorithm: str, seconds: float, seed: int, simulations: int
+    names: Sequence[str], variant: Variant, seconds: float, seed: int
 ) -> dict[str, tuple[int, float]]:
     """Learns on some tasks from random weights.
+
+    Args:
+        names: the tasks.
+        variant: how it learns.
+        seconds: processor time.
+        seed: of weights and games.
 
     Returns:
         For each task the best cost that a game had, and after how many seconds.
     """
-    begin = time.perf_counter()
+    begin = time.process_time()
     encodings = [Encoding(Problem.of(graph_of(name), _MEASURE)) for name in names]
     groups = grouped(encodings)
-    settings = _settings(algorithm, seed, simulations, max(nodes for nodes, _ in groups))
+    settings = _settings(variant, seed, max(nodes for nodes, _ in groups))
     network = PolicyValue(settings.architecture, jax.random.key(seed))
-    kind: type[Learner[Any]] = ProximalPolicy if algorithm == "ppo" else AlphaZero
+    kind: type[Learner[Any]] = ProximalPolicy if variant.algorithm == "ppo" else AlphaZero
     learner = kind(network, settings, encodings, jax.local_devices())
     random = np.random.default_rng([seed, 1])
     best: dict[str, tuple[int, float]] = {}
@@ -130,7 +158,7 @@ def learnt(
         chosen = [members[(turn + k) % len(members)] for k in range(games)]
         key = jax.random.fold_in(jax.random.key(seed), turn)
         played = learner.play(chosen, padding, key)
-        passed = time.perf_counter() - begin
+        passed = time.process_time() - begin
         for graph, (_, cost) in zip(chosen, played, strict=True):
             name = names[graph]
             if name not in best or cost < best[name][0]:
@@ -168,11 +196,10 @@ def _zero_shot(name: str, _: argparse.Namespace) -> dict[str, Any]:
     return {"zero-shot": cost}
 
 
-def _alone(algorithm: str, simulations: int) -> Callable[..., dict[str, Any]]:
+def _alone(variant: Variant) -> Callable[..., dict[str, Any]]:
     def run(name: str, options: argparse.Namespace) -> dict[str, Any]:
         runs = [
-            learnt([name], algorithm, options.seconds, seed, simulations)[name]
-            for seed in range(options.seeds)
+            learnt([name], variant, options.seconds, seed)[name] for seed in range(options.seeds)
         ]
         return {"costs": [cost for cost, _ in runs], "after": [after for _, after in runs]}
 
@@ -183,10 +210,14 @@ _OF_ONE: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
     "classical": _classical,
     "annealing": _annealing,
     "zero-shot": _zero_shot,
-    "single": _alone("alphazero", 50),
-    "single-250": _alone("alphazero", 250),
-    "ppo": _alone("ppo", 1),
+    "single": _alone(Variant()),
+    "single-250": _alone(Variant(simulations=250)),
+    "single-log": _alone(Variant(logarithmic=True)),
+    "transformer": _alone(Variant(slices=True)),
+    "ppo": _alone(Variant("ppo", 1)),
+    "ppo-log": _alone(Variant("ppo", 1, logarithmic=True)),
 }
+_LEARNT = ("joint", "single", "single-250", "single-log", "transformer", "ppo", "ppo-log")
 
 
 def _measured(way: str, options: argparse.Namespace) -> dict[str, Any]:
@@ -195,9 +226,9 @@ def _measured(way: str, options: argparse.Namespace) -> dict[str, Any]:
     if way == "joint":
         names = list(options.tasks)
         for seed in range(options.seeds):
-            for name, (cost, after) in learnt(
-                names, "alphazero", options.seconds, seed, options.simulations
-            ).items():
+            variant = Variant(simulations=options.simulations)
+            learnt_jointly = learnt(names, variant, options.seconds, seed)
+            for name, (cost, after) in learnt_jointly.items():
                 of_task = found.setdefault(name, {"costs": [], "after": []})
                 of_task["costs"].append(cost)
                 of_task["after"].append(after)
@@ -232,9 +263,11 @@ exactly; those of Greeks and of the tasks of arrays (RoeFlux_3d, Perceptron, Enc
 similar, and structure is represented in another way, so that our figures have to be compared with
 our own classical orders. Networks of "single", "joint" and "PPO" begin with random weights and
 see the tasks; "zero-shot" is the policy that comes with the package, which has seen none of them.
-Times are wall time on a few CPU cores, a small part of what the authors spent on GPUs. "Logged"
-are the best of the runs in the authors' repository. The best 307 of Greeks is of their joint run
-(alone 311, PPO 308), and so is 5,884 of f. A dash is a way that has not been run yet.
+Times of learning are the processor's, on one or two CPU cores, a small part of what the authors
+spent on GPUs; those of annealing are wall time. "Logarithmic" are rewards that are logarithms of
+costs; "transformer" is a network on slices of the adjacency matrix instead of messages along
+edges. "Logged" are the best of the runs in the authors' repository. The best 307 of Greeks is of
+their joint run (alone 311, PPO 308), and so is 5,884 of f. A dash is a way that has not been run.
 """
 
 _SEEDS = """\
@@ -287,7 +320,7 @@ def _all_ways(names: Sequence[str], found: dict[str, dict[str, Any]]) -> str:
     for name in names:
         classical, logged = found["classical"][name], LOGGED[name]
         row: list[Any] = [name, *(f"{classical[order]:,}" for order in _CLASSICAL)]
-        for way in ("joint", "single", "single-250", "ppo"):
+        for way in _LEARNT:
             costs = found.get(way, {}).get(name, {}).get("costs", [])
             theirs = min(getattr(logged, way, ()), default=0)
             ours = f"{min(costs):,}" if costs else "-"
@@ -299,7 +332,8 @@ def _all_ways(names: Sequence[str], found: dict[str, dict[str, Any]]) -> str:
         rows.append([*row, f"{_best_known(name, found):,}", f"{bound:,}" if bound else "-"])
     header = (
         *("task", *_CLASSICAL, "joint / logged", "single / logged", "single, 250 simulations"),
-        *("PPO / logged", "zero-shot", "annealing", "best known", "bound"),
+        *("single, logarithmic", "transformer", "PPO / logged", "PPO, logarithmic"),
+        *("zero-shot", "annealing", "best known", "bound"),
     )
     return report.markdown_table(header, rows)
 
@@ -310,7 +344,7 @@ def _seeds(names: Sequence[str], found: dict[str, dict[str, Any]]) -> str:
 
     rows = []
     for name in names:
-        for way in ("joint", "single", "single-250", "ppo"):
+        for way in _LEARNT:
             costs = found.get(way, {}).get(name, {}).get("costs", [])
             logged = getattr(LOGGED[name], way, ())
             if costs or logged:

@@ -189,6 +189,41 @@ def test_an_untrained_network_expects_the_degrees_and_prefers_no_vertex():
 
 
 @pytest.mark.one_version
+@pytest.mark.parametrize("logarithmic", [False, True])
+def test_rewards_of_a_cheap_order_of_equal_moves_add_up_to_minus_one(logarithmic):
+    game = encoding_of("scalars").game(logarithmic=logarithmic)
+    moves = game.start.alive.sum()
+    each = game.reward(jnp.float32(game.scale / moves))
+    assert each * moves == pytest.approx(-1, rel=1e-5)
+    costs = jnp.array([0.0, 1.0, 10.0, 1e5], jnp.float32)
+    rewards = np.asarray(game.reward(costs))
+    assert rewards[0] == 0
+    assert np.all(np.diff(rewards) < 0)
+    # Far dearer moves count for no more than a few times as much, or in proportion.
+    assert (rewards[3] / rewards[2] < 5) == logarithmic
+
+
+@pytest.mark.one_version
+@pytest.mark.parametrize("graph", GRAPHS)
+def test_a_transformer_sees_slices_and_serves_one_padding(graph):
+    encoding = encoding_of(graph)
+    nodes, kinds = encoding.padding
+    transformer = PolicyValue(Architecture(4, 1, slices=nodes), jax.random.key(0))
+    transformer = jax.tree.map(lambda leaf: leaf + 0.1, transformer)
+    game = on_device(encoding.game())
+    position = middle(encoding, game)
+    found = judged(transformer, game, position)
+    alive = np.asarray(position.alive)
+    assert np.array_equal(np.isfinite(found.logits), alive)
+    assert np.all(found.costs[alive] > 0)
+    assert not np.any(found.costs[~alive])
+    assert len(np.unique(np.round(found.logits[alive], 3))) > 5
+    larger = on_device(encoding.game((nodes + 32, kinds)))
+    with pytest.raises(ValueError, match=f"padded to {nodes + 32} nodes"):
+        judged(transformer, larger, larger.start)
+
+
+@pytest.mark.one_version
 @pytest.mark.parametrize("graph", GRAPHS)
 def test_gradients_are_finite_to_the_last_move(graph):
     encoding = encoding_of(graph)
@@ -211,7 +246,9 @@ def test_gradients_are_finite_to_the_last_move(graph):
 
 
 @pytest.mark.one_version
-@pytest.mark.parametrize("wrong", [{"width": 3}, {"width": 0}, {"layers": 0}, {"layers": 1.5}])
+@pytest.mark.parametrize(
+    "wrong", [{"width": 3}, {"width": 0}, {"layers": 0}, {"layers": 1.5}, {"slices": -1}]
+)
 def test_architectures_that_cannot_be(wrong):
     name, value = next(iter(wrong.items()))
     with pytest.raises(ValueError, match=rf"{name} must be .* but got {value}"):

@@ -150,6 +150,27 @@ def test_games_are_kept_with_what_their_moves_cost(algorithm, whole):
 
 
 @pytest.mark.one_version
+@pytest.mark.parametrize("algorithm", ALGORITHMS)
+def test_transformers_learn_from_logarithmic_rewards(algorithm, tmp_path):
+    tried = settings(
+        algorithm,
+        iterations=2,
+        architecture=Architecture(width=4, layers=1, slices=16),
+        learning=dataclasses.replace(TINY.learning, logarithmic=True),
+    )
+    trainer.train(tried, tmp_path)
+    network, _, games = saved(tmp_path, tried)
+    graphs = trainer.Run(tried, tmp_path).learner.graphs
+    for game in games:
+        encoding = graphs[game["graph"]]
+        paid, _ = encoding.priced(encoding.order(game["moves"]))
+        rewards = encoding.game((16, 0), logarithmic=True).reward(paid)
+        assert np.allclose(game["costs"][game["moves"]], -rewards, rtol=1e-5)
+    begun = PolicyValue(tried.architecture, jax.random.key(tried.seed))
+    assert not np.allclose(network.slices.weight, begun.slices.weight)
+
+
+@pytest.mark.one_version
 @pytest.mark.parametrize("algorithm", ["alphazero"])
 def test_a_run_that_was_interrupted_goes_on_as_if_it_had_not_been(algorithm, whole, tmp_path):
     def interrupt(metrics):

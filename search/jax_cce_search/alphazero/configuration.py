@@ -88,6 +88,8 @@ class Learning:
         updates: steps after each batch of games.
         replay: positions kept of each padding.
         cost_weight: weight of the costs beside the policy in the loss.
+        logarithmic: whether rewards are logarithms of costs, as for graphs some of whose vertices
+            cost a thousand times what others do.
     """
 
     rate: float = 2e-3
@@ -98,6 +100,7 @@ class Learning:
     updates: int = 16
     replay: int = 40_000
     cost_weight: float = 5.0
+    logarithmic: bool = False
 
 
 @dataclass(frozen=True)

@@ -104,11 +104,14 @@ class Encoding:
         paid[-1] += state.remainder()
         return np.array(paid, np.float32), self.problem.prefix_cost + sum(paid)
 
-    def game(self, padding: tuple[int, int] | None = None) -> VertexGame:
+    def game(
+        self, padding: tuple[int, int] | None = None, *, logarithmic: bool = False
+    ) -> VertexGame:
         """The game, with what is tabulated by now, as NumPy arrays.
 
         Args:
             padding: numbers of nodes and of kinds that it is padded to, as by `padding`.
+            logarithmic: whether rewards are logarithms of costs.
 
         Raises:
             ValueError: where that is too small for the graph.
@@ -141,6 +144,7 @@ class Encoding:
             least=least,
             scale=np.float32(scale),
             tables=self._tables(kinds) if kinds else None,
+            logarithmic=logarithmic,
         )
         game.check(game.start)
         return game

@@ -5,6 +5,7 @@ data-parallel over the devices of all processes.
 """
 
 import abc
+import dataclasses
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Generic, TypeVar
@@ -75,7 +76,8 @@ class Learner(abc.ABC, Generic[_Example]):
         self._mesh = Mesh(np.array(devices or jax.devices()), _AXIS)
         with own_settings():
             self.put(network, _optimiser(configuration).init(network))
-        self._update = _compiled(type(self), configuration)
+        # Nothing that is compiled depends on the seed.
+        self._update = _compiled(type(self), dataclasses.replace(configuration, seed=0))
 
     def put(self, network: PolicyValue, optimiser_state: Any) -> None:
         """Goes on with a network and the state of its optimiser."""
@@ -89,7 +91,9 @@ class Learner(abc.ABC, Generic[_Example]):
         """The game on one of the graphs."""
         game = self._games.get((graph, padding))
         if game is None:
-            game = self._games[graph, padding] = self.graphs[graph].game(padding)
+            logarithmic = self.configuration.learning.logarithmic
+            game = self.graphs[graph].game(padding, logarithmic=logarithmic)
+            self._games[graph, padding] = game
         return game
 
     def play(
@@ -187,13 +191,13 @@ class Learner(abc.ABC, Generic[_Example]):
         count = len(encoding.problem.vertices)
         moves, paid = played.vertex[:count, row], played.cost[:count, row]
         cost = encoding.problem.prefix_cost + round(float(paid.sum(dtype=np.float64)))
-        scale = float(self.game(graph, padding).scale)
+        reward = self.game(graph, padding).reward
         if played.guessed[:count, row].any() or cost >= _INEXACT:
             paid, cost = encoding.priced(encoding.order(moves))
             # What was missing is tabulated now.
             del self._games[graph, padding]
         costs = np.zeros(padding[0], np.float32)
-        costs[moves] = paid / scale
+        costs[moves] = -np.asarray(reward(paid))
         small = np.uint8 if padding[1] <= 256 else np.int16
         game = PlayedGame(
             graph,

@@ -6,7 +6,12 @@ holds for a graph holds for the transposed one, whose elimination is the same el
 the other end. Each node has two states, one for each of its sides, and transposing the graph swaps
 them. So one set of weights serves graphs of every size.
 
-Source: message passing after Gilmer et al., "Neural message passing for quantum chemistry" (2017).
+An alternative for graphs of one size is a transformer whose tokens are the vertices, each with its
+row and its column of the adjacency matrix; only the numbering of vertices matters to it.
+
+Source: message passing after Gilmer et al., "Neural message passing for quantum chemistry" (2017);
+the transformer on slices of the adjacency matrix after Lohoff & Neftci, "Optimizing automatic
+differentiation with deep reinforcement learning" (2024).
 """
 
 import dataclasses
@@ -33,6 +38,8 @@ FEATURES = 1
 # Whatever precision the user's own program has.
 _DTYPE = jnp.float32
 _SIDE_FEATURES = 6
+# Of attention: one may attend from each side of the nodes.
+_HEADS = 2
 _SHARED_FEATURES = 10
 # Logarithms of the ratio between the cost of a vertex in the end and its degree now.
 _MOST_RATIO = 5.0
@@ -45,15 +52,18 @@ class Architecture:
     Attributes:
         width: channels of each side of a node, an even number. Half of them travel over all edges
             alike, half over edges by what products with them cost.
-        layers: rounds of messages.
+        layers: rounds of messages, or layers of attention.
+        slices: 0 for messages along edges, which serve graphs of every size; else the padded
+            number of nodes of the graphs that a transformer on slices of adjacency matrices serves.
     """
 
     width: int = 32
     layers: int = 3
+    slices: int = 0
 
     def __post_init__(self) -> None:
         for name, value in dataclasses.asdict(self).items():
-            if not (isinstance(value, int) and value > 0):
+            if not (isinstance(value, int) and value >= (name != "slices")):
                 raise ValueError(f"{name} must be a positive integer, but got {value!r}.")
         if self.width % 2:
             raise ValueError(f"width must be even, but got {self.width}.")
@@ -64,7 +74,7 @@ class Prediction(NamedTuple):
 
     Attributes:
         logits: float32 [nodes], unnormalised log-probabilities of the moves, -inf for illegal ones.
-        costs: float32 [nodes], what each vertex is going to cost, divided by the game's scale; 0
+        costs: float32 [nodes], what each vertex is going to cost, in the unit of the rewards; 0
             for those that are gone. Their sum is what is left to pay, the value up to its sign.
     """
 
@@ -112,6 +122,37 @@ class _Layer(eqx.Module):
         return _normalised(sides + _along(self.update, hidden))
 
 
+class _Attention(eqx.Module):
+    """A layer of a transformer whose tokens are the nodes, with both of their sides."""
+
+    attend: eqx.nn.Linear
+    widen: eqx.nn.Linear
+    narrow: eqx.nn.Linear
+
+    def __init__(self, width: int, key: Array) -> None:
+        keys = jax.random.split(key, 3)
+        self.attend = eqx.nn.Linear(2 * width, 6 * width, dtype=_DTYPE, key=keys[0])
+        self.widen = eqx.nn.Linear(2 * width, 4 * width, dtype=_DTYPE, key=keys[1])
+        self.narrow = eqx.nn.Linear(4 * width, 2 * width, dtype=_DTYPE, key=keys[2])
+
+    def __call__(self, sides: Array, before: Array, after: Array, alive: Array) -> Array:
+        """As of `_Layer`; nodes without edges are attended to by none."""
+        nodes = len(alive)
+        tokens = jnp.concatenate([sides[0], sides[1]], -1)
+        joined = alive | jnp.any(before[0] > 0, axis=1) | jnp.any(after[0] > 0, axis=1)
+        # Each also attends to itself, so that no row of the mask is empty.
+        mask = joined[None] | jnp.eye(nodes, dtype=bool)
+        queries, keys, values = jnp.split(_along(self.attend, tokens), 3, axis=-1)
+        split = (nodes, _HEADS, -1)
+        seen = jax.nn.dot_product_attention(
+            queries.reshape(split), keys.reshape(split), values.reshape(split), mask=mask[None]
+        )
+        tokens = _normalised(tokens + seen.reshape(tokens.shape))
+        hidden = jax.nn.relu(_along(self.widen, tokens))
+        tokens = _normalised(tokens + _along(self.narrow, hidden))
+        return jnp.stack(jnp.split(tokens, 2, axis=-1))
+
+
 class PolicyValue(eqx.Module):
     """The network.
 
@@ -120,7 +161,8 @@ class PolicyValue(eqx.Module):
     """
 
     embed: eqx.nn.Linear
-    layers: tuple[_Layer, ...]
+    slices: eqx.nn.Linear | None
+    layers: tuple[_Layer | _Attention, ...]
     score: eqx.nn.Linear
     score_out: eqx.nn.Linear
     cost_out: eqx.nn.Linear
@@ -130,11 +172,12 @@ class PolicyValue(eqx.Module):
     def __init__(self, architecture: Architecture, key: Array) -> None:
         width = architecture.width
         keys = iter(jax.random.split(key, architecture.layers + 5))
+        kind = _Attention if architecture.slices else _Layer
         self.architecture = architecture
         self.embed = eqx.nn.Linear(
             2 * _SIDE_FEATURES + _SHARED_FEATURES, width, dtype=_DTYPE, key=next(keys)
         )
-        self.layers = tuple(_Layer(width, next(keys)) for _ in range(architecture.layers))
+        self.layers = tuple(kind(width, next(keys)) for _ in range(architecture.layers))
         self.score = eqx.nn.Linear(width + _SHARED_FEATURES, width, dtype=_DTYPE, key=next(keys))
         # Both heads begin with what the degrees alone say.
         self.score_out = _zeroed(
@@ -144,6 +187,17 @@ class PolicyValue(eqx.Module):
         self.shortcut = _zeroed(
             eqx.nn.Linear(_SHARED_FEATURES, 1, use_bias=False, dtype=_DTYPE, key=next(keys))
         )
+        self.slices = (
+            eqx.nn.Linear(
+                architecture.slices,
+                width,
+                use_bias=False,
+                dtype=_DTYPE,
+                key=jax.random.fold_in(key, architecture.layers),
+            )
+            if architecture.slices
+            else None
+        )
 
     def __call__(self, game: VertexGame, position: Position) -> Prediction:
         """Judges a position.
@@ -151,10 +205,18 @@ class PolicyValue(eqx.Module):
         Args:
             game: the game, not batched; batches by `jax.vmap`.
             position: the position.
+
+        Raises:
+            ValueError: where the network serves games of another padding.
         """
         game.check(position)
         alive = position.alive
         nodes = len(alive)
+        if self.architecture.slices not in (0, nodes):
+            raise ValueError(
+                f"A network on slices of {self.architecture.slices} nodes was given a game padded "
+                f"to {nodes} nodes."
+            )
         sides, shared, degree = _features(game, position)
         edges = (position.kind > 0).astype(jnp.float32)[None]
         if game.tables is not None:
@@ -166,7 +228,12 @@ class PolicyValue(eqx.Module):
                 jnp.concatenate([sides[:, 1], sides[:, 0], shared], -1),
             ]
         )
-        state = _normalised(_along(self.embed, views))
+        embedded = _along(self.embed, views)
+        if self.slices is not None:
+            # The column of each node, from whose sources edges come, and its row.
+            weights = jnp.log1p(game.weights(position.kind))
+            embedded += _along(self.slices, jnp.stack([weights.T, weights]))
+        state = _normalised(embedded)
         for layer in self.layers:
             state = layer(state, before, after, alive)
         chex.assert_shape(state, (2, nodes, self.architecture.width))
@@ -176,7 +243,7 @@ class PolicyValue(eqx.Module):
         ratio = jnp.clip(_along(self.cost_out, hidden)[:, 0], -_MOST_RATIO, _MOST_RATIO)
         # A vertex costs something in the end although it may cost nothing now.
         floor = jnp.maximum(jnp.maximum(degree, game.least), 0.1 * game.size)
-        costs = floor * jnp.exp(ratio) / game.scale
+        costs = -game.reward(floor * jnp.exp(ratio))
         chex.assert_shape([logits, costs], [(nodes, 1), (nodes,)])
         return Prediction(jnp.where(alive, logits[:, 0], -jnp.inf), jnp.where(alive, costs, 0.0))
 

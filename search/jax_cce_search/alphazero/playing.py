@@ -122,7 +122,7 @@ class Searched:
             after, cost, _ = game.step(at, vertex[0])
             judged = network(game, after)
             output = mctx.RecurrentFnOutput(
-                reward=-cost[None] / game.scale,
+                reward=game.reward(cost)[None],
                 discount=jnp.any(after.alive).astype(jnp.float32)[None],
                 prior_logits=_finite(judged.logits)[None],
                 value=judged.value[None],

@@ -90,9 +90,10 @@ class VertexGame(eqx.Module):
             outputs: the log of the number of them that it is joined with, and its distance.
         least: float32 [nodes], what eliminating each vertex costs at least, in any order; 0 where
             nothing is known.
-        scale: float32 [], what a cheap order costs; costs divided by it are the game's rewards.
+        scale: float32 [], what a cheap order costs, the unit of the game's rewards.
         tables: products and sums of kinds; None where every product costs one and every sum
             nothing.
+        logarithmic: whether rewards are logarithms of costs (see `reward`).
     """
 
     start: Position
@@ -103,6 +104,7 @@ class VertexGame(eqx.Module):
     least: Array
     scale: Array
     tables: Tables | None
+    logarithmic: bool = eqx.field(static=True, default=False)
 
     def check(self, position: Position) -> None:
         """Asserts the shapes and types of the game and a position of it, neither of them batched.
@@ -151,6 +153,17 @@ class VertexGame(eqx.Module):
         legal = alive[vertex]
         after = Position(jnp.where(legal, joined, kind), left)
         return after, jnp.where(legal, cost, 0.0), legal & guessed
+
+    def reward(self, cost: Array) -> Array:
+        """The rewards of moves of given costs: those of a cheap order add up to about -1.
+
+        They are costs in the unit of `scale`, or the logarithms that Lohoff & Neftci take where
+        costs differ by orders of magnitude, in the unit of what moves of equal cost would have.
+        """
+        if not self.logarithmic:
+            return -cost / self.scale
+        moves = jnp.maximum(self.start.alive.sum(dtype=jnp.float32), 1.0)
+        return -jnp.log1p(cost) / (moves * jnp.log1p(self.scale / moves))
 
     def outline(self) -> "VertexGame":
         """The game without products and sums, of which a network sees nothing."""
