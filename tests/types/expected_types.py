@@ -20,6 +20,7 @@ from jax_cce import (
     randomized,
     registry,
     splines,
+    stochastic,
     surgery,
 )
 
@@ -99,6 +100,11 @@ def estimates(x: jax.Array) -> None:
     plan = randomized.plan(residual, keep=0.5, sites="cut")(x, 2.0)
     assert_type(plan, randomized.RandomizedPlan)
     assert_type(plan.keeps, tuple[float, ...])
+    key = jax.random.key(0)
+    assert_type(stochastic.bernoulli(key, x), jax.Array)
+    stochastic.jacobian(residual, argnums=(0, 1), alternatives=4)(key, x, 2.0)
+    stochastic.jacobian(residual, mode="biased")  # type: ignore[arg-type]  # pyright: ignore
+    stochastic.derivative(residual, side="up")  # type: ignore[arg-type]  # pyright: ignore
     randomized.grad(residual, sites=("hidden",))(jax.random.key(0), x, 2.0)
     randomized.grad(residual, method="sketch")  # type: ignore[arg-type]  # pyright: ignore
     randomized.grad(residual, order="reverse")  # type: ignore[call-arg]  # pyright: ignore
