@@ -8,7 +8,8 @@ from jax_cce.graph.building import Graph
 from jax_cce.orders.block_table import PricedBlocks, UnitBlocks
 from jax_cce.orders.skeleton import Skeleton, skeleton
 from jax_cce_search.game import reductions
-from jax_cce_search.game.bounds import may_cancel, vertex_bounds
+from jax_cce_search.game.bounds import vertex_bounds
+from jax_cce_search.game.cancelling import may_cancel
 from jax_cce_search.game.compiled import MOST_COMPILED, Compiled
 
 __all__ = [
@@ -44,8 +45,7 @@ class Problem:
             graph = graph.copy(UnitBlocks())
         self.reduced, self.prefix, self.prefix_cost = reductions.reduce(graph, self.uniform)
         self.vertices = tuple(v for v in graph.vertices if v not in set(self.prefix))
-        # What holds in the whole graph holds in every state of its elimination.
-        bounds = vertex_bounds(self.graph)
+        bounds = vertex_bounds(self.reduced)
         self.least = tuple(bounds.get(vertex, 0) for vertex in self.vertices)
         self.bound = self.prefix_cost + sum(self.least)
         self._compiled: Compiled | None = None
