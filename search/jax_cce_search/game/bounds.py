@@ -4,7 +4,9 @@ When v is eliminated, its predecessors separate it from the inputs in the first 
 are at least as many as there are paths from inputs to v that share no node but v (Menger). The same
 holds for successors, and paths to outputs. In a graph of scalars, v costs at least the product of
 the two numbers. In a graph of arrays, those paths count whose products are certain to be paid for
-(see `coverage`); a product of blocks one of which is full takes as many multiplications as v has entries.
+(see `coverage`); a product of two blocks one of which is full takes as many multiplications as v
+has entries. All of it holds after any eliminations, too: in a graph that was reduced first, for
+every order of what is left.
 
 Source: Naumann, "Optimal accumulation of Jacobian matrices by elimination methods on the dual
 computational graph" (2004); Menger's theorem; the paths are found by augmenting flows (Ford &

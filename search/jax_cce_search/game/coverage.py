@@ -1,11 +1,11 @@
 """What a block passes on to the products of every path that it lies on.
 
-Whatever was eliminated before, the block on an edge of the graph is a sum of products of blocks along
-paths. What of it is certain is read off the blocks of the first graph here:
+Whatever was eliminated before, the block on an edge of the graph is a sum of products of blocks
+along paths. What of it is certain is read off the blocks of the first graph here:
 
 - Whether every row has an entry. Then a product of such blocks has an entry in every row, and so
-  has every sum that contains it, unless numbers that are known cancel. The same holds for columns. A
-  slice has an entry in every row, but not in every column, so that a product through it may be a
+  has every sum that contains it, unless numbers that are known cancel. The same holds for columns.
+  A slice has an entry in every row, but not in every column, so that a product through it may be a
   structural zero.
 - Whether the block counts: a product with a block of a layout operation is free in the published
   convention, and a product with 1 or -1 in the other measure. A product of blocks counts where one

@@ -161,7 +161,9 @@ def cuts(near, ends, members, table):  # type: ignore[no-untyped-def]
                 leads = graphs[old, node, at] & bit
                 for word in range(words):
                     row = graphs[old, node, word]
-                    graphs[depth + 1, node, word] = row | graphs[old, member, word] if leads else row
+                    graphs[depth + 1, node, word] = (
+                        row | graphs[old, member, word] if leads else row
+                    )
                 if leads:
                     graphs[depth + 1, node, at] ^= bit
         depth += 1
@@ -192,7 +194,7 @@ def least_sum(group, sees, factors, tables, starts, sums):  # type: ignore[no-un
         for side in range(2):
             start = starts[2 * k + side]
             costs[k, 0] *= tables[start]
-            rank = 0
+            rank = np.int64(0)
             for bit in range(count):
                 seen = np.int64(sees[side, group[k], group[bit]])
                 for chosen in range(1 << bit, 2 << bit):

@@ -1,13 +1,14 @@
 """Bounds of groups of vertices, which are higher than the sum of those of their members.
 
-Let S be a group, v one of its vertices, and E those of S that an order eliminates before v. When v is
-eliminated, none of its predecessors is in E, and every path from an input, or from a vertex of S
-that is still there, to v goes through one of them. So they are a cut of v from these ends in the
-first graph, in which nodes of E do not take part, and are at least as many as the smallest such cut
-has nodes. The same holds for successors; an output that was eliminated is a `sink` there. Hence v
-costs at least the product of the two cuts, which depends on S and E only, and S costs at least the
-least sum over its orders, which is found over its subsets. Every vertex of a graph is in one group,
-so that the bounds of groups add up to one of the graph.
+Let S be a group, v one of its vertices, and E those of S that an order eliminates before v. When v
+is eliminated, none of its predecessors is in E, and every path from an input, or from a vertex of S
+that is still there, to v goes through one of them: through the last node on it that is not yet
+eliminated. So they are a cut of v from these ends in the first graph, in which nodes of E do not
+take part, and are at least as many as the smallest such cut has nodes. The same holds for
+successors; an output that was eliminated is a `sink` there. Hence v costs at least the product of
+the two cuts, which depends on S and E only, and S costs at least the least sum over its orders,
+which is found over its subsets. Every vertex of a graph is in one group, so that the bounds of
+groups add up to one of the graph. In a graph of arrays the paths are those that `bounds` counts.
 """
 
 from collections.abc import Iterable, Sequence
@@ -16,7 +17,7 @@ from typing import NamedTuple
 import numpy as np
 
 from jax_cce_search.game import cuts
-from jax_cce_search.game.bounds import Paths, Way, single_bounds, sink
+from jax_cce_search.game.bounds import Paths, single_bounds, sink
 
 __all__ = [
     "MOST_MEMBERS",

@@ -1,10 +1,12 @@
 """The search for a partition of a graph's vertices into groups of a high bound.
 
-Groups begin as single vertices. Two that are near each other are merged where that raises the bound,
-the best pair for their size first, small groups before large ones. Then each group takes up to four
-others that are near it where that raises the bound, and gives up the vertices that do not matter.
+Groups begin as single vertices. Two that are near each other are merged where that raises the
+bound, the best pair for their size first, small groups before large ones. Some that lie together
+are taken apart and merged anew, as long as that helps. Then each group takes up to four others that
+are near it where that raises the bound, and gives up the vertices that do not matter.
 """
 
+import copy
 from collections.abc import Iterable, Iterator, Mapping, Sequence, Set
 
 import numpy as np
@@ -19,7 +21,7 @@ __all__ = [
 
 Group = tuple[int, ...]
 # Sizes up to which groups are merged, one after the other.
-_CAPS = (6, 8, 10, 12)
+_CAPS = (6, 8, 10, 12, MOST_MEMBERS)
 # Sizes up to which they are added to.
 _LIMITS = (12, MOST_MEMBERS)
 # So many groups are added to one at a time.
@@ -28,6 +30,7 @@ _MOST_TRIED = 20_000
 # Of so many partitions into merged groups the best is added to; of twice as many the next time.
 _FIRST_TRIES = 4
 _MOST_IN_VAIN = 3
+_MOST_REBUILT = 60
 
 
 def near(paths: Paths, vertices: Iterable[int]) -> dict[int, set[int]]:
@@ -59,6 +62,11 @@ class _Partition:
         self._made = 0
         for vertex in sorted(beside):
             self.add((vertex,))
+
+    def copy(self) -> "_Partition":
+        other = copy.copy(self)
+        other.parts, other.part_of = dict(self.parts), dict(self.part_of)
+        return other
 
     def add(self, group: Iterable[int]) -> int:
         self._made += 1
@@ -132,6 +140,17 @@ def improved(
                 # No two vertices cost more together than apart.
                 return
         assert chosen is not None
+        # Taking apart and merging is quick where it helps, and growing is thorough.
+        unchanged = 0
+        while unchanged < _MOST_REBUILT:
+            trial = chosen.copy()
+            for _ in _rebuilt(trial, random):
+                if trial.total > best[0]:
+                    best = trial.total, trial.result()
+                yield best
+            unchanged = 0 if trial.total > chosen.total else unchanged + 1
+            if trial.total >= chosen.total:
+                chosen = trial
         for most in _LIMITS:
             for _ in _grown(chosen, most):
                 if chosen.total > best[0]:
@@ -164,6 +183,24 @@ def _merged(partition: _Partition, random: np.random.Generator) -> Iterator[None
             yield
 
 
+def _rebuilt(partition: _Partition, random: np.random.Generator) -> Iterator[None]:
+    """Takes apart a group, and some of those near it, and merges anew."""
+    grown = [part for part, group in partition.parts.items() if len(group) > 1]
+    if not grown:
+        return
+    part = grown[random.integers(len(grown))]
+    others = [p for p in partition.around([part]) if len(partition.parts[p]) > 1]
+    count = min(len(others), int(random.integers(3)))
+    for chosen in [part, *(others[k] for k in random.permutation(len(others))[:count])]:
+        for vertex in partition.remove(chosen):
+            partition.add((vertex,))
+    yield from _merged(partition, random)
+    for each in list(partition.parts):
+        if len(partition.parts.get(each, ())) > 1:
+            partition.prune(each)
+            yield
+
+
 def _grown(partition: _Partition, most: int) -> Iterator[None]:
     found = True
     while found:
@@ -172,10 +209,12 @@ def _grown(partition: _Partition, most: int) -> Iterator[None]:
             if len(partition.parts.get(part, ())) > 1:
                 partition.prune(part)
                 yield
-        front = [(part,) for part, group in partition.parts.items() if len(group) > 1]
+        front: list[tuple[int, ...]] = [
+            (part,) for part, group in partition.parts.items() if len(group) > 1
+        ]
         seen: set[tuple[int, ...]] = set()
         for _ in range(_MOST_ADDED):
-            following = []
+            following: list[tuple[int, ...]] = []
             for parts in front:
                 for other in partition.around(parts):
                     more = tuple(sorted((*parts, other)))

@@ -78,7 +78,7 @@ class Optimized:
         if self.entry.cost in MEASURED:
             return f"measured on {self.entry.device}"
         if self.is_optimal:
-            return "optimal"
+            return "optimal over vertex orders"
         if self.gap is None:
             return "no lower bound known"
         return f"at most {100 * self.gap:.1f} % above the lower bound {self.bound:,}"
