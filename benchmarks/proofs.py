@@ -23,7 +23,7 @@ from jax_cce_search.game.partitions import improved, near
 from jax_cce_search.game.problem import Problem
 
 from benchmarks import report
-from benchmarks.searches import graph_of, kept_runs
+from benchmarks.searches import gap, graph_of, kept_runs
 from benchmarks.tasks import TASKS
 
 _TASKS = [name for name, task in TASKS.items() if task.published is not None]
@@ -81,12 +81,6 @@ def table(results: list[dict[str, Any]]) -> str:
     rows = []
     for result in results:
         least, bound = result["least"], result["bound"]
-        if least is None:
-            gap = "-"
-        elif bound >= least:
-            gap = "optimal over vertex orders"
-        else:
-            gap = f"{100 * (least / bound - 1):.1f} %" if bound else "-"
         rows.append(
             (
                 result["task"],
@@ -94,7 +88,7 @@ def table(results: list[dict[str, Any]]) -> str:
                 "-" if least is None else f"{least:,}",
                 f"{result['by vertices']:,}",
                 f"{bound:,}",
-                gap,
+                "-" if least is None else gap(least, bound),
                 f"{result['seconds']:.1f} s",
                 max(map(len, result["groups"]), default=1),
                 f"{1e3 * result['check']:.0f} ms",

@@ -112,12 +112,20 @@ def final_table(results: list[dict[str, Any]]) -> str:
         best = min(r["cost"] for r in of_task.values())
         bound = max(r["bound"] for r in of_task.values())
         row: list[object] = [task, published.best if published else "-", bound or "-"]
+        row.append(gap(best, bound))
         for name in names:
             result = of_task[name]
             mark = "**" if result["cost"] == best else ""
             row.append(f"{mark}{result['cost']:,}{mark} ({result['curve'][-1][0]:.2g} s)")
         rows.append(row)
-    return report.markdown_table(("task", "AlphaGrad", "bound", *names), rows)
+    return report.markdown_table(("task", "AlphaGrad", "bound", "gap", *names), rows)
+
+
+def gap(cost: int, bound: int) -> str:
+    """By how much a cost may exceed the least one, in words."""
+    if not bound:
+        return "-"
+    return f"{100 * (cost / bound - 1):.1f} %" if cost > bound else "optimal over vertex orders"
 
 
 def curve_table(results: list[dict[str, Any]]) -> str:

@@ -1,5 +1,6 @@
 """Bounds: never above what any order costs, and as a plain program computes them."""
 
+import dataclasses
 import itertools
 import random
 
@@ -9,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax_cce_search.game.bounds import paths_of, vertex_bounds
-from jax_cce_search.game.certificates import certified
+from jax_cce_search.game.certificates import certified, stored_bound
 from jax_cce_search.game.groups import MOST_MEMBERS, Groups
 from jax_cce_search.game.partitions import improved, near
 from jax_cce_search.game.problem import Problem
@@ -19,6 +20,8 @@ from benchmarks.tasks import TASKS
 from cases.programs import programs
 from cases.scalar_graphs import both, graph_of, scalars, task_graph
 from jax_cce.orders.skeleton import skeleton
+from jax_cce.registry import StoredOrder, default
+from jax_cce.registry.reports import RegistryWarning
 
 pytestmark = pytest.mark.one_version
 
@@ -298,3 +301,40 @@ def test_certificates_that_are_none():
         certified(Problem.of(task_graph("RoeFlux_1d"), "flops"), [])
     # Fewer groups prove less.
     assert certified(problem, []) == problem.bound == 223
+
+
+@pytest.fixture
+def store(tmp_path, monkeypatch):
+    """An empty registry of the user's, which is also the default one."""
+    monkeypatch.setenv("JAX_CCE_REGISTRY", str(tmp_path / "registry"))
+    return default()
+
+
+def test_a_stored_proof_is_checked_before_it_is_believed(store):
+    task = TASKS["RoeFlux_1d"]
+    options = {"cost": "multiplications", "budget": None, "strategy": "markowitz"}
+    found = jax_cce.optimize(task.fun, task.argnums, evaluations=2, **options)(*task.args)
+    proven = dataclasses.replace(found.entry, bound=295, groups=CERTIFICATES["RoeFlux_1d"])
+    assert store.put(proven) == proven
+    explain = jax_cce.explain(task.fun, task.argnums)
+    assert explain(*task.args).bound == 295
+    # A later search begins with what is proven, and keeps it.
+    later = jax_cce.optimize(task.fun, task.argnums, evaluations=2, **options)(*task.args)
+    assert (later.bound, later.entry.groups) == (295, proven.groups)
+
+    wrong = dataclasses.replace(proven, bound=296)
+    assert store.put(wrong) == wrong
+    with pytest.warns(RegistryWarning, match=r"lower bound 296 .* do not prove"):
+        assert explain(*task.args).bound == 223
+
+
+def test_a_proof_of_another_graph_is_refused():
+    problem = Problem.of(task_graph("PropaneCombustion"), "multiplications")
+    entry = StoredOrder(
+        "0" * 64, "multiplications", range(60), 99.0, bound=99, groups=[[58, 59], [1, 2]]
+    )
+    with pytest.warns(RegistryWarning, match="name what is no vertex"):
+        assert stored_bound(problem, entry, 0) is None
+    # One that says less than single vertices do is true, too.
+    modest = dataclasses.replace(entry, key="1" * 64, bound=80, groups=[problem.vertices[:2]])
+    assert stored_bound(problem, modest, 0) == 80
