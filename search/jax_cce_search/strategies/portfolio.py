@@ -20,6 +20,8 @@ _SMALL = 16
 _FIRST_ROUND = 2.0
 # Without any limit it ends when the next round would anneal by more moves than that.
 _MOST_MOVES = 1 << 22
+# In a shorter search proofs have a small share only.
+_LEAST_SHARE = 0.5
 # A group takes as long to look at as so many moves of annealing.
 _MOVES_FOR_A_GROUP = 100
 
@@ -83,7 +85,8 @@ def _prove(
     state: Search, prove: Callable[[int | None], None], share: float | None, moves: int
 ) -> None:
     """Proves for a small share of a round, and for a large one where the bound is near."""
-    for shares in (1 / 2, 3):
+    is_short = share is not None and share < _LEAST_SHARE
+    for shares in (1 / 2,) if is_short else (1 / 2, 3):
         if share is None:
             prove(int(shares * moves) // _MOVES_FOR_A_GROUP)
         else:
