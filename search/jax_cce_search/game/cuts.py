@@ -19,7 +19,7 @@ __all__ = [
 
 _NOWHERE = -1
 # The rows of the bit sets of a search, and of its numbers.
-_ENDS, _USED, _ENTERED, _LEFT = range(4)
+_ENDS, _USED, _ENTERED, _LEFT, _WALLS = range(5)
 _ORIGIN, _CAME_IN, _CAME_OUT, _QUEUE = range(4)
 
 
@@ -29,7 +29,7 @@ def _cut(near, sets, numbers):  # type: ignore[no-untyped-def]
 
     Args:
         near: uint64 [nodes, words], the neighbours of each node.
-        sets: uint64 [4, words]: the ends, and room for the nodes that are on paths, that a search
+        sets: uint64 [5, words]: the ends, and room for the nodes that are on paths, that a search
             has come to, and that it may go on from.
         numbers: int32 [4, 2 * nodes], room: for each node the one before it on its path, what led
             to it and what led out of it, `_NOWHERE` for the node itself, and a queue.
@@ -108,7 +108,38 @@ def _cut(near, sets, numbers):  # type: ignore[no-untyped-def]
 
 
 @jit
-def cuts(near, ends, members, table):  # type: ignore[no-untyped-def]
+def _is_met(near, member, sets, numbers):  # type: ignore[no-untyped-def]
+    """Whether a path from node 0 comes to a member without going through a wall.
+
+    Args:
+        near: uint64 [nodes, words], the neighbours of each node.
+        member: the node.
+        sets: uint64 [5, words], with the walls.
+        numbers: int32 [4, 2 * nodes], room.
+    """
+    words = near.shape[1]
+    one = np.uint64(1)
+    for word in range(words):
+        sets[_ENTERED, word] = 0
+    node, head, tail = 0, 0, 0
+    while node != member:
+        if node == 0 or not sets[_WALLS, node >> 6] & (one << np.uint64(node & 63)):
+            for word in range(words):
+                x = near[node, word] & ~sets[_ENTERED, word]
+                sets[_ENTERED, word] |= x
+                while x:
+                    numbers[_QUEUE, tail] = (word << 6) + lowest(x)
+                    tail += 1
+                    x &= x - one
+        if head == tail:
+            return False
+        node = numbers[_QUEUE, head]
+        head += 1
+    return True
+
+
+@jit
+def cuts(near, ends, members, bits, table):  # type: ignore[no-untyped-def]
     """The smallest cut of node 0 from its ends, for every set of eliminated members.
 
     A member that is not eliminated is an end. One that is may not be in the cut: its neighbours
@@ -117,16 +148,18 @@ def cuts(near, ends, members, table):  # type: ignore[no-untyped-def]
     Args:
         near: uint64 [nodes, words], the neighbours of each node.
         ends: uint64 [words], without the members.
-        members: int32 [members], nodes.
+        members: int32 [members], nodes, best in the order in which paths come to them.
+        bits: int64 [members], which bit of a set each is.
         table: int64 [2**members], filled.
     """
     count = members.shape[0]
     nodes, words = near.shape
     one = np.uint64(1)
-    sets = np.zeros((4, words), np.uint64)
+    sets = np.zeros((5, words), np.uint64)
     # Numba takes seconds to compile the copying of an array into another.
     for word in range(words):
         sets[_ENDS, word] = ends[word]
+        sets[_WALLS, word] = ends[word]
     for k in range(count):
         sets[_ENDS, members[k] >> 6] |= one << np.uint64(members[k] & 63)
     numbers = np.zeros((4, 2 * nodes), np.int32)
@@ -137,24 +170,43 @@ def cuts(near, ends, members, table):  # type: ignore[no-untyped-def]
     # For each depth where its graph is, and how many of the two choices are made.
     place = np.zeros(count + 1, np.int64)
     tried = np.zeros(count + 1, np.int64)
-    depth = chosen = 0
+    depth = 0
+    chosen = hidden = np.int64(0)
     while depth >= 0:
         if depth == count:
-            table[chosen] = _cut(graphs[place[depth]], sets, numbers)
+            cut = _cut(graphs[place[depth]], sets, numbers)
+            # What is behind members that are there makes no difference.
+            others = hidden
+            while True:
+                table[chosen | others] = cut
+                if others == 0:
+                    break
+                others = (others - 1) & hidden
             depth -= 1
             continue
-        tried[depth] += 1
-        member = members[depth]
+        member, choice = members[depth], np.int64(1) << bits[depth]
         at, bit = member >> 6, one << np.uint64(member & 63)
         place[depth + 1] = place[depth]
-        if tried[depth] > 1:
-            chosen ^= 1 << depth
+        tried[depth] += 1
+        if tried[depth] == 1 and not _is_met(graphs[place[depth]], member, sets, numbers):
+            hidden |= choice
+        elif tried[depth] == 2 and hidden & choice:
+            hidden ^= choice
+            tried[depth] = 0
+            depth -= 1
+            continue
+        elif tried[depth] == 1:
+            # It stays, and paths end there.
+            sets[_WALLS, at] |= bit
+        else:
+            chosen ^= choice
             sets[_ENDS, at] ^= bit
         if tried[depth] == 3:
             tried[depth] = 0
             depth -= 1
             continue
         if tried[depth] == 2:
+            sets[_WALLS, at] ^= bit
             old = place[depth]
             place[depth + 1] = depth + 1
             for node in range(nodes):

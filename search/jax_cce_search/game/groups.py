@@ -100,8 +100,11 @@ class Groups:
         table = self._tables.get(key)
         if table is None:
             table = np.zeros(1 << len(others), np.int64)
-            members = np.array([view.number[v] for v in others], np.int32)
-            cuts.cuts(view.near, view.ends, members, table)
+            # Vertices are numbered in the order of the program.
+            outward = others if side else others[::-1]
+            bits = np.arange(len(others)) if side else np.arange(len(others))[::-1].copy()
+            members = np.array([view.number[v] for v in outward], np.int32)
+            cuts.cuts(view.near, view.ends, members, bits, table)
             self._remembered += table.size
             if self._remembered > _MOST_REMEMBERED:
                 self._tables.clear()
