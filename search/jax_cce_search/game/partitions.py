@@ -30,7 +30,7 @@ _MOST_TRIED = 20_000
 # Of so many partitions into merged groups the best is added to; of twice as many the next time.
 _FIRST_TRIES = 4
 _MOST_IN_VAIN = 3
-_MOST_REBUILT = 40
+_MOST_REBUILT = 60
 
 
 def near(paths: Paths, vertices: Iterable[int]) -> dict[int, set[int]]:
