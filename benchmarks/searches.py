@@ -45,6 +45,7 @@ from jax_cce.planning.task import task_of
 _DOCS = pathlib.Path(__file__).parents[1] / "docs"
 _SEARCHING = [name for name in strategies.STRATEGIES if name not in ("forward", "reverse")]
 RUNS = _DOCS / "data" / "searches.json"
+PROOFS = _DOCS / "data" / "proofs.json"
 PAGE = _DOCS / "explanation" / "searches.md"
 PICTURE = _DOCS / "pictures" / "searches.svg"
 # A picture of costs that differ more than that has a logarithmic axis.
@@ -105,19 +106,35 @@ def final_table(results: list[dict[str, Any]]) -> str:
     """The best cost of each strategy, with the seconds after which it was found."""
     # Of several runs of a strategy the last one counts, the longest where they are given in order.
     names = list(dict.fromkeys(result["strategy"] for result in results))
+    proven = proven_bounds()
     rows = []
     for task in dict.fromkeys(result["task"] for result in results):
         published = TASKS[task].published
         of_task = {r["strategy"]: r for r in results if r["task"] == task}
         best = min(r["cost"] for r in of_task.values())
         bound = max(r["bound"] for r in of_task.values())
+        # What was proven later holds for earlier runs, too.
+        bound = max(bound, proven.get(task, 0))
         row: list[object] = [task, published.best if published else "-", bound or "-"]
+        row.append(gap(best, bound))
         for name in names:
             result = of_task[name]
             mark = "**" if result["cost"] == best else ""
             row.append(f"{mark}{result['cost']:,}{mark} ({result['curve'][-1][0]:.2g} s)")
         rows.append(row)
-    return report.markdown_table(("task", "AlphaGrad", "bound", *names), rows)
+    return report.markdown_table(("task", "AlphaGrad", "bound", "gap", *names), rows)
+
+
+def proven_bounds() -> dict[str, int]:
+    """What every vertex order of a task costs at least, as `python -m benchmarks.proofs` proved."""
+    return {each["task"]: each["bound"] for each in json.loads(PROOFS.read_text())}
+
+
+def gap(cost: int, bound: int) -> str:
+    """By how much a cost may exceed the least one, in words."""
+    if not bound:
+        return "-"
+    return f"{100 * (cost / bound - 1):.1f} %" if cost > bound else "optimal over vertex orders"
 
 
 def curve_table(results: list[dict[str, Any]]) -> str:
@@ -158,6 +175,7 @@ def _figure(results: list[dict[str, Any]]) -> Any:
     from matplotlib.figure import Figure
 
     tasks = list(dict.fromkeys(result["task"] for result in results))
+    proven = proven_bounds()
     rows = -(-len(tasks) // _COLUMNS)
     figure = Figure(figsize=(10, 3.4 * rows), layout="constrained")
     axes = figure.subplots(rows, _COLUMNS, squeeze=False).ravel()
@@ -166,7 +184,7 @@ def _figure(results: list[dict[str, Any]]) -> Any:
         of_task = [result for result in results if result["task"] == task]
         levels = {
             "AlphaGrad": published.best if published else None,
-            "lower bound": max(result["bound"] for result in of_task) or None,
+            "lower bound": max(proven.get(task, 0), *(r["bound"] for r in of_task)) or None,
         }
         if levels["AlphaGrad"] == levels["lower bound"]:
             levels = {"AlphaGrad, lower bound": levels["lower bound"]}

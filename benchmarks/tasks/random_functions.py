@@ -87,7 +87,7 @@ G = Task(
         markowitz=451,
         best=416,
         vertices=85,
-        lower_bound=262,
+        lower_bound=395,
         exact=True,
     ),
 )

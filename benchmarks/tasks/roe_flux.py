@@ -87,7 +87,7 @@ TASK = Task(
         markowitz=407,
         best=320,
         vertices=98,
-        lower_bound=223,
+        lower_bound=295,
         exact=True,
     ),
 )

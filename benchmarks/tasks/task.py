@@ -23,8 +23,7 @@ class Published:
       best: Fewest multiplications that the source reports for any order.
       source: Where the counts come from.
       vertices: Number of eliminable vertices, where the source's graph is reproduced.
-      lower_bound: No order needs fewer: the sum, over the vertices, of the product of the numbers
-        of vertex-disjoint paths to the inputs and to the outputs.
+      lower_bound: No vertex order needs fewer, as groups of vertices prove (`benchmarks.proofs`).
       exact: Whether the source's graph is reproduced, so that our counts have to equal these.
         Otherwise they only give the scale.
     """

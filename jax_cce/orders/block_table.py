@@ -81,6 +81,7 @@ class BlockTable:
     coefficients only. Steps that a recorder would share between two products are counted twice.
 
     Attributes:
+        sparse: whether every structural zero matters.
         work: how many products of terms were carried out so far; those with long index arrays count
             for many.
         most_work: how many may be; looking up what is known is free.
@@ -89,7 +90,7 @@ class BlockTable:
     """
 
     def __init__(self, *, sparse: bool) -> None:
-        self._sparse = sparse
+        self.sparse = sparse
         self.work, self.most_work = 0, math.inf
         self.degrees, self.most_degrees = 0, math.inf
         self._blocks: list[tuple[Block, tuple[int, ...], tuple[int, ...]]] = [((), (), ())]
@@ -158,7 +159,7 @@ class BlockTable:
             block, out_shape, in_shape = self._blocks[kind]
             recorder = self._tape()
             terms = recorder.explicit(_named(block, _FIRST), out_shape, in_shape)
-            if terms and not self._sparse:
+            if terms and not self.sparse:
                 recorder.densify(terms, out_shape, in_shape)
             self._finals[kind] = recorder.cost
         return self._finals[kind]

@@ -10,7 +10,7 @@ import numbers
 import operator
 import re
 import reprlib
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -57,6 +57,8 @@ class StoredOrder:
         method: what runs: "elimination", "jacfwd", "jacrev", or "native" code.
         entries: whether small arrays are taken apart entry by entry.
         bound: a proven lower bound of the cost.
+        groups: the groups of vertices that prove it, which readers check; empty where the bounds of
+            single vertices do, or where all orders were searched.
         strategy: how the order was found.
         seed: the seed of that strategy.
         device: kind of the device that it was measured on, such as "NVIDIA H200".
@@ -88,6 +90,7 @@ class StoredOrder:
     created: str = ""
     name: str = ""
     topology: str = ""
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         for name in ("key", "cost", "method", "strategy", "created", "name", "topology"):
@@ -113,11 +116,13 @@ class StoredOrder:
             raise ValueError(
                 f"order must name each vertex once, and none below 0, got {reprlib.repr(order)}."
             )
+        groups = _groups(self.groups, order)
         for name in ("times", "versions"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a mapping, but got {getattr(self, name)!r}.")
         normal: dict[str, Any] = {
             "order": order,
+            "groups": groups,
             "value": _number("value", self.value),
             "bound": None if self.bound is None else _number("bound", self.bound),
             "seed": None if self.seed is None else _integer("seed", self.seed),
@@ -169,6 +174,19 @@ class StoredOrder:
         lines = tuple(f"{name}: {fact}" for name, fact in facts.items() if fact)
         header = ("contender", "time", "multiple of the best")
         return reports.Section(self._title, lines, header, compared("runtime", self.times))
+
+
+def _groups(groups: Any, order: Sequence[int]) -> tuple[tuple[int, ...], ...]:
+    """Disjoint groups of the vertices of an order."""
+    if isinstance(groups, str | Mapping) or not isinstance(groups, Iterable):
+        raise TypeError(f"groups must be sequences of vertices, but got {reprlib.repr(groups)}.")
+    read = tuple(tuple(_integer("a vertex in groups", v) for v in group) for group in groups)
+    members = [vertex for group in read for vertex in group]
+    if len(set(members)) < len(members) or not set(members) <= set(order):
+        raise ValueError(
+            f"groups must be disjoint and of vertices in order, got {reprlib.repr(read)}."
+        )
+    return read
 
 
 def _text(what: str, value: object) -> str:
@@ -227,6 +245,9 @@ def _checksum(content: Mapping[str, object]) -> str:
 def content_of(entry: StoredOrder) -> dict[str, object]:
     """What the file of an entry holds."""
     content = {"schema": SCHEMA, **dataclasses.asdict(entry)}
+    if not entry.groups:
+        # As earlier versions wrote it.
+        del content["groups"]
     return {**content, "checksum": _checksum(content)}
 
 

@@ -7,7 +7,7 @@ of evaluations it does the same every time; a budget of seconds is as exact as t
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NamedTuple
 
@@ -80,6 +80,8 @@ class Search:
         evaluations: orders looked at so far.
         improvements: all best-so-far orders.
         bound: what every order costs at least, as far as it is proven.
+        groups: the groups of vertices that prove it (see `jax_cce_search.game.groups`); empty where
+            their bounds by themselves do, or where all orders were searched.
     """
 
     problem: Problem
@@ -94,6 +96,7 @@ class Search:
     evaluations: int = 0
     improvements: list[Improvement] = field(default_factory=list)
     bound: int = 0
+    groups: tuple[tuple[int, ...], ...] = ()
 
     def __post_init__(self) -> None:
         self.bound = self.problem.bound
@@ -160,9 +163,15 @@ class Search:
             self._stopped = True
         return True
 
-    def prove(self, bound: int) -> None:
-        """Takes note of a proven lower bound."""
-        self.bound = max(self.bound, bound)
+    def prove(self, bound: int, groups: Iterable[tuple[int, ...]] = ()) -> None:
+        """Takes note of a proven lower bound.
+
+        Args:
+            bound: what every order costs at least, the prefix included.
+            groups: the groups of vertices that prove it, if it is they.
+        """
+        if bound > self.bound:
+            self.bound, self.groups = bound, tuple(groups)
 
     def stop(self) -> None:
         """Ends the search at its next look at `over`."""

@@ -3,6 +3,7 @@
 import itertools
 import pickle
 import time
+from unittest import mock
 
 import jax.numpy as jnp
 import numpy as np
@@ -13,6 +14,7 @@ from jax_cce_search import strategies
 from jax_cce_search.game.bounds import disjoint_paths, vertex_bounds
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Search
+from jax_cce_search.strategies import branch_and_bound
 
 import jax_cce
 from benchmarks.tasks import TASKS
@@ -56,6 +58,31 @@ def test_branch_and_bound_is_exact(graph):
 def test_branch_and_bound_is_exact_up_to_twelve_vertices(graph):
     sk, truth = both(graph)
     assert run(Problem(sk), "branch_and_bound").cost == truth.optimum()
+
+
+@pytest.mark.one_version
+@settings(max_examples=40)
+@given(scalars(most=9))
+def test_branch_and_bound_does_not_believe_in_hashes(graph):
+    """Where the hashes of all sets with as many vertices are the same, it finds what it finds."""
+    sk, truth = both(graph)
+    with mock.patch.object(branch_and_bound, "_names", lambda count: np.ones(count, np.uint64)):
+        assert run(Problem(sk), "branch_and_bound").cost == truth.optimum()
+
+
+@settings(max_examples=20)
+@given(program=programs())
+def test_branch_and_bound_is_exact_on_arrays(program):
+    options = {"argnums": program.argnums, "has_aux": program.has_aux}
+    plan = jax_cce.plan(program.function, **options, order="reverse")(*program.args)
+    problem = Problem.of(plan.graph, "flops")
+    if not 2 <= len(problem.vertices) <= 5:
+        return
+    least = min(map(problem.evaluate, itertools.permutations(problem.vertices)))
+    # With little room, what was written down is soon written over.
+    for room in (1 << 20, 64, 1):
+        with mock.patch.object(branch_and_bound, "_EDGES", room):
+            assert run(problem, "branch_and_bound").cost == least
 
 
 @pytest.mark.one_version
@@ -162,7 +189,7 @@ def test_annealing_keeps_account(name, measure):
 @pytest.mark.parametrize(
     "name, most, evaluations",
     [
-        ("RoeFlux_1d", 295, 500_000),
+        ("RoeFlux_1d", 295, 300_000),
         ("RobotArm_6DOF", 221, 1000),
         ("HumanHeartDipole", 148, 1000),
         ("PropaneCombustion", 88, 1000),
@@ -181,8 +208,10 @@ def test_portfolio_beats_the_published_orders(name, most, evaluations):
     if plan.graph.num_edges == graph.num_edges:
         assert plan.cost("multiplications") == found.cost
     if task.published.lower_bound is not None:
-        assert found.bound == task.published.lower_bound
-        assert found.is_optimal == (found.cost == task.published.lower_bound)
+        # What single vertices prove is there at once, and what groups do takes more evaluations.
+        assert found.problem.bound <= found.bound <= task.published.lower_bound
+        proven = found.problem.bound == task.published.lower_bound
+        assert found.is_optimal == proven == (found.bound == found.cost)
 
 
 @pytest.mark.one_version

@@ -133,7 +133,9 @@ class Encoding:
         entries = np.ones(size, np.float32)
         entries[: len(self.nodes)] = [max(graph.sizes[node], 1) for node in self.nodes]
         least = np.zeros(size, np.float32)
-        least[self.moves(self.problem.vertices)] = self.problem.least
+        if all(size == 1 for size in graph.sizes.values()):
+            # Networks have learnt with none for graphs of arrays.
+            least[self.moves(self.problem.vertices)] = self.problem.least
         scale = max(self.reference - self.problem.prefix_cost, 1)
         game = VertexGame(
             start=Position(kind, marks[0]),

@@ -17,6 +17,7 @@ from jax_cce.program import calls, flat
 from jax_cce.registry import StoredOrder
 from jax_cce.sparse.formats import FormatName
 from jax_cce_search.explaining.explanation import IN_USE, MEASURES, Edge, Eliminated, Explanation
+from jax_cce_search.game.certificates import stored_bound
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.naming import computed_by, label, structure_name
 
@@ -155,10 +156,12 @@ def _bound(plan: Plan, key: str, known: int) -> int | None:
     """The best bound on multiplications, from the graph and from earlier searches."""
     if plan.graph.reverse_only:
         return None
-    bound = Problem.of(plan.graph, "multiplications").bound
+    problem = Problem.of(plan.graph, "multiplications")
+    bound = problem.bound
     entry = _entry(plan, key, "multiplications", None)
-    if entry is not None and entry.bound is not None:
-        bound = max(bound, int(entry.bound))
+    if entry is not None:
+        first = plan.graph.program.first_computed
+        bound = max(bound, stored_bound(problem, entry, first) or 0)
     # A plan that shares steps can cost less than the sum of its products; then nothing is proven.
     return bound if 0 < bound <= known else None
 

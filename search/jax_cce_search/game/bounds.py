@@ -1,24 +1,33 @@
 """Lower bounds on the cost of every elimination order.
 
-When v is eliminated it has at least as many predecessors as there are vertex-disjoint paths from
-the inputs to it: eliminating other vertices shortens such paths but never joins two. The same
-holds for successors and paths to the outputs, so in a graph of scalars v costs at least the product
-of the two numbers.
+When v is eliminated, its predecessors separate it from the inputs in the first graph, so that they
+are at least as many as there are paths from inputs to v that share no node but v (Menger). The same
+holds for successors, and paths to outputs. In a graph of scalars, v costs at least the product of
+the two numbers. In a graph of arrays, those paths count whose products are certain to be paid for
+(see `coverage`); a product of two blocks one of which is full takes as many multiplications as v
+has entries. All of it holds after any eliminations, too: in a graph that was reduced first, for
+every order of what is left.
 
 Source: Naumann, "Optimal accumulation of Jacobian matrices by elimination methods on the dual
 computational graph" (2004); Menger's theorem; the paths are found by augmenting flows (Ford &
 Fulkerson 1956).
 """
 
-from collections.abc import Mapping, Set
+from collections.abc import Mapping, Sequence, Set
+from typing import NamedTuple
 
-from jax_cce.algebra.blocks import Block, Piece
-from jax_cce.orders.block_table import PricedBlocks
+from jax_cce.orders.block_table import PricedBlocks, UnitBlocks
 from jax_cce.orders.skeleton import Skeleton
+from jax_cce_search.game.cancelling import cancelling, reached
+from jax_cce_search.game.coverage import Coverage, coverage
 
 __all__ = [
+    "Paths",
+    "Way",
     "disjoint_paths",
-    "may_cancel",
+    "paths_of",
+    "single_bounds",
+    "sink",
     "vertex_bounds",
 ]
 
@@ -26,10 +35,59 @@ _Neighbours = Mapping[int, Set[int]]
 # The measures whose costs are sums over the vertices.
 _BOUNDED = ("multiplications", "nonunit_multiplications")
 _MOST_VERTICES = 500
-# Sums of more products between two nodes are too many to look at, and may be zero for all we know.
-_MOST_PATHS = 10
-# Known numbers that add up to less than that are taken to cancel.
-_ROUNDING = 1e-9
+_CERTAIN = Coverage(True, True, True, True, True, True)
+
+
+class Way(NamedTuple):
+    """One way to bound what a vertex costs: a number, times paths behind it, times paths ahead.
+
+    Attributes:
+        factor: the multiplications of each product, at least.
+        behind: the predecessors by which paths may come in.
+        ahead: the successors by which paths may go out.
+    """
+
+    factor: int
+    behind: frozenset[int]
+    ahead: frozenset[int]
+
+
+class Paths(NamedTuple):
+    """The paths of a graph that bounds may count.
+
+    Attributes:
+        behind: for each node the nodes that a path back to the inputs may go on to.
+        ahead: the same for the outputs. An output that is a vertex has its `sink` there.
+        inputs: where paths behind a vertex end.
+        outputs: where paths ahead end, which are sinks and outputs that are no vertices.
+        ways: for each vertex what its own edges allow.
+    """
+
+    behind: _Neighbours
+    ahead: _Neighbours
+    inputs: Set[int]
+    outputs: Set[int]
+    ways: Mapping[int, Sequence[Way]]
+
+    def single(self, vertex: int) -> tuple[int, Way]:
+        """The bound of a vertex by itself, and the way that gives it."""
+        best, chosen = 0, self.ways[vertex][-1]
+        for way in self.ways[vertex]:
+            behind = {**self.behind, vertex: way.behind}
+            ahead = {**self.ahead, vertex: way.ahead}
+            bound = (
+                way.factor
+                * disjoint_paths(vertex, behind, self.inputs)
+                * disjoint_paths(vertex, ahead, self.outputs)
+            )
+            if bound > best:
+                best, chosen = bound, way
+        return best, chosen
+
+
+def sink(output: int) -> int:
+    """The node that stands for the Jacobian's rows of an output which is eliminated, too."""
+    return -1 - output
 
 
 def disjoint_paths(vertex: int, neighbours: _Neighbours, ends: Set[int]) -> int:
@@ -100,126 +158,116 @@ def _augmenting(
     return used, freed - used.keys()
 
 
-def vertex_bounds(graph: Skeleton) -> dict[int, int]:
-    """For each vertex of a graph of scalars what eliminating it costs at least, in any order.
+def paths_of(graph: Skeleton, vertices: Sequence[int]) -> Paths | None:
+    """The paths that bounds may count; None in a measure that counts shared steps once.
 
-    Counts paths of edges only whose products are never free and never cancel. An array vertex
-    gets no bound, and neither does any vertex in a measure that counts shared steps once. In a
-    graph of more than 500 vertices, where paths take too long to count, the bound is one.
+    Args:
+        graph: the graph, perhaps after some eliminations.
+        vertices: those that are not eliminated yet.
     """
     algebra = graph.algebra
     if isinstance(algebra, PricedBlocks) and algebra.cost not in _BOUNDED:
-        return {}
-    if any(size != 1 for size in graph.sizes.values()):
-        return {}
-    kept = _lasting_edges(graph)
+        return None
+    if any(not isinstance(size, int) for size in graph.sizes.values()):
+        return None
+    if any(size != 1 for size in graph.sizes.values()) and _is_sparse(graph):
+        # Terms that overlap are joined there, and have fewer coefficients than before.
+        return None
+    certain = _certain_edges(graph)
     ahead: dict[int, set[int]] = {node: set() for node in graph.successors}
     behind: dict[int, set[int]] = {node: set() for node in graph.successors}
-    for source, target in kept:
-        ahead[source].add(target)
-        behind[target].add(source)
-    inputs, outputs = set(graph.inputs), set(graph.outputs)
-    if len(graph.vertices) > _MOST_VERTICES:
-        joined = _reached(inputs, ahead) & _reached(outputs, behind)
-        return {vertex: int(vertex in joined) for vertex in graph.vertices}
-    return {
-        vertex: disjoint_paths(vertex, behind, inputs) * disjoint_paths(vertex, ahead, outputs)
-        for vertex in graph.vertices
-    }
+    for (source, target), edge in certain.items():
+        if edge.columns:
+            ahead[source].add(target)
+        if edge.rows:
+            behind[target].add(source)
+    left = set(vertices)
+    for output in left & graph.outputs:
+        ahead[output].add(sink(output))
+    outputs = {sink(o) if o in left else o for o in graph.outputs}
+    ways = {vertex: _ways(graph, vertex, certain) for vertex in vertices}
+    return Paths(behind, ahead, set(graph.inputs), outputs, ways)
 
 
-def _lasting_edges(graph: Skeleton) -> set[tuple[int, int]]:
-    """The edges through which every path contributes a product that is paid for and stays."""
+def _certain_edges(graph: Skeleton) -> dict[tuple[int, int], Coverage]:
+    """What is certain of the blocks on edges, without those on which they may cancel."""
     algebra = graph.algebra
-    edges = {(source, target) for source, to in graph.successors.items() for target in to}
     if not isinstance(algebra, PricedBlocks):
-        return edges
-
-    def block(edge: tuple[int, int]) -> Block:
-        return algebra.structures.block(graph.successors[edge[0]][edge[1]])
-
-    static = _static_edges(graph)
-    mixed = {edge for edge in edges if not all(isinstance(p, Piece) for p in block(edge))}
-    free = {
-        edge
-        for edge in edges - mixed
-        if any(isinstance(p, Piece) and (p.term.layout or p.term.lookups) for p in block(edge))
-    }
-    if algebra.cost != "multiplications":
-        # Products with known numbers may be free, and sums of them may become one.
-        return edges - static - mixed - free
-    return edges - mixed - free - _cancelling(graph, static)
+        return {(s, t): _CERTAIN for s, to in graph.successors.items() for t in to}
+    structures = algebra.structures
+    unit_free = algebra.cost == "nonunit_multiplications"
+    by_kind: dict[int, Coverage] = {}
+    vanishing = cancelling(graph)
+    certain = {}
+    for source, to in graph.successors.items():
+        for target, kind in to.items():
+            if kind not in by_kind:
+                shapes = structures.shapes(kind)
+                by_kind[kind] = coverage(structures.block(kind), *shapes, unit_free=unit_free)
+            if (source, target) not in vanishing:
+                certain[source, target] = by_kind[kind]
+    return certain
 
 
-def may_cancel(graph: Skeleton) -> bool:
-    """Whether an edge may vanish while vertices are eliminated: known numbers that add to zero."""
-    if not isinstance(graph.algebra, PricedBlocks):
-        return False
-    return bool(_cancelling(graph, _static_edges(graph)))
-
-
-def _static_edges(graph: Skeleton) -> set[tuple[int, int]]:
-    """The edges whose coefficients are all known numbers."""
+def _is_sparse(graph: Skeleton) -> bool:
     algebra = graph.algebra
-    assert isinstance(algebra, PricedBlocks)
-    return {
-        (source, target)
-        for source, to in graph.successors.items()
-        for target, kind in to.items()
-        if all(isinstance(p, Piece) and p.slot is None for p in algebra.structures.block(kind))
-    }
+    return isinstance(algebra, PricedBlocks) and algebra.structures.sparse
 
 
-def _cancelling(graph: Skeleton, static: set[tuple[int, int]]) -> set[tuple[int, int]]:
-    """The static edges on paths between two nodes some of whose products may add up to zero."""
-    algebra = graph.algebra
-    assert isinstance(algebra, PricedBlocks)
-    ahead: dict[int, set[int]] = {}
-    scale: dict[tuple[int, int], complex] = {}
-    for source, target in static:
-        ahead.setdefault(source, set()).add(target)
-        pieces = algebra.structures.block(graph.successors[source][target])
-        scale[source, target] = sum(piece.scale for piece in pieces if isinstance(piece, Piece))
-    reach = {node: _reached({node}, ahead) for node in ahead}
-    cancelling: set[tuple[int, int]] = set()
-    for start in ahead:
-        # The products along the paths from the start, or None where there are too many.
-        arrives: dict[int, list[complex] | None] = {start: [1]}
-        for node in sorted(reach[start]):
-            products = arrives[node]
-            for target in ahead.get(node, ()):
-                known = arrives.get(target, [])
-                if products is None or known is None or len(products) + len(known) > _MOST_PATHS:
-                    arrives[target] = None
-                else:
-                    arrives[target] = [*known, *(scale[node, target] * p for p in products)]
-        ends = {end for end, products in arrives.items() if _may_cancel(products)}
-        cancelling |= {
-            (node, target)
-            for node in reach[start]
-            for target in ahead.get(node, ())
-            if not ends.isdisjoint(reach.get(target, {target}))
-        }
-    return cancelling
+def _ways(
+    graph: Skeleton, vertex: int, certain: Mapping[tuple[int, int], Coverage]
+) -> tuple[Way, ...]:
+    none = Coverage()
+    before = {s: certain.get((s, vertex), none) for s in graph.predecessors[vertex]}
+    after = {t: certain.get((vertex, t), none) for t in graph.successors[vertex]}
+    counted_in = frozenset(s for s, edge in before.items() if edge.counted_rows)
+    full_in = frozenset(s for s, edge in before.items() if edge.full_rows)
+    counted_out = frozenset(t for t, edge in after.items() if edge.counted_columns)
+    full_out = frozenset(t for t, edge in after.items() if edge.full_columns)
+    size = graph.sizes[vertex]
+    if size < 2 or isinstance(graph.algebra, UnitBlocks):
+        return (Way(min(size, 1), counted_in, counted_out),)
+    return (
+        Way(size, full_in, counted_out),
+        Way(size, counted_in, full_out),
+        Way(1, counted_in, counted_out),
+    )
 
 
-def _may_cancel(products: list[complex] | None) -> bool:
-    """Whether some of the numbers add up to zero."""
-    if products is None:
-        return True
-    sums: list[complex] = []
-    for product in products:
-        sums += [product, *(product + other for other in sums)]
-    return any(abs(total) < _ROUNDING for total in sums)
+def single_bounds(paths: Paths) -> dict[int, tuple[int, Way]]:
+    """For each vertex its bound by itself, and the way that gives it.
+
+    In a graph of more than 500 vertices, where paths take too long to count, one behind a vertex
+    and one ahead are all that is looked for.
+    """
+    if len(paths.ways) <= _MOST_VERTICES:
+        return {vertex: paths.single(vertex) for vertex in paths.ways}
+    from_inputs = reached(paths.inputs, _reversed(paths.behind))
+    to_outputs = reached(paths.outputs, _reversed(paths.ahead))
+
+    def joined(way: Way) -> int:
+        behind, ahead = way.behind & from_inputs, way.ahead & to_outputs
+        return way.factor if behind and ahead else 0
+
+    best = {vertex: max(ways, key=joined) for vertex, ways in paths.ways.items()}
+    return {vertex: (joined(way), way) for vertex, way in best.items()}
 
 
-def _reached(starts: Set[int], ahead: Mapping[int, Set[int]]) -> set[int]:
-    """All nodes on paths from the given ones, these included."""
-    seen = set(starts)
-    pending = list(starts)
-    while pending:
-        for target in ahead.get(pending.pop(), ()):
-            if target not in seen:
-                seen.add(target)
-                pending.append(target)
-    return seen
+def vertex_bounds(graph: Skeleton) -> dict[int, int]:
+    """For each vertex what eliminating it costs at least, in any order.
+
+    Counts paths only whose products are certain to be paid for and never cancel. No vertex gets a
+    bound in a measure that counts shared steps once.
+    """
+    paths = paths_of(graph, graph.vertices)
+    if paths is None:
+        return {}
+    return {vertex: bound for vertex, (bound, _) in single_bounds(paths).items()}
+
+
+def _reversed(neighbours: _Neighbours) -> dict[int, set[int]]:
+    back: dict[int, set[int]] = {}
+    for node, others in neighbours.items():
+        for other in others:
+            back.setdefault(other, set()).add(node)
+    return back

@@ -4,7 +4,7 @@ import numpy as np
 
 from jax_cce_search.game.jit import jit
 from jax_cce_search.game.kernels import eliminate, price, remainder
-from jax_cce_search.game.state import NOTHING, undo
+from jax_cce_search.game.state import NOTHING, listed, undo
 
 __all__ = [
     "branch",
@@ -85,8 +85,70 @@ def _have_same_neighbours(state, one, other):  # type: ignore[no-untyped-def]
 
 
 @jit
+def _same_graph(state, contents, begin):  # type: ignore[no-untyped-def]
+    """Whether the graph has the edges that were written down from `begin` on."""
+    nodes = state.kind.shape[0]
+    at = begin + 1
+    for source in range(nodes):
+        number = listed(state.after[source], state.first)
+        for k in range(number):
+            target = state.first[k]
+            edge = source * nodes + target
+            if at > begin + contents[begin] or contents[at] != edge << 24 | np.int64(
+                state.kind[source, target]
+            ):
+                return False
+            at += 1
+    return at == begin + 1 + contents[begin]
+
+
+@jit
+def _write_down(state, contents, used):  # type: ignore[no-untyped-def]
+    """Writes the edges of the graph behind their number; returns where, `used[0]` goes on.
+
+    Args:
+        state: the graph.
+        contents: int64 [room].
+        used: int64 [2], where there is room, and how often it began anew.
+    """
+    nodes = state.kind.shape[0]
+    count = 0
+    for source in range(nodes):
+        count += listed(state.after[source], state.first)
+    if used[0] + count + 1 > contents.shape[0]:
+        used[0] = 0
+        used[1] += 1
+    if count + 1 > contents.shape[0]:
+        return -1
+    begin = at = used[0]
+    contents[at] = count
+    for source in range(nodes):
+        number = listed(state.after[source], state.first)
+        for k in range(number):
+            target = state.first[k]
+            at += 1
+            contents[at] = (source * nodes + target) << 24 | np.int64(state.kind[source, target])
+    used[0] = at + 1
+    return begin
+
+
+@jit
 def branch(  # type: ignore[no-untyped-def]
-    state, tables, vertices, least, uniform, names, stack, spent, table, tally, best, limit, missing
+    state,
+    tables,
+    vertices,
+    least,
+    uniform,
+    names,
+    stack,
+    spent,
+    table,
+    contents,
+    used,
+    tally,
+    best,
+    limit,
+    missing,
 ):
     """Depth-first branch and bound, at most `limit` nodes of it; `tally[0]` is -1 when it is over.
 
@@ -105,7 +167,13 @@ def branch(  # type: ignore[no-untyped-def]
         stack: int64 [vertices + 1, vertices + 4]: at each depth the position among the candidates,
             their number, the length of the log, the vertex chosen, and the candidates.
         spent: int64 [vertices + 1, 2]: at each depth what is spent, and the least for the rest.
-        table: int64 [slots, 2]: hashes of graphs that were met and what was spent for them.
+        table: int64 [slots, 4 + words]: for each graph that was met a hash that is not zero, what
+            was spent for it, and what it was: where all products cost one the set of vertices that
+            were gone, which decides it, else where its edges are in `contents`, and the round in
+            which they were written there.
+        contents: int64 [room]: the edges of such graphs, one after the other; when it is full it is
+            written from the beginning.
+        used: int64 [2], where there is room in it, and the round.
         tally: int64 [3]: depth, best cost, nodes so far.
         best: int32 [vertices], the best order.
         limit: number of nodes.
@@ -114,6 +182,7 @@ def branch(  # type: ignore[no-untyped-def]
     missing[0] = NOTHING
     count = vertices.shape[0]
     mask = table.shape[0] - 1
+    words = table.shape[1] - 4
     gone = np.zeros(count, np.bool_)
     digest = np.uint64(0)
     for depth in range(1, tally[0] + 1):
@@ -193,12 +262,36 @@ def branch(  # type: ignore[no-untyped-def]
         if state.hashed:
             name ^= state.digest[0]
         at = np.int64(name & np.uint64(mask))
-        met = table[at, 0] == np.int64(name) and table[at, 1] <= paid
+        # Graphs are told apart by what they are. A hash only says where to look.
+        met = name != 0 and table[at, 0] == np.int64(name) and table[at, 1] <= paid
+        if met and state.hashed:
+            begin = table[at, 2]
+            is_there = table[at, 3] == used[1] or (table[at, 3] == used[1] - 1 and begin >= used[0])
+            met = is_there and _same_graph(state, contents, begin)
+        elif met:
+            for word in range(words):
+                there = np.uint64(table[at, 4 + word])
+                for j in range(64 * word, min(count, 64 * word + 64)):
+                    is_gone = gone[j] or j == k
+                    if (there >> np.uint64(j & 63) & np.uint64(1) != 0) != is_gone:
+                        met = False
         if paid + rest >= tally[1] or met:
             undo(state, mark)
             continue
         table[at, 0] = np.int64(name)
         table[at, 1] = paid
+        if state.hashed:
+            table[at, 2] = _write_down(state, contents, used)
+            table[at, 3] = used[1]
+            if table[at, 2] < 0:
+                table[at, 0] = 0
+        else:
+            for word in range(words):
+                there = np.uint64(0)
+                for j in range(64 * word, min(count, 64 * word + 64)):
+                    if gone[j] or j == k:
+                        there |= np.uint64(1) << np.uint64(j & 63)
+                table[at, 4 + word] = np.int64(there)
         depth += 1
         tally[0] = depth
         stack[depth, 0] = -1

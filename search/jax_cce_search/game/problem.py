@@ -8,8 +8,10 @@ from jax_cce.graph.building import Graph
 from jax_cce.orders.block_table import PricedBlocks, UnitBlocks
 from jax_cce.orders.skeleton import Skeleton, skeleton
 from jax_cce_search.game import reductions
-from jax_cce_search.game.bounds import may_cancel, vertex_bounds
+from jax_cce_search.game.bounds import paths_of, single_bounds
+from jax_cce_search.game.cancelling import may_cancel
 from jax_cce_search.game.compiled import MOST_COMPILED, Compiled
+from jax_cce_search.game.groups import Groups
 
 __all__ = [
     "Problem",
@@ -33,7 +35,8 @@ class Problem:
             it carries out shared steps once, or where an edge vanishes because the same coefficient
             is subtracted from itself; then nothing that a search proves holds for plans.
         least: for each vertex in `vertices` what eliminating it costs at least, in any order.
-        bound: what every order costs at least, the prefix included.
+        bound: what every order costs at least, the prefix included. Groups may raise it.
+        paths: the paths that bounds may count; None where there are no bounds.
     """
 
     def __init__(self, graph: Skeleton) -> None:
@@ -44,11 +47,12 @@ class Problem:
             graph = graph.copy(UnitBlocks())
         self.reduced, self.prefix, self.prefix_cost = reductions.reduce(graph, self.uniform)
         self.vertices = tuple(v for v in graph.vertices if v not in set(self.prefix))
-        # What holds in the whole graph holds in every state of its elimination.
-        bounds = vertex_bounds(self.graph)
-        self.least = tuple(bounds.get(vertex, 0) for vertex in self.vertices)
+        self.paths = paths_of(self.reduced, self.vertices)
+        bounds = {} if self.paths is None else single_bounds(self.paths)
+        self.least = tuple(bounds[v][0] if v in bounds else 0 for v in self.vertices)
         self.bound = self.prefix_cost + sum(self.least)
         self._compiled: Compiled | None = None
+        self._groups: Groups | None = None
 
     @classmethod
     def of(cls, graph: Graph, cost: str) -> "Problem":
@@ -73,12 +77,19 @@ class Problem:
         return self._compiled
 
     @property
+    def groups(self) -> Groups | None:
+        """The bounds of groups of vertices; None where there are no bounds."""
+        if self._groups is None and self.paths is not None:
+            self._groups = Groups(self.paths)
+        return self._groups
+
+    @property
     def is_compilable(self) -> bool:
         """Whether the graph is small enough for the compiled loops."""
         return len(self.reduced.successors) <= MOST_COMPILED
 
     def __getstate__(self) -> dict[str, Any]:
-        return self.__dict__ | {"_compiled": None}
+        return self.__dict__ | {"_compiled": None, "_groups": None}
 
     def full(self, order: Sequence[int]) -> tuple[int, ...]:
         """An order of all vertices, from one of those that are left."""

@@ -18,6 +18,7 @@ __all__ = [
     "enter",
     "entry_name",
     "listed",
+    "lowest",
     "slot",
     "undo",
 ]
@@ -60,7 +61,7 @@ def _mixed(x):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _lowest(x):  # type: ignore[no-untyped-def]
+def lowest(x):  # type: ignore[no-untyped-def]
     """The position of the lowest bit that is set."""
     at = 0
     if x & np.uint64(0xFFFFFFFF) == 0:
@@ -90,7 +91,7 @@ def listed(bits, room):  # type: ignore[no-untyped-def]
     for word in range(bits.shape[0]):
         x = bits[word]
         while x:
-            room[count] = (word << 6) + _lowest(x)
+            room[count] = (word << 6) + lowest(x)
             count += 1
             x &= x - np.uint64(1)
     return count

@@ -125,6 +125,8 @@ class Job:
             )
         searches = [part.search for part in self._parts]
         with shown(searches, request.budget, request.progress):
+            for part in self._arrays:
+                part.recall(self._registry.get(self._task.key, part.measure))
             for part in self._parts:
                 part.search.begin()
                 try:
@@ -185,8 +187,10 @@ class Job:
         """Takes the order of least cost."""
         part = min(searched, key=lambda part: searched[part].cost(measure))
         plan = searched[part]
-        bound = (part.search.bound if part.problem.is_exact else part.problem.bound) or None
-        entry = self._stored(measure, plan, plan.cost(measure), part.search, bound=bound)
+        bound, groups = part.proven
+        entry = self._stored(
+            measure, plan, plan.cost(measure), part.search, bound=bound, groups=groups
+        )
         if entry.order != plan.order:
             # A better one was known already.
             graph = self._task.graphs[entry.entries]
@@ -251,6 +255,7 @@ class Job:
         times: Mapping[str, float] | None = None,
         *,
         bound: int | None = None,
+        groups: Sequence[Sequence[int]] = (),
         order: Sequence[int] | None = None,
     ) -> StoredOrder:
         """Puts an order into the registry; returns what that then holds, which may be better."""
@@ -265,6 +270,7 @@ class Job:
             method=plan.method,
             entries=plan.scalarised,
             bound=bound,
+            groups=tuple(map(tuple, groups)),
             strategy=strategy,
             seed=self._request.seed,
             device=jax_internals.device_kind() if cost in MEASURED else None,

@@ -41,7 +41,7 @@ class NativeProblem(Problem):
         self.by_count = Problem(skeleton(edges))
         super().__init__(self.by_count.graph)
         # Operations that are shared are in no bound, and in no reduction.
-        self.prefix, self.prefix_cost, self.bound = (), 0, 0
+        self.prefix, self.prefix_cost, self.bound, self.paths = (), 0, 0, None
         self.vertices = tuple(range(len(edges.vertices)))
         self._number = {node: k for k, node in enumerate(edges.vertices)}
 

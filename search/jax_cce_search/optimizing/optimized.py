@@ -78,7 +78,7 @@ class Optimized:
         if self.entry.cost in MEASURED:
             return f"measured on {self.entry.device}"
         if self.is_optimal:
-            return "optimal"
+            return "optimal over vertex orders"
         if self.gap is None:
             return "no lower bound known"
         return f"at most {100 * self.gap:.1f} % above the lower bound {self.bound:,}"
@@ -114,6 +114,8 @@ class Optimized:
             kept,
             f"order of {len(self.order):,} vertices: see .order",
         ]
+        if self.bound is not None:
+            lines.append(f"lower bound: {with_unit(cost, self.bound)}{_proven_by(self.entry)}")
         lines += [f"{name} failed: {why}" for name, why in self.failures.items()]
         if cost not in MEASURED:
             values = {**values, "this order": self.value}
@@ -124,3 +126,11 @@ class Optimized:
     def plot_search(self, path: Any = None) -> Any:
         """Draws the best cost over time, by strategy; see `jax_cce_search.pictures`."""
         return curves.plot_search(self, path)
+
+
+def _proven_by(entry: StoredOrder) -> str:
+    """What proves the bound of an entry, where it is groups of vertices."""
+    if not entry.groups:
+        return ""
+    largest = max(map(len, entry.groups))
+    return f", proven by {len(entry.groups)} groups of at most {largest} vertices"

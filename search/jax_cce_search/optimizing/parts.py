@@ -15,6 +15,8 @@ from jax_cce.graph.building import Graph
 from jax_cce.native.edges import Edges
 from jax_cce.planning import plans
 from jax_cce.planning.plans import Plan
+from jax_cce.registry import StoredOrder
+from jax_cce_search.game.certificates import stored_bound
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.optimizing import natively
 from jax_cce_search.optimizing.natively import NativeProblem
@@ -57,7 +59,7 @@ class Part:
         """Adds to the search what one on an executor has come to."""
         search, left = self.search, set(self.problem.vertices)
         search.evaluations += outcome.evaluations
-        search.prove(outcome.bound)
+        search.prove(outcome.bound, outcome.groups)
         for improvement in outcome.improvements:
             if improvement.cost < search.cost:
                 search.best = tuple(v for v in improvement.order if v in left)
@@ -92,6 +94,27 @@ class ArraysPart(Part):
         """What tells the form of the graph in the names of contenders."""
         return ", small arrays apart" if self.scalarised else ""
 
+    def recall(self, entry: StoredOrder | None) -> None:
+        """Takes over the bound of a stored order, if its groups prove it."""
+        if entry is None or not entry.groups or entry.entries != self.scalarised:
+            return
+        first = self.graph.program.first_computed
+        bound = stored_bound(self.problem, entry, first)
+        if bound is not None:
+            groups = (tuple(vertex + first for vertex in group) for group in entry.groups)
+            self.search.prove(bound, groups)
+
+    @property
+    def proven(self) -> tuple[int | None, list[tuple[int, ...]]]:
+        """What every plan costs at least, and the groups that prove it, numbered as in plans."""
+        search = self.search
+        if not self.problem.is_exact and not search.groups:
+            # A plan may cost less than its order: what was searched says nothing of it.
+            return self.problem.bound or None, []
+        first = self.graph.program.first_computed
+        groups = [tuple(vertex - first for vertex in group) for group in search.groups]
+        return search.bound or None, groups
+
     def searched_plan(self) -> Plan:
         """The plan of the best order that was found."""
         first = self.graph.program.first_computed
@@ -125,6 +148,7 @@ class Outcome(NamedTuple):
 
     improvements: list[Improvement]
     bound: int
+    groups: tuple[tuple[int, ...], ...]
     evaluations: int
 
 
@@ -133,7 +157,7 @@ def _searched(problem: Problem, budget: Budget, seed: int, strategy: str) -> Out
     problem = pickle.loads(pickle.dumps(problem))
     search = Search(problem, budget, seed, strategy=strategy)
     _search(search, strategy)
-    return Outcome(search.improvements, search.bound, search.evaluations)
+    return Outcome(search.improvements, search.bound, search.groups, search.evaluations)
 
 
 def _search(state: Search, strategy: str) -> None:

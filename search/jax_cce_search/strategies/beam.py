@@ -18,6 +18,7 @@ __all__ = [
 _FIRST_WIDTH = 4
 # Entries of all graphs in a beam.
 _MOST_ENTRIES = 1 << 26
+_MOST_EXACT = 64
 
 
 def search(state: Search) -> None:
@@ -50,12 +51,17 @@ def beam(state: Search, width: int) -> bool:
         least = np.zeros(count, np.int64)
         compiled.run(kernels.prices, vertices, least)
         least = least // 2
-    names = np.random.default_rng(0).integers(1, 1 << 63, count, dtype=np.uint64)
+    if count <= _MOST_EXACT:
+        # One bit for each vertex names a set for certain.
+        names = np.uint64(1) << np.arange(count, dtype=np.uint64)
+    else:
+        names = np.random.default_rng(0).integers(1, 1 << 63, count, dtype=np.uint64)
     orders = np.zeros((1, 0), np.int32)  # [sets, vertices so far], positions in `vertices`
     spent = np.zeros(1, np.int64)
     left = np.array([least.sum()])
     digests = np.zeros(1, np.uint64)
-    complete = problem.uniform
+    # Beams of larger graphs hold nowhere near all sets.
+    complete = problem.uniform and count <= _MOST_EXACT
     costs = np.zeros(count, np.int64)
     for depth in range(count):
         rows, picks, prices = [], [], []

@@ -1,7 +1,8 @@
 """Branch and bound: proves an order optimal, or finds a better one, given time.
 
 Source: Land & Doig (1960). The bound is that of vertex-disjoint paths, in
-`jax_cce_search.game.bounds`.
+`jax_cce_search.game.bounds`. Where a graph was met before at no higher price, the search turns
+back; graphs are compared by their content, so that what is proven does not rest on a hash.
 """
 
 import numpy as np
@@ -19,6 +20,13 @@ __all__ = [
 _CHUNK = 4096
 # Graphs that were met and are remembered; a later one takes the place of an earlier one.
 _SLOTS = 1 << 20
+# Edges of them that are written down, where a set of vertices does not decide a graph.
+_EDGES = 1 << 24
+
+
+def _names(count: int) -> np.ndarray:
+    """Random numbers whose exclusive or over a set of vertices is its hash."""
+    return np.random.default_rng(0).integers(1, 1 << 63, count, dtype=np.uint64)
 
 
 def search(state: Search) -> None:
@@ -34,10 +42,13 @@ def search(state: Search) -> None:
         state.prove(state.cost)
         return
     least = np.array(problem.least, np.int64)
-    names = np.random.default_rng(0).integers(1, 1 << 63, count, dtype=np.uint64)
+    names = _names(count)
     stack = np.zeros((count + 1, count + 4), np.int64)
     spent = np.zeros((count + 1, 2), np.int64)
-    table = np.zeros((_SLOTS, 2), np.int64)
+    words = (count + 63) // 64 if problem.uniform else 0
+    table = np.zeros((_SLOTS, 4 + words), np.int64)
+    contents = np.zeros(0 if problem.uniform else _EDGES, np.int64)
+    used = np.zeros(2, np.int64)
     best = np.array(vertices)
     tally = np.zeros(3, np.int64)
 
@@ -59,6 +70,8 @@ def search(state: Search) -> None:
             stack,
             spent,
             table,
+            contents,
+            used,
             tally,
             best,
             max(1, state.allowed(_CHUNK)),

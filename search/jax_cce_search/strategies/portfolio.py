@@ -1,11 +1,14 @@
 """All strategies in a sensible sequence, on one budget.
 
 Greedy orders come first, at next to no cost; then branch and bound where the graph is small enough
-for it, and otherwise a beam, annealing and windows, in rounds that grow as long as time is left.
+for it, and otherwise annealing, a proof, windows and a beam, in rounds that grow as long as time is
+left. The proof has most of its time where the best cost is near its bound.
 """
 
+from collections.abc import Callable
+
 from jax_cce_search.searching import Search
-from jax_cce_search.strategies import annealing, beam, branch_and_bound, greedy, windows
+from jax_cce_search.strategies import annealing, beam, branch_and_bound, greedy, proving, windows
 
 __all__ = [
     "search",
@@ -17,6 +20,10 @@ _SMALL = 16
 _FIRST_ROUND = 2.0
 # Without any limit it ends when the next round would anneal by more moves than that.
 _MOST_MOVES = 1 << 22
+# In a shorter search proofs have a small share only.
+_LEAST_SHARE = 0.5
+# A group takes as long to look at as so many moves of annealing.
+_MOVES_FOR_A_GROUP = 100
 
 
 def search(state: Search) -> None:
@@ -52,6 +59,7 @@ def search(state: Search) -> None:
     limit = state.budget.seconds
     share = None if limit is None else min(_FIRST_ROUND, limit / 8)
     moves = 2000 * len(problem.vertices)
+    prove = proving.prover(state)
     rounds = [
         *((name, way, 1 / 8, lambda moves: 16) for name, way in greedy_ways.items()),
         ("annealing", annealing.search, 4, lambda moves: moves),
@@ -63,11 +71,28 @@ def search(state: Search) -> None:
             seconds = None if share is None else share * shares
             with state.part(name, seconds=seconds, evaluations=evaluations(moves)):
                 way(state)
+            if name == "annealing":
+                _prove(state, prove, share, moves)
             if state.over():
                 return
         share = None if share is None else 2 * share
         moves *= 2
         if not _is_limited(state) and moves > _MOST_MOVES:
+            return
+
+
+def _prove(
+    state: Search, prove: Callable[[int | None], None], share: float | None, moves: int
+) -> None:
+    """Proves for a small share of a round, and for a large one where the bound is near."""
+    is_short = share is not None and share < _LEAST_SHARE
+    for shares in (1 / 2,) if is_short else (1 / 2, 3):
+        if share is None:
+            prove(int(shares * moves) // _MOVES_FOR_A_GROUP)
+        else:
+            with state.part(state.strategy, seconds=share * shares):
+                prove(None)
+        if state.over() or not proving.is_near(state):
             return
 
 
