@@ -16,6 +16,7 @@ from typing import Any
 
 from jax_cce import reports
 from jax_cce.algebra.costs import compared, with_unit
+from jax_cce.eliminations import Item, items_of, vertices_of
 
 __all__ = [
     "FILE_NAME",
@@ -52,7 +53,8 @@ class StoredOrder:
     Attributes:
         key: 64 hexadecimal digits that identify the function.
         cost: name of the cost that the order minimises, such as "flops"; letters, digits, "_", "-".
-        order: the vertices in the order of their elimination.
+        order: the vertices in the order of their elimination, and edges by themselves between them,
+            each a `jax_cce.EdgeElimination`.
         value: the cost of the order; seconds where it was measured.
         method: what runs: "elimination", "jacfwd", "jacrev", or "native" code.
         entries: whether small arrays are taken apart entry by entry.
@@ -74,7 +76,7 @@ class StoredOrder:
 
     key: str
     cost: str
-    order: tuple[int, ...]
+    order: tuple[Item, ...]
     value: float
     method: str = "elimination"
     entries: bool = False
@@ -108,8 +110,9 @@ class StoredOrder:
             raise TypeError(
                 f"order must be a sequence of vertices, but got {reprlib.repr(self.order)}."
             )
-        order = tuple(_integer("a vertex in order", vertex) for vertex in self.order)
-        if len(set(order)) < len(order) or min(order, default=0) < 0:
+        order = tuple(map(_item, self.order))
+        vertices = vertices_of(order)
+        if len(set(vertices)) < len(vertices) or min(vertices, default=0) < 0:
             raise ValueError(
                 f"order must name each vertex once, and none below 0, got {reprlib.repr(order)}."
             )
@@ -141,7 +144,7 @@ class StoredOrder:
     def __repr__(self) -> str:
         """One line; `print` shows more, and `order` has the vertices."""
         by = f", found by {self.strategy}" if self.strategy else ""
-        return f"<StoredOrder {self._title}{by}, {len(self.order):,} vertices>"
+        return f"<StoredOrder {self._title}{by}, {len(vertices_of(self.order)):,} vertices>"
 
     def __str__(self) -> str:
         """A few lines."""
@@ -157,7 +160,7 @@ class StoredOrder:
     def _section(self) -> reports.Section:
         facts = {
             "runs": self.method,
-            "vertices": f"{len(self.order):,} (see .order)",
+            "vertices": f"{len(vertices_of(self.order)):,} (see .order)",
             "small arrays": "taken apart" if self.entries else "",
             "lower bound": "" if self.bound is None else with_unit(self.cost, self.bound),
             "found by": self.strategy,
@@ -184,6 +187,14 @@ def _integer(what: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an integer, but got {value!r}.") from None
+
+
+def _item(item: Any) -> Item:
+    """A vertex, or an edge, of which JSON has a list."""
+    if not isinstance(item, tuple | list):
+        return _integer("a vertex in order", item)
+    (edge,) = items_of([item])
+    return edge
 
 
 def _number(what: str, value: object) -> float:

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_cce.algebra.costs import compared, with_unit
+from jax_cce.eliminations import Item, vertices_of
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
 from jax_cce.registry.ranking import MEASURED
@@ -56,7 +57,7 @@ class Optimized:
     layer: str = "memory"
 
     @property
-    def order(self) -> tuple[int, ...]:
+    def order(self) -> tuple[Item, ...]:
         """The order, for `jax_cce.jacobian(..., order=...)`."""
         return self.entry.order
 
@@ -112,7 +113,7 @@ class Optimized:
         lines = [
             f"{how} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at",
             kept,
-            f"order of {len(self.order):,} vertices: see .order",
+            f"order of {len(vertices_of(self.order)):,} vertices{self._edges}: see .order",
         ]
         lines += [f"{name} failed: {why}" for name, why in self.failures.items()]
         if cost not in MEASURED:
@@ -120,6 +121,12 @@ class Optimized:
         what = "time" if self.times else "cost"
         header = ("contender", what, "multiple of the best")
         return Section(self._title, tuple(lines), header, compared(cost, values))
+
+    @property
+    def _edges(self) -> str:
+        """How many edges the order eliminates by themselves, for people."""
+        number = len(self.order) - len(vertices_of(self.order))
+        return f" and {number:,} edges" if number else ""
 
     def plot_search(self, path: Any = None) -> Any:
         """Draws the best cost over time, by strategy; see `jax_cce_search.pictures`."""
