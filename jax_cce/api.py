@@ -158,7 +158,8 @@ def jacobian(
     Raises:
         TypeError: for inputs and outputs of dtypes that `jax.jacrev` and `jax.jacfwd` refuse.
         ValueError: for argnums out of range or repeated, orders whose vertices are no
-            permutation of the graph's, or whose edges are not there, unknown formats and strategies, and negative budgets.
+            permutation of the graph's, or whose edges are not there, unknown formats and
+            strategies, and negative budgets.
             Also for a max_bytes that is no number of bytes, or beside an order or
             backend="native", and where the program cannot be measured: for functions that are
             differentiated while they run, shared out over devices, or have effects. And for a

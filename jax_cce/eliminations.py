@@ -17,6 +17,7 @@ from typing import Any, Literal, NamedTuple, TypeAlias, get_args
 __all__ = [
     "EdgeElimination",
     "Item",
+    "has_edges",
     "items_of",
     "moved",
     "vertices_of",
@@ -91,6 +92,11 @@ def _item(item: Any) -> Item:
             f'The side of an edge elimination must be "front" or "back", but got {side!r}.'
         )
     return EdgeElimination(side, operator.index(source), operator.index(target))
+
+
+def has_edges(order: Iterable[Item]) -> bool:
+    """Whether an order eliminates edges by themselves."""
+    return any(isinstance(item, EdgeElimination) for item in order)
 
 
 def vertices_of(order: Iterable[Item]) -> tuple[int, ...]:

@@ -13,7 +13,7 @@ from typing import NamedTuple
 
 from jax_cce import registry
 from jax_cce.caches import Cache
-from jax_cce.eliminations import EdgeElimination, vertices_of
+from jax_cce.eliminations import has_edges, vertices_of
 from jax_cce.jax_internals import device_kind
 from jax_cce.orders import named
 from jax_cce.planning import modes, plans, symbolic
@@ -95,7 +95,7 @@ def _answer(task: Task) -> Answer:
 
 def _has_edges_of(task: Task, entry: StoredOrder) -> bool:
     """Whether the graph has the edges that an order eliminates by themselves, if any."""
-    if not any(isinstance(item, EdgeElimination) for item in entry.order):
+    if not has_edges(entry.order):
         return True
     try:
         named.eliminate(task.graphs[entry.entries], entry.order)

@@ -9,7 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
-from jax_cce.eliminations import EdgeElimination, Item
+from jax_cce.eliminations import Item, has_edges
 from jax_cce.orders import named
 from jax_cce.planning.searches import search_package
 from jax_cce.program.calls import Contract
@@ -137,7 +137,7 @@ def order_request(
             'backend="native" searches for no order; jax_cce.optimize(..., cost="native") does, '
             "and stores it."
         )
-    if backend == "native" and any(isinstance(item, EdgeElimination) for item in checked):
+    if backend == "native" and not isinstance(checked, str) and has_edges(checked):
         raise ValueError(
             'backend="native" takes an order of vertices, those of the graph of scalars, and no '
             'edges by themselves; these are left to XLA. Leave backend="auto".'

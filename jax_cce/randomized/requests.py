@@ -4,7 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
-from jax_cce.eliminations import EdgeElimination
+from jax_cce.eliminations import has_edges
 from jax_cce.orders import named
 from jax_cce.program import calls
 from jax_cce.program.calls import Contract
@@ -68,7 +68,7 @@ def request_of(
         ValueError: for values out of range, and for what does not go together.
     """
     checked = None if order is None else named.check(order)
-    if checked is not None and any(isinstance(item, EdgeElimination) for item in checked):
+    if checked is not None and not isinstance(checked, str) and has_edges(checked):
         raise ValueError(
             "Products are sampled vertex by vertex, so that order takes vertices, and no edges by "
             f"themselves, but got {order!r}."

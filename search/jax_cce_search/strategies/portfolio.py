@@ -2,10 +2,18 @@
 
 Greedy orders come first, at next to no cost; then branch and bound where the graph is small enough
 for it, and otherwise a beam, annealing and windows, in rounds that grow as long as time is left.
+In a graph of scalars the last tenth of a long search goes beyond orders of vertices.
 """
 
 from jax_cce_search.searching import Search
-from jax_cce_search.strategies import annealing, beam, branch_and_bound, greedy, windows
+from jax_cce_search.strategies import (
+    annealing,
+    beam,
+    branch_and_bound,
+    edges,
+    greedy,
+    windows,
+)
 
 __all__ = [
     "search",
@@ -17,10 +25,25 @@ _SMALL = 16
 _FIRST_ROUND = 2.0
 # Without any limit it ends when the next round would anneal by more moves than that.
 _MOST_MOVES = 1 << 22
+# Seconds of a search that is long, and the share of it in which single edges are eliminated.
+_LONG, _BY_EDGES = 10.0, 0.1
 
 
 def search(state: Search) -> None:
     """Runs the strategies until the budget is over or the best order is proven optimal."""
+    limit = state.budget.seconds
+    if limit is None or limit < _LONG or not edges.is_searchable(state.problem):
+        _by_vertices(state)
+        return
+    with state.part(state.strategy, seconds=(1 - _BY_EDGES) * limit):
+        _by_vertices(state)
+    if not state.over():
+        with state.part("edges"):
+            edges.beyond(state)
+
+
+def _by_vertices(state: Search) -> None:
+    """Searches orders of vertices."""
     problem = state.problem
     for name, order in (("forward", problem.vertices), ("reverse", problem.vertices[::-1])):
         with state.part(name):
