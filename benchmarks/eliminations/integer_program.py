@@ -67,7 +67,12 @@ def solve(graph: Skeleton, seconds: float | None = None) -> Solved:
     from scipy.sparse import csr_array
 
     program, products = _Program(), []
-    vertices = graph.vertices
+    # Of a graph that is reduced some are eliminated already.
+    vertices = [
+        v
+        for v in graph.vertices
+        if graph.successors[v] or (graph.predecessors[v] and v not in graph.outputs)
+    ]
     edges = {(source, target) for source, to in graph.successors.items() for target in to}
     # Outputs that are vertices keep the edges into them: those of a node below, by an edge that
     # multiplies nothing.
@@ -103,10 +108,10 @@ def solve(graph: Skeleton, seconds: float | None = None) -> Solved:
             terms = [(1, ("edge", source, vertex)), (1, ("edge", vertex, target))]
             missing = 2
             for other in (source, target):
-                order = first(vertex, other)
-                if order is not None:
-                    terms += order
-                    missing += 1 - sum(c < 0 for c, _ in order)
+                before = first(vertex, other)
+                if before is not None:
+                    terms += before
+                    missing += 1 - sum(c < 0 for c, _ in before)
             program.at_least([(1, name), *((-c, term) for c, term in terms)], 1 - missing)
             program.at_least([(1, ("edge", source, target)), (-1, name)], 0)
             if target != below.get(vertex):

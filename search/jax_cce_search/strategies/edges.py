@@ -28,9 +28,9 @@ __all__ = [
 # The share of the budget in which vertices are ordered, and without a budget the moves for each.
 _BY_VERTICES, _MOVES_BY_VERTICES = 0.3, 2000
 # Moves for each vertex of a run, and runs without a budget.
-_MOVES, _RUNS = 3000, 8
+MOVES, _RUNS = 3000, 8
 # First and last temperature, in products.
-_HOT, _COLD = 0.5, 0.1
+HOT, COLD = 0.5, 0.1
 _MOST_EDGES = 16
 # Moves between two looks at the clock.
 _CHUNK = 8192
@@ -78,7 +78,7 @@ def beyond(state: Search) -> None:
         if not limited and run == _RUNS:
             return
         start = order if run % 3 == 0 else state.random.permutation(problem.vertices).tolist()
-        anneal(state, start, _MOVES * count, _HOT, _COLD)
+        anneal(state, start, MOVES * count, HOT, COLD)
         run += 1
 
 
