@@ -108,7 +108,7 @@ def test_optimize_in_json(run, store, module, tmp_path):
     )
     document = json.loads(out)
     assert (code, err) == (0, "the module speaks\n")
-    assert document["status"] == "optimal"
+    assert document["status"] == "optimal over vertex orders"
     assert document["value"] == document["bound"] < document["reference"]["reverse"]
     assert document["entry"]["seed"] == 3
     assert document["layer"] == "user"

@@ -122,7 +122,7 @@ def test_long_portfolios_go_on_with_edges(monkeypatch):
     for seconds, strategy in ((10.0, "edges"), (9.0, "")):
         search = Search(problem, Budget(seconds), strategy="portfolio")
         monkeypatch.setattr(
-            "jax_cce_search.strategies.portfolio._by_vertices",
+            "jax_cce_search.strategies.portfolio.by_vertices",
             lambda state: state.offer(problem.vertices),
         )
         strategies.named("portfolio")(search)

@@ -104,7 +104,7 @@ def optimize(
         >>> f = lambda x, y: (jnp.sin(x * y) * x, jnp.exp(x * y) / y)
         >>> best = jax_cce.optimize(f, (0, 1), cost="multiplications")(1.0, 2.0)
         >>> best.value, best.status
-        (6, 'optimal')
+        (6, 'optimal over vertex orders')
     """
 
     request = Request(

@@ -28,7 +28,7 @@ class Optimized:
         entry: what is stored in the registry for this function and cost.
         plan: the plan of the order found.
         value: its cost: a count, measured seconds for cost "runtime", or bytes for "memory".
-        bound: what every order costs at least, where that is known.
+        bound: what every order of vertices costs at least, where that is known.
         reference: the cost of forward, reverse and minimal Markowitz, and of the order that was in
             use before; for "memory" that of each contender; empty for "runtime", see `times`.
         times: measured seconds of each contender, for cost "runtime".
@@ -63,7 +63,7 @@ class Optimized:
 
     @property
     def is_optimal(self) -> bool:
-        """Whether no order costs less, by proof."""
+        """Whether no order of vertices costs less, by proof; sequences with edges may."""
         return self.bound is not None and self.value <= self.bound
 
     @property
@@ -79,7 +79,7 @@ class Optimized:
         if self.entry.cost in MEASURED:
             return f"measured on {self.entry.device}"
         if self.is_optimal:
-            return "optimal"
+            return "optimal over vertex orders"
         if self.gap is None:
             return "no lower bound known"
         return f"at most {100 * self.gap:.1f} % above the lower bound {self.bound:,}"

@@ -16,6 +16,7 @@ from jax_cce_search.strategies import (
 )
 
 __all__ = [
+    "by_vertices",
     "search",
 ]
 
@@ -33,17 +34,17 @@ def search(state: Search) -> None:
     """Runs the strategies until the budget is over or the best order is proven optimal."""
     limit = state.budget.seconds
     if limit is None or limit < _LONG or not edges.is_searchable(state.problem):
-        _by_vertices(state)
+        by_vertices(state)
         return
     with state.part(state.strategy, seconds=(1 - _BY_EDGES) * limit):
-        _by_vertices(state)
+        by_vertices(state)
     if not state.over():
         with state.part("edges"):
             edges.beyond(state)
 
 
-def _by_vertices(state: Search) -> None:
-    """Searches orders of vertices."""
+def by_vertices(state: Search) -> None:
+    """The portfolio over orders of vertices alone."""
     problem = state.problem
     for name, order in (("forward", problem.vertices), ("reverse", problem.vertices[::-1])):
         with state.part(name):
