@@ -13,7 +13,6 @@ computational graph", Mathematical Programming 99 (2004).
 
 import math
 import random
-import time
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -212,26 +211,24 @@ def cost_of(graph: Skeleton, sequence: Sequence[Item]) -> int:
 
 
 def anneal(
-    graph: Skeleton, start: Sequence[Item], seconds: float, seed: int = 0
-) -> tuple[list[Item], int, int]:
+    graph: Skeleton, start: Sequence[Item], moves: int, seed: int = 0
+) -> tuple[list[Item], int]:
     """Simulated annealing that puts faces into a sequence, leaves them out, and moves items.
 
     Args:
         graph: the graph.
         start: a sequence with all vertices of the graph.
-        seconds: how long it may take.
+        moves: how many changed sequences are evaluated.
         seed: seeds the random numbers.
 
     Returns:
-        The best sequence, its cost, and how many were evaluated.
+        The best sequence and its cost.
     """
-    rng, begin = random.Random(seed), time.perf_counter()
+    rng = random.Random(seed)
     current = best = list(start)
     cost = least = cost_of(graph, current)
-    tried = 0
-    while (share := (time.perf_counter() - begin) / seconds) < 1:
-        tried += 1
-        allowed = cost - _HOT * (_COLD / _HOT) ** share * math.log(rng.random() + 1e-300)
+    for move in range(moves):
+        allowed = cost - _HOT * (_COLD / _HOT) ** (move / moves) * math.log(rng.random() + 1e-300)
         at, what = rng.randrange(len(current)), rng.random()
         trial = list(current)
         others = [k for k, item in enumerate(current) if not isinstance(item, int)]
@@ -256,4 +253,4 @@ def anneal(
             current, cost = trial, faces.products
             if cost < least:
                 best, least = current, cost
-    return best, least, tried
+    return best, least

@@ -16,7 +16,7 @@ from typing import Any
 
 from jax_cce import reports
 from jax_cce.algebra.costs import compared, with_unit
-from jax_cce.eliminations import Item, items_of, vertices_of
+from jax_cce.eliminations import Item, has_edges, items_of, vertices_of
 
 __all__ = [
     "FILE_NAME",
@@ -33,7 +33,10 @@ __all__ = [
     "stored_order_of",
 ]
 
-SCHEMA = 1
+# The second has orders with edges; all others are written as in the first, which every version
+# reads.
+SCHEMA = 2
+_OF_VERTICES = 1
 
 # Digits of a key that are shown; `jax-cce registry show` takes any unique beginning of one.
 SHORT_KEY = 12
@@ -237,7 +240,8 @@ def _checksum(content: Mapping[str, object]) -> str:
 
 def content_of(entry: StoredOrder) -> dict[str, object]:
     """What the file of an entry holds."""
-    content = {"schema": SCHEMA, **dataclasses.asdict(entry)}
+    schema = SCHEMA if has_edges(entry.order) else _OF_VERTICES
+    content = {"schema": schema, **dataclasses.asdict(entry)}
     return {**content, "checksum": _checksum(content)}
 
 
@@ -281,8 +285,8 @@ def stored_order_of(content: object) -> StoredOrder:
             f"a newer version of jax_cce wrote it (schema {schema}; this version reads {SCHEMA} "
             "and can be upgraded)"
         )
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise DamagedError(f"the schema is {schema!r}, not {SCHEMA}")
+    if schema not in (_OF_VERTICES, SCHEMA) or isinstance(schema, bool):
+        raise DamagedError(f"the schema is {schema!r}, not {_OF_VERTICES} or {SCHEMA}")
     stated = content.get("checksum")
     names = {attribute.name for attribute in dataclasses.fields(StoredOrder)}
     try:

@@ -1,5 +1,6 @@
 """Orders that eliminate edges by themselves: the same Jacobian, at the cost of their products."""
 
+import dataclasses
 import functools
 import json
 import random
@@ -216,6 +217,8 @@ _ORDER = (EdgeElimination("back", 1, 2), 0, EdgeElimination("front", -1, 2), 2, 
 def test_the_registry_stores_edges_as_lists():
     entry = StoredOrder("0" * 64, "flops", _ORDER, 3.0, created="2026-01-01T00:00:00+00:00")
     content = json.loads(stored_order.serialised(stored_order.content_of(entry)))
+    assert content["schema"] == stored_order.SCHEMA
+    assert stored_order.content_of(dataclasses.replace(entry, order=(0, 1)))["schema"] == 1
     assert content["order"] == [["back", 1, 2], 0, ["front", -1, 2], 2, 1]
     assert stored_order.stored_order_of(content) == entry
     assert "3 vertices" in repr(entry)

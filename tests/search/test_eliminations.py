@@ -86,7 +86,7 @@ def test_annealing_reports_what_its_sequence_costs(graph, seed):
     skeleton = between(graph)
     if not skeleton.vertices:
         return
-    found, cost, _ = anneal(skeleton, skeleton.vertices, 0.1, seed)
+    found, cost = anneal(skeleton, skeleton.vertices, 100, seed)
     assert cost == cost_of(skeleton, found) <= skeleton.evaluate(skeleton.vertices)
     assert sum(vertex_bounds(skeleton).values()) <= cost
 
