@@ -29,6 +29,7 @@ from benchmarks import programs, report, suite, timing
 from benchmarks.programs.program import Program
 from benchmarks.tasks import TASKS
 from benchmarks.tasks.task import Task
+from jax_cce.eliminations import vertices_of
 from jax_cce.execution.calling import scalars
 from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.skeletons import skeleton
@@ -55,7 +56,7 @@ def searched(edges: Edges, seconds: float) -> dict[str, Order]:
         problem = Problem(skeleton(edges, measure))
         search = Search(problem, Budget(seconds))
         strategies.named("annealing")(search)
-        found[name] = tuple(number[node] for node in problem.full(search.best or ()))
+        found[name] = tuple(number[node] for node in vertices_of(problem.full(search.best or ())))
     search = Search(NativeProblem(edges), Budget(seconds))
     natively.search(search, "annealing")
     found[_PRICE] = search.best or ()

@@ -35,6 +35,7 @@ from jax_cce.api import jacobian, plan, value_and_jacobian
 from jax_cce.artefacts.artefact import Artefact, ArtefactError, load
 from jax_cce.artefacts.compiling import compile
 from jax_cce.custom import custom_jacobian
+from jax_cce.eliminations import EdgeElimination
 from jax_cce.execution.compiled import CacheInfo, cache_clear, cache_info
 from jax_cce.filtering import filter_jacobian
 from jax_cce.hessian import hessian, value_and_hessian, value_grad_and_hessian
@@ -56,6 +57,7 @@ __all__ = [
     "ArtefactError",
     "Bands",
     "CacheInfo",
+    "EdgeElimination",
     "MetaGradient",
     "OneStepError",
     "Pattern",

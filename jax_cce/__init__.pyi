@@ -22,6 +22,7 @@ from jax_cce.artefacts.artefact import ArtefactError as ArtefactError
 from jax_cce.artefacts.artefact import load as load
 from jax_cce.artefacts.compiling import compile as compile
 from jax_cce.custom import custom_jacobian as custom_jacobian
+from jax_cce.eliminations import EdgeElimination as EdgeElimination
 from jax_cce.execution.compiled import CacheInfo as CacheInfo
 from jax_cce.execution.compiled import cache_clear as cache_clear
 from jax_cce.execution.compiled import cache_info as cache_info

@@ -114,7 +114,8 @@ def jacobian(
             was measured to be the fastest on this kind of device for this number of points under
             `jax.vmap`; where none is stored, candidates are compiled and timed at the first call,
             and the fastest is stored), or the vertices of the function's graph in any order (see
-            `plan`; with backend="native" those of its graph of scalars, see `optimize`). With
+            `plan`; with backend="native" those of its graph of scalars, see `optimize`), between
+            which edges may be eliminated by themselves (see `EdgeElimination`). With
             JAX_CCE_ORDER=tuned in the environment "auto" means "tuned".
         format: what each block of the Jacobian is. "dense": an array. "bcoo": a
             `jax.experimental.sparse.BCOO` matrix with sorted, unique indices and without
@@ -156,8 +157,9 @@ def jacobian(
 
     Raises:
         TypeError: for inputs and outputs of dtypes that `jax.jacrev` and `jax.jacfwd` refuse.
-        ValueError: for argnums out of range or repeated, orders that are no permutation of
-            the graph's vertices, unknown formats and strategies, and negative budgets.
+        ValueError: for argnums out of range or repeated, orders whose vertices are no
+            permutation of the graph's, or whose edges are not there, unknown formats and
+            strategies, and negative budgets.
             Also for a max_bytes that is no number of bytes, or beside an order or
             backend="native", and where the program cannot be measured: for functions that are
             differentiated while they run, shared out over devices, or have effects. And for a

@@ -18,6 +18,7 @@ from jax_cce.artefacts import executables, machine_code
 from jax_cce.artefacts.blocks import rebuilt
 from jax_cce.artefacts.container import ArtefactError, content_of, packed, read, write
 from jax_cce.artefacts.sizes import symbols_of
+from jax_cce.eliminations import Item, items_of
 
 __all__ = ["Artefact", "ArtefactError", "load", "versions"]
 
@@ -62,9 +63,9 @@ class Artefact:
         return self._plan
 
     @property
-    def order(self) -> tuple[int, ...]:
-        """The vertices in the order of their elimination (see `Plan`)."""
-        return tuple(self.manifest["order"])
+    def order(self) -> tuple[Item, ...]:
+        """The vertices in the order of their elimination, perhaps edges between (see `Plan`)."""
+        return items_of(self.manifest["order"])
 
     @property
     def costs(self) -> dict[str, int | str]:

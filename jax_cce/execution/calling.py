@@ -11,6 +11,7 @@ import numpy as np
 from jax.tree_util import tree_unflatten
 
 from jax_cce import jax_internals
+from jax_cce.eliminations import vertices_of
 from jax_cce.execution import chunks, compiled, limits, primitive, tuning
 from jax_cce.execution.memory import check_memory, check_plan
 from jax_cce.execution.results import (
@@ -325,8 +326,9 @@ class _Programs:
         is_measured = tuning.is_tuned(stored, task.of(points)) and not stored.is_native
         if is_measured and request.backend != "native":
             return "it was measured to be slower"
-        orders: Sequence[Order] = [request.order]
-        if request.order == "auto":
+        order = request.order
+        orders: Sequence[Order] = [order if isinstance(order, str) else vertices_of(order)]
+        if order == "auto":
             orders = ORDERS if scalars is None else [scalars, *ORDERS]
         value, places = self._wanted.value, self._places
         function = _function(task, value=value, orders=orders, places=places)

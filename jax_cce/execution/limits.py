@@ -16,6 +16,7 @@ import jax
 
 from jax_cce import jax_internals, registry
 from jax_cce.caches import Cache
+from jax_cce.eliminations import Item
 from jax_cce.execution import chunks
 from jax_cce.planning import modes, plans
 from jax_cce.planning.plans import LIMITED, Plan
@@ -38,14 +39,14 @@ class _Way(NamedTuple):
 
     Attributes:
         method: as for `Plan`; "" for the default's.
-        order: the name of an order, or vertices.
+        order: the name of an order, or vertices and edges.
         scalarised: as for `Plan`, and so are the next two.
         chunk: see there.
         levels: see there.
     """
 
     method: str = ""
-    order: str | tuple[int, ...] = ""
+    order: str | tuple[Item, ...] = ""
     scalarised: bool = False
     chunk: int | None = None
     levels: int = 0
@@ -329,4 +330,4 @@ class _Trial:
 
 
 def _described(plan: Plan) -> str:
-    return plan.how_mode or f"by elimination of {len(plan.order)} vertices, {plan.source}"
+    return plan.how_mode or f"by elimination of {plan.num_vertices} vertices, {plan.source}"

@@ -1,10 +1,10 @@
 """Elimination orders: the two classical modes, minimal Markowitz, and orders given by the user."""
 
-import operator
 import random
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from typing import Any
 
+from jax_cce.eliminations import EdgeElimination, Item, items_of, moved, vertices_of
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
 from jax_cce.orders.greedy import SCORES, greedy
@@ -50,11 +50,23 @@ def markowitz(graph: Graph) -> Elimination:
     return given(graph, greedy(skeleton(graph, "multiplications"))[0])
 
 
-def given(graph: Graph, order: Iterable[int]) -> Elimination:
-    """Eliminates in the given order, which must be a permutation of the graph's vertices."""
+def given(graph: Graph, order: Iterable[Item]) -> Elimination:
+    """Eliminates in the given order, whose vertices must be a permutation of the graph's.
+
+    Raises:
+        ValueError: where an edge is to be eliminated that cannot be.
+    """
     state = Elimination(graph)
-    for vertex in order:
-        state.eliminate(vertex)
+    for item in order:
+        if isinstance(item, EdgeElimination) and (obstacle := state.obstacle_to(item)):
+            done = len(state.order)
+            (shown,) = moved([item], graph.program.first_computed, inwards=False)
+            raise ValueError(
+                f"order has the edge elimination {shown} at position {done}, but {obstacle}. "
+                "Each edge by itself comes before the vertices at its ends that are eliminated, "
+                "and after what makes the edge; inputs are -1, -2, and so on."
+            )
+        state.eliminate(item)
     return state
 
 
@@ -117,12 +129,12 @@ ORDERS: dict[str, Callable[[Graph], Elimination]] = {
 }
 
 
-def check(order: Any) -> str | tuple[int, ...]:
-    """The order as a name or a tuple of integers.
+def check(order: Any) -> str | tuple[Item, ...]:
+    """The order as a name, or as a tuple of integers and edge eliminations.
 
     Raises:
         ValueError: for an unknown name.
-        TypeError: for anything else that is no sequence of integers.
+        TypeError: for anything else that is no sequence of these.
     """
     if isinstance(order, str):
         if order not in ORDERS:
@@ -133,40 +145,43 @@ def check(order: Any) -> str | tuple[int, ...]:
             )
         return order
     try:
-        return tuple(operator.index(vertex) for vertex in order)
+        return items_of(order)
     except TypeError as error:
         raise TypeError(
             "order must be a string or a sequence of integers (vertex numbers, as in "
-            f"jax_cce.plan(fun)(*args).order), but got {order!r}."
+            f"jax_cce.plan(fun)(*args).order) and jax_cce.EdgeElimination, but got {order!r}."
         ) from error
 
 
-def eliminate(graph: Graph, order: str | Sequence[int], work: int = DEFAULT_WORK) -> Elimination:
+def eliminate(graph: Graph, order: str | Sequence[Item], work: int = DEFAULT_WORK) -> Elimination:
     """Eliminates all vertices in a checked order.
 
     Args:
         graph: the graph.
-        order: a name, or vertices numbered from the first variable that an equation computes.
+        order: a name, or vertices numbered from the first variable that an equation computes, and
+            edges between them that are eliminated by themselves.
         work: how many products of blocks "auto" may look at while it searches.
 
     Raises:
-        ValueError: where the sequence is no permutation of the graph's vertices.
+        ValueError: where the vertices of the sequence are no permutation of the graph's, or an edge
+            is not there when its turn comes.
     """
     if isinstance(order, str):
         if graph.reverse_only:  # `jax.jacrev` runs, whatever the order
             return reverse(graph)
         return auto(graph, work) if order == "auto" else ORDERS[order](graph)
     first = graph.program.first_computed
-    expected, received = {vertex - first for vertex in graph.vertices}, set(order)
-    if len(order) != len(received) or expected != received:
-        repeated = sorted({vertex for vertex in received if list(order).count(vertex) > 1})
+    vertices = vertices_of(order)
+    expected, received = {vertex - first for vertex in graph.vertices}, set(vertices)
+    if len(vertices) != len(received) or expected != received:
+        repeated = sorted({vertex for vertex in received if vertices.count(vertex) > 1})
         raise ValueError(
             "order must be a permutation of the vertices of this function's graph, of which "
             f"there are {len(expected)}: missing {_listed(expected - received)}, foreign "
             f"{_listed(received - expected)}, repeated {_listed(repeated)}. "
             "jax_cce.plan(fun)(*args).vertices lists the vertices for these argument shapes."
         )
-    return reverse(graph) if graph.reverse_only else given(graph, (v + first for v in order))
+    return reverse(graph) if graph.reverse_only else given(graph, moved(order, first, inwards=True))
 
 
 def _listed(vertices: Iterable[int], most: int = 20) -> str:

@@ -12,6 +12,7 @@ import math
 from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 
+from jax_cce.eliminations import EdgeElimination, Item
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import GraphState
 from jax_cce.orders.block_table import (
@@ -181,6 +182,12 @@ class Skeleton(GraphState[int]):
             self.predecessors[vertex] = {}
         return len(sources) * len(outgoing)
 
+    def eliminate_edge(self, item: EdgeElimination) -> int:
+        """Eliminates an edge to which there is no obstacle, and returns what that costs."""
+        self._paid = 0
+        self.update_edge(item)
+        return self._paid
+
     def remainder(self) -> int:
         """What is left to pay when all vertices have been eliminated."""
         return sum(
@@ -190,16 +197,19 @@ class Skeleton(GraphState[int]):
             if target in self.outputs
         )
 
-    def evaluate(self, order: Sequence[int]) -> int:
+    def evaluate(self, order: Sequence[Item]) -> int:
         """The cost of eliminating in an order; the state is left as it is."""
         *_, cost = self.payments(order)
         return cost
 
-    def payments(self, order: Sequence[int]) -> Iterator[int]:
-        """What eliminating in an order has cost after each vertex, and in the end."""
+    def payments(self, order: Sequence[Item]) -> Iterator[int]:
+        """What eliminating in an order has cost after each item, and in the end."""
         state, paid = self.copy(), 0
-        for vertex in order:
-            paid += state.eliminate(vertex)
+        for item in order:
+            if isinstance(item, EdgeElimination):
+                paid += state.eliminate_edge(item)
+            else:
+                paid += state.eliminate(item)
             yield paid
         yield paid + state.remainder()
 

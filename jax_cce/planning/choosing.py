@@ -13,6 +13,7 @@ from typing import NamedTuple
 
 from jax_cce import registry
 from jax_cce.caches import Cache
+from jax_cce.eliminations import has_edges, vertices_of
 from jax_cce.jax_internals import device_kind
 from jax_cce.orders import named
 from jax_cce.planning import modes, plans, symbolic
@@ -80,14 +81,27 @@ def _answer(task: Task) -> Answer:
         return _answer_for_other_sizes(task)
     store, device = registry.default(), device_kind()
     of_scalars = store.get(task.key, NATIVE)
-    scalars = None if of_scalars is None else of_scalars.order
+    scalars = None if of_scalars is None else vertices_of(of_scalars.order)
     if not store.get(task.key, device=device, batch=task.batch):
         return Answer(None, scalars)
     # What is defined in reverse order only must not be computed in another.
     if task.reverse_only:
         return NOTHING
     answer = store.found(task.key, device=device, batch=task.batch, vertices=task.vertices)
+    if answer is not None and not _has_edges_of(task, answer[0]):
+        return Answer(None, scalars)
     return Answer(answer and Stored(*answer), scalars)
+
+
+def _has_edges_of(task: Task, entry: StoredOrder) -> bool:
+    """Whether the graph has the edges that an order eliminates by themselves, if any."""
+    if not has_edges(entry.order):
+        return True
+    try:
+        named.eliminate(task.graphs[entry.entries], entry.order)
+    except ValueError:  # it was found by a version with other rules
+        return False
+    return True
 
 
 def _answer_for_other_sizes(task: Task) -> Answer:
@@ -226,7 +240,7 @@ def _chosen(task: Task, request: OrderRequest, stored: Stored | None) -> Plan:
         work = int(request.budget * _WORK_PER_SECOND)
     if not isinstance(order, str):
         # The graphs that it is an order of; of none, the error says what it lacks.
-        ordered = tuple(sorted(order))
+        ordered = tuple(sorted(vertices_of(order)))
         fitting = {k: graphs[k] for k, vertices in task.vertices.items() if vertices == ordered}
         graphs = fitting or {False: graphs[False]}
     source = "searched" if order == "auto" else "given"

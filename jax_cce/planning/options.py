@@ -9,6 +9,7 @@ from typing import Any, Literal, get_args
 
 import numpy as np
 
+from jax_cce.eliminations import Item, has_edges
 from jax_cce.orders import named
 from jax_cce.planning.searches import search_package
 from jax_cce.program.calls import Contract
@@ -29,7 +30,7 @@ __all__ = [
 ]
 
 OrderName = Literal["auto", "forward", "markowitz", "reverse", "tuned"]
-Order = OrderName | Sequence[int]
+Order = OrderName | Sequence[Item]
 TUNED = "tuned"
 assert (*named.ORDERS, TUNED) == get_args(OrderName)
 # The order that "auto" stands for: "auto" or "tuned".
@@ -43,7 +44,7 @@ class OrderRequest:
     """What a caller asks of the order.
 
     Attributes:
-        order: a name or vertices.
+        order: a name, or vertices and edges.
         search: the strategy to search with where nothing is stored; None for greedy orders.
         budget: seconds to search; None for the default.
         scalarised: whether small arrays are taken apart; None for whichever is cheaper.
@@ -55,7 +56,7 @@ class OrderRequest:
         chunk: how many columns or rows a mode of JAX computes at a time; None for elimination.
     """
 
-    order: str | tuple[int, ...] = "auto"
+    order: str | tuple[Item, ...] = "auto"
     search: str | None = None
     budget: float | None = None
     scalarised: bool | None = None
@@ -96,9 +97,10 @@ def order_request(
 
     Raises:
         ValueError: for unknown names, in JAX_CCE_ORDER too, negative budgets, native code in an
-            order that is to be searched, a limit of memory that is no number of bytes or stands
-            beside an order, and a size of chunks that is none or stands beside what it excludes.
-        TypeError: for an order that is neither a name nor a sequence of integers.
+            order that is to be searched or has edges by themselves, a limit of memory that is no
+            number of bytes or stands beside an order, and a size of chunks that is none or stands
+            beside what it excludes.
+        TypeError: for an order that is neither a name nor a sequence of integers and edges.
     """
     is_name = isinstance(order, str)
     if max_bytes is not None:
@@ -134,6 +136,11 @@ def order_request(
         raise ValueError(
             'backend="native" searches for no order; jax_cce.optimize(..., cost="native") does, '
             "and stores it."
+        )
+    if backend == "native" and not isinstance(checked, str) and has_edges(checked):
+        raise ValueError(
+            'backend="native" takes an order of vertices, those of the graph of scalars, and no '
+            'edges by themselves; these are left to XLA. Leave backend="auto".'
         )
     return request
 

@@ -11,6 +11,7 @@ from jax_cce.algebra import costs
 from jax_cce.algebra.blocks import OperatorPiece, Piece, slots_of
 from jax_cce.algebra.costs import Cost, CostName
 from jax_cce.algebra.steps import Densify, Step, needed
+from jax_cce.eliminations import Item, moved, vertices_of
 from jax_cce.graph import building
 from jax_cce.graph.building import Graph
 from jax_cce.jax_internals import source_line
@@ -52,7 +53,8 @@ class Plan:
     are counted, and are no vertices.
 
     Attributes:
-        order: the vertices in the order of their elimination.
+        order: the vertices in the order of their elimination, and each `EdgeElimination` of an
+            edge by itself in its place between them.
         vertices: the vertices in ascending order.
         num_edges: number of local Jacobian blocks in the graph.
         steps: the computations in order; `str(step)` is readable.
@@ -79,7 +81,7 @@ class Plan:
             only, to run them again; 0 for scans as they are.
     """
 
-    order: tuple[int, ...]
+    order: tuple[Item, ...]
     vertices: tuple[int, ...]
     num_edges: int
     steps: tuple[Step, ...]
@@ -336,7 +338,7 @@ def _described(equation: Equation) -> str:
     return ", ".join(filter(None, (equation.name, source_line(equation))))
 
 
-def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_WORK) -> Plan:
+def make(graph: Graph, order: str | tuple[Item, ...], work: int = named.DEFAULT_WORK) -> Plan:
     """Eliminates all vertices of a graph and records how.
 
     Args:
@@ -345,7 +347,7 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
         work: how many products of blocks "auto" may look at while it searches.
 
     Raises:
-        ValueError: where the order is no permutation of the graph's vertices.
+        ValueError: where the order is none of the graph's vertices and edges.
     """
     state = named.eliminate(graph, order, work)
     results = state.jacobian()
@@ -354,7 +356,7 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
     cost = state.recorder.cost
     first = graph.program.first_computed
     return Plan(
-        tuple(vertex - first for vertex in state.order),
+        tuple(moved(state.order, first, inwards=False)),
         tuple(vertex - first for vertex in graph.vertices),
         graph.num_edges,
         tuple(steps),
@@ -368,7 +370,7 @@ def make(graph: Graph, order: str | tuple[int, ...], work: int = named.DEFAULT_W
             cost.moved - sum(step.moved for step in unused),
         ),
         method="jacrev" if graph.reverse_only else "elimination",
-        recomputed=_recomputed(graph, state.order),
+        recomputed=_recomputed(graph, vertices_of(state.order)),
     )
 
 

@@ -8,6 +8,7 @@ rank: the program of symbolic sizes may have further equations that compute size
 import hashlib
 from collections.abc import Sequence
 
+from jax_cce.eliminations import Item, vertices_of
 from jax_cce.graph.building import Graph
 from jax_cce.jax_internals import Literal
 
@@ -40,18 +41,20 @@ def topology_of(graph: Graph) -> str:
     return hashlib.sha256("\n".join(lines).encode()).hexdigest()
 
 
-def order_in(graph: Graph, order: Sequence[int]) -> tuple[int, ...] | None:
+def order_in(graph: Graph, order: Sequence[Item]) -> tuple[int, ...] | None:
     """An order of another graph of the same topology as one of this graph.
 
     Args:
         graph: the graph.
-        order: all vertices of the other graph, by their numbers there.
+        order: all vertices of the other graph, by their numbers there; edges that are eliminated by
+            themselves are left out.
 
     Returns:
         The vertices of this graph by their numbers; None where there are more or fewer.
     """
     own = [vertex - graph.program.first_computed for vertex in graph.vertices]
-    if len(own) != len(order):
+    vertices = vertices_of(order)
+    if len(own) != len(vertices):
         return None
-    rank = {vertex: k for k, vertex in enumerate(sorted(order))}
-    return tuple(own[rank[vertex]] for vertex in order)
+    rank = {vertex: k for k, vertex in enumerate(sorted(vertices))}
+    return tuple(own[rank[vertex]] for vertex in vertices)

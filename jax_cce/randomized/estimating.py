@@ -8,7 +8,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from jax_cce import jax_internals
+from jax_cce import eliminations, jax_internals
 from jax_cce.graph.building import Graph
 from jax_cce.orders import named
 from jax_cce.planning import running
@@ -180,7 +180,8 @@ def vertices_of(
     """The order of elimination, and the vertices at which products are sampled."""
     graph = task.graphs[False]
     first = graph.program.first_computed
-    order = named.eliminate(graph, "auto" if request.order is None else request.order).order
+    state = named.eliminate(graph, "auto" if request.order is None else request.order)
+    order = list(eliminations.vertices_of(state.order))
     if request.sites == "vertices":
         return tuple(order), elimination.mixing(graph)
     if not graph.vertices:

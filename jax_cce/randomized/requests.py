@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal, TypeAlias
 
+from jax_cce.eliminations import has_edges
 from jax_cce.orders import named
 from jax_cce.program import calls
 from jax_cce.program.calls import Contract
@@ -66,6 +67,12 @@ def request_of(
         TypeError: for names of sites that are no strings.
         ValueError: for values out of range, and for what does not go together.
     """
+    checked = None if order is None else named.check(order)
+    if checked is not None and not isinstance(checked, str) and has_edges(checked):
+        raise ValueError(
+            "Products are sampled vertex by vertex, so that order takes vertices, and no edges by "
+            f"themselves, but got {order!r}."
+        )
     if method not in METHODS:
         raise ValueError(f"method must be one of {METHODS}, but got {method!r}.")
     keeps = [keep] if isinstance(keep, int | float) else list(keep)
@@ -90,7 +97,7 @@ def request_of(
         sites,
         method,
         bool(share),
-        None if order is None else named.check(order),  # type: ignore[arg-type]
+        checked,  # type: ignore[arg-type]
     )
     if order is not None and not request.eliminates:
         raise ValueError(

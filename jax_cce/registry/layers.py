@@ -14,6 +14,7 @@ import pathlib
 import threading
 from collections.abc import Iterable, Iterator
 
+from jax_cce.eliminations import vertices_of
 from jax_cce.registry import stores
 from jax_cce.registry.listing import StoredOrders
 from jax_cce.registry.ranking import (
@@ -215,7 +216,7 @@ class Registry:
             # One with other vertices is for another function, whatever its key says, and a
             # measurement of somebody else's does not stand in for one that was made here.
             if purpose_of(stored.entry) == purpose_of(entry)
-            and fits(stored.entry, entry.order)
+            and fits(stored.entry, vertices_of(entry.order))
             and (entry.cost not in MEASURED or stored.layer in ("memory", "user"))
         ]
         best = min(rivals, key=lambda stored: rank_of(stored.entry), default=None)
@@ -352,7 +353,7 @@ class Registry:
                 if older_than_days is not None and age > older_than_days * 86400:
                     names.add(name)
                     continue
-                group = (*purpose_of(entry), frozenset(entry.order))
+                group = (*purpose_of(entry), frozenset(vertices_of(entry.order)))
                 groups.setdefault(group, []).append((entry, name))
             elif damaged and isinstance(entry, DamagedError):
                 names.add(name)

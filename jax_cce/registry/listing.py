@@ -3,6 +3,7 @@
 from collections.abc import Iterable
 
 from jax_cce import reports
+from jax_cce.eliminations import vertices_of
 from jax_cce.registry.stored_order import SHORT_KEY, StoredOrder, instant
 
 __all__ = ["StoredOrders"]
@@ -57,7 +58,7 @@ class StoredOrders(list[StoredOrder]):
                 entry.name,
                 entry.amount,
                 entry.method,
-                f"{len(entry.order):,}",
+                f"{len(vertices_of(entry.order)):,}",
                 entry.strategy,
                 ", ".join(filter(None, (self.layer(entry), entry.device))),
                 entry.created[:10],

@@ -4,6 +4,7 @@ import math
 from collections.abc import Collection, Iterable, Mapping
 from typing import NamedTuple
 
+from jax_cce.eliminations import vertices_of
 from jax_cce.registry import stores
 from jax_cce.registry.stored_order import StoredOrder, content_of, instant
 
@@ -85,12 +86,13 @@ def best_over_layers(bests: Iterable[Located]) -> Located | None:
 
 
 def fits(entry: StoredOrder, vertices: Vertices | None) -> bool:
-    """Whether an order is a permutation of the vertices."""
+    """Whether the vertices of an order are a permutation of these."""
     if isinstance(vertices, Mapping):
         vertices = vertices.get(entry.entries, ())
     if vertices is None:
         return True
-    return len(entry.order) == len(vertices) and set(entry.order) == set(vertices)
+    own = vertices_of(entry.order)
+    return len(own) == len(vertices) and set(own) == set(vertices)
 
 
 def best_of_layers(candidates: Iterable[Located], batch: int | None) -> list[Located]:

@@ -16,6 +16,7 @@ from typing import Any
 
 from jax_cce import reports
 from jax_cce.algebra.costs import compared, with_unit
+from jax_cce.eliminations import Item, has_edges, items_of, vertices_of
 
 __all__ = [
     "FILE_NAME",
@@ -32,7 +33,10 @@ __all__ = [
     "stored_order_of",
 ]
 
-SCHEMA = 1
+# The second has orders with edges; all others are written as in the first, which every version
+# reads.
+SCHEMA = 2
+_OF_VERTICES = 1
 
 # Digits of a key that are shown; `jax-cce registry show` takes any unique beginning of one.
 SHORT_KEY = 12
@@ -52,7 +56,8 @@ class StoredOrder:
     Attributes:
         key: 64 hexadecimal digits that identify the function.
         cost: name of the cost that the order minimises, such as "flops"; letters, digits, "_", "-".
-        order: the vertices in the order of their elimination.
+        order: the vertices in the order of their elimination, and edges by themselves between them,
+            each a `jax_cce.EdgeElimination`.
         value: the cost of the order; seconds where it was measured.
         method: what runs: "elimination", "jacfwd", "jacrev", or "native" code.
         entries: whether small arrays are taken apart entry by entry.
@@ -76,7 +81,7 @@ class StoredOrder:
 
     key: str
     cost: str
-    order: tuple[int, ...]
+    order: tuple[Item, ...]
     value: float
     method: str = "elimination"
     entries: bool = False
@@ -111,8 +116,9 @@ class StoredOrder:
             raise TypeError(
                 f"order must be a sequence of vertices, but got {reprlib.repr(self.order)}."
             )
-        order = tuple(_integer("a vertex in order", vertex) for vertex in self.order)
-        if len(set(order)) < len(order) or min(order, default=0) < 0:
+        order = tuple(map(_item, self.order))
+        vertices = vertices_of(order)
+        if len(set(vertices)) < len(vertices) or min(vertices, default=0) < 0:
             raise ValueError(
                 f"order must name each vertex once, and none below 0, got {reprlib.repr(order)}."
             )
@@ -146,7 +152,7 @@ class StoredOrder:
     def __repr__(self) -> str:
         """One line; `print` shows more, and `order` has the vertices."""
         by = f", found by {self.strategy}" if self.strategy else ""
-        return f"<StoredOrder {self._title}{by}, {len(self.order):,} vertices>"
+        return f"<StoredOrder {self._title}{by}, {len(vertices_of(self.order)):,} vertices>"
 
     def __str__(self) -> str:
         """A few lines."""
@@ -162,7 +168,7 @@ class StoredOrder:
     def _section(self) -> reports.Section:
         facts = {
             "runs": self.method,
-            "vertices": f"{len(self.order):,} (see .order)",
+            "vertices": f"{len(vertices_of(self.order)):,} (see .order)",
             "small arrays": "taken apart" if self.entries else "",
             "lower bound": "" if self.bound is None else with_unit(self.cost, self.bound),
             "found by": self.strategy,
@@ -202,6 +208,14 @@ def _integer(what: str, value: Any) -> int:
         return operator.index(value)
     except TypeError:
         raise TypeError(f"{what} must be an integer, but got {value!r}.") from None
+
+
+def _item(item: Any) -> Item:
+    """A vertex, or an edge, of which JSON has a list."""
+    if not isinstance(item, tuple | list):
+        return _integer("a vertex in order", item)
+    (edge,) = items_of([item])
+    return edge
 
 
 def _number(what: str, value: object) -> float:
@@ -244,7 +258,8 @@ def _checksum(content: Mapping[str, object]) -> str:
 
 def content_of(entry: StoredOrder) -> dict[str, object]:
     """What the file of an entry holds."""
-    content = {"schema": SCHEMA, **dataclasses.asdict(entry)}
+    schema = SCHEMA if has_edges(entry.order) else _OF_VERTICES
+    content = {"schema": schema, **dataclasses.asdict(entry)}
     if not entry.groups:
         # As earlier versions wrote it.
         del content["groups"]
@@ -291,8 +306,8 @@ def stored_order_of(content: object) -> StoredOrder:
             f"a newer version of jax_cce wrote it (schema {schema}; this version reads {SCHEMA} "
             "and can be upgraded)"
         )
-    if schema != SCHEMA or isinstance(schema, bool):
-        raise DamagedError(f"the schema is {schema!r}, not {SCHEMA}")
+    if schema not in (_OF_VERTICES, SCHEMA) or isinstance(schema, bool):
+        raise DamagedError(f"the schema is {schema!r}, not {_OF_VERTICES} or {SCHEMA}")
     stated = content.get("checksum")
     names = {attribute.name for attribute in dataclasses.fields(StoredOrder)}
     try:

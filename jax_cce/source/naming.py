@@ -12,6 +12,7 @@ from typing import Any, NamedTuple
 from jax_cce import jax_internals
 from jax_cce.algebra.blocks import Block as Edge
 from jax_cce.algebra.steps import Local
+from jax_cce.eliminations import moved
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
 from jax_cce.planning.plans import Plan
@@ -260,8 +261,8 @@ def slot_names(plan: Plan, names: dict[int, str]) -> dict[int, str]:
     """What the arrays of a plan's steps are called: "dy_dx" for a derivative of y by x."""
     graph = plan.graph
     elimination = _Ends(graph)
-    for vertex in plan.order:
-        elimination.eliminate(vertex + graph.program.first_computed)
+    for item in moved(plan.order, graph.program.first_computed, inwards=True):
+        elimination.eliminate(item)
     ends = elimination.ends
     for (output, name), pieces in plan.results.items():
         for piece in pieces:

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from jax_cce.eliminations import EdgeElimination, Item
 from jax_cce_search.game.problem import Problem
 
 __all__ = [
@@ -31,14 +32,15 @@ class Improvement(NamedTuple):
 
     Attributes:
         cost: what the order costs.
-        order: the vertices, those included that the reduction eliminated.
+        order: the vertices, those included that the reduction eliminated, and edges that are
+            eliminated by themselves.
         seconds: since the search began.
         evaluations: orders evaluated until then.
         strategy: the name of the strategy that found it.
     """
 
     cost: int
-    order: tuple[int, ...]
+    order: tuple[Item, ...]
     seconds: float
     evaluations: int
     strategy: str
@@ -75,11 +77,12 @@ class Search:
         on_tick: called every now and then.
         seconds_spent: wall time until the search was last asked whether it is over.
         strategy: the name of the strategy at work.
-        best: the best order of the problem's vertices so far; None before the first.
+        best: the best order of the problem's vertices so far; None before the first. Strategies
+            that know vertices alone are not run on a search that has found one with edges.
         cost: what it costs.
         evaluations: orders looked at so far.
         improvements: all best-so-far orders.
-        bound: what every order costs at least, as far as it is proven.
+        bound: what every order of vertices costs at least, as far as it is proven.
         groups: the groups of vertices that prove it (see `jax_cce_search.game.groups`); empty where
             their bounds by themselves do, or where all orders were searched.
     """
@@ -91,7 +94,7 @@ class Search:
     strategy: str = ""
     on_tick: Callable[["Search"], Any] | None = None
     seconds_spent: float = 0.0
-    best: tuple[int, ...] | None = None
+    best: tuple[Any, ...] | None = None
     cost: int = 1 << 62
     evaluations: int = 0
     improvements: list[Improvement] = field(default_factory=list)
@@ -116,11 +119,15 @@ class Search:
 
     @property
     def is_optimal(self) -> bool:
-        """Whether the best order is proven to be one."""
+        """Whether no order of vertices alone is cheaper, by proof."""
         return self.best is not None and self.cost <= self.bound
 
     def over(self) -> bool:
         """Whether the strategy must return: the budget is used up, or nothing can be better."""
+        return self.spent() or self.is_optimal
+
+    def spent(self) -> bool:
+        """Whether the strategy must return though something may be better: nothing is left."""
         limit, most = self.budget.seconds, self.budget.evaluations
         seconds = self.seconds_spent = self.seconds
         if self.on_tick is not None and seconds > self._ticked + _TICK:
@@ -128,7 +135,6 @@ class Search:
             self.on_tick(self)
         return (
             self._stopped
-            or self.is_optimal
             or (limit is not None and seconds >= limit)
             or (most is not None and self.evaluations >= most)
         )
@@ -138,11 +144,11 @@ class Search:
         most = self.budget.evaluations
         return wanted if most is None else max(0, min(wanted, most - self.evaluations))
 
-    def offer(self, order: Sequence[int], cost: int | None = None) -> bool:
+    def offer(self, order: Sequence[Item], cost: int | None = None) -> bool:
         """Takes note of an order of the problem's vertices; whether it is the best so far.
 
         Args:
-            order: the vertices.
+            order: the vertices, and edges by themselves between them.
             cost: what it costs, the prefix included; evaluated where it is not given.
         """
         if cost is None:
@@ -150,7 +156,9 @@ class Search:
             self.evaluations += 1
         if self.best is not None and cost >= self.cost:
             return False
-        self.best, self.cost = tuple(map(int, order)), int(cost)
+        # Strategies hand over NumPy's numbers.
+        self.best = tuple(v if isinstance(v, EdgeElimination) else int(v) for v in order)
+        self.cost = int(cost)
         improvement = Improvement(
             self.cost,
             self.problem.full(self.best),

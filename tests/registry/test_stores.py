@@ -182,8 +182,8 @@ def test_an_order_of_another_function(tmp_path):
 def test_a_file_of_a_newer_version_is_left_alone(tmp_path):
     Registry(tmp_path).put(ENTRY)
     path = only_file(tmp_path)
-    path.write_text(path.read_text().replace('"schema": 1', '"schema": 2'))
-    match = r"newer version of jax_cce wrote it \(schema 2"
+    path.write_text(path.read_text().replace('"schema": 1', '"schema": 3'))
+    match = r"newer version of jax_cce wrote it \(schema 3"
     assert warns_once(lambda: Registry(tmp_path).get(KEY), match) is None
     assert len(Registry(tmp_path).verify()) == 1
     assert Registry(tmp_path).prune() == []

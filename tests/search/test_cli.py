@@ -1,5 +1,6 @@
 """The command line: what it prints, what it exits with, and that its errors help."""
 
+import argparse
 import json
 import math
 import os
@@ -10,7 +11,7 @@ import jax
 import jax.numpy as jnp
 import pytest
 from jax_cce_search.cli import main
-from jax_cce_search.cli.arguments import arguments
+from jax_cce_search.cli.arguments import arguments, order_option
 
 import jax_cce
 from jax_cce import registry
@@ -466,3 +467,21 @@ def test_compile_says_what_is_wrong(run, module, tmp_path):
     assert (code, "no such luck" in err) == (3, True)
     assert not path.exists()
     assert run("explain", f"{module}:branched", "--args", "f64[n] f64[]")[0] == 2
+
+
+@pytest.mark.parametrize(
+    "text, order",
+    [
+        ("markowitz", "markowitz"),
+        ("2,0,1", (2, 0, 1)),
+        ("front(0,1), 2, back(-1, 0),0,", (("front", 0, 1), 2, ("back", -1, 0), 0)),
+    ],
+)
+def test_orders_on_the_command_line(text, order):
+    assert order_option(text) == order
+
+
+@pytest.mark.parametrize("text", ["", "2,x", "front(0),1", "front(0,1", "left(0,1)", "-1"])
+def test_what_is_no_order_on_the_command_line(text):
+    with pytest.raises(argparse.ArgumentTypeError, match=r"expected auto, .* but got"):
+        order_option(text)

@@ -52,6 +52,9 @@ def jacobians(x: jax.Array, parameters: dict[str, jax.Array]) -> None:
     assert_type(jax_cce.jacobian(model)(parameters, x), Any)
     assert_type(jax_cce.jacobian(model, argnums=(0, 1), format="bcoo")(parameters, x), Any)
     assert_type(jax_cce.jacobian(residual, order=[2, 0, 1])(x, 2.0), jax.Array)
+    edge = jax_cce.EdgeElimination("front", -1, 2)
+    assert_type(jax_cce.jacobian(residual, order=[edge, 2, 0, 1])(x, 2.0), jax.Array)
+    jax_cce.EdgeElimination("left", -1, 2)  # type: ignore[arg-type]  # pyright: ignore
 
     jax_cce.jacobian(residual)(x, "2")  # type: ignore[arg-type]  # pyright: ignore
     jax_cce.jacobian(model)(parameters)  # type: ignore[call-arg]  # pyright: ignore
@@ -73,7 +76,7 @@ def plans(x: jax.ShapeDtypeStruct) -> None:
     plan = jax_cce.plan(residual, order="markowitz")(x, 2.0)
     assert_type(plan, Plan)
     assert_type(plan.cost("flops"), int)
-    assert_type(plan.order, tuple[int, ...])
+    assert_type(plan.order, tuple[int | jax_cce.EdgeElimination, ...])
     plan.cost("seconds")  # type: ignore[arg-type]  # pyright: ignore
 
 
@@ -90,7 +93,7 @@ def artefacts(x: jax.ShapeDtypeStruct) -> None:
     """Artefacts are made from shapes."""
     artefact = jax_cce.compile(residual, platforms=("cpu", "tpu"))(x, 2.0)
     assert_type(artefact, Artefact)
-    assert_type(artefact.order, tuple[int, ...])
+    assert_type(artefact.order, tuple[int | jax_cce.EdgeElimination, ...])
     assert_type(jax_cce.load(artefact.to_bytes()), Artefact)
     jax_cce.compile(residual, transform="gradient")  # type: ignore[arg-type]  # pyright: ignore
 

@@ -14,17 +14,23 @@ from hypothesis import strategies as st
 import jax_cce
 from cases.differences import differences as differences_of
 from cases.differences import perturbed
+from cases.edge_orders import with_edges
 from cases.programs import Program, programs
 
 
 def _orders(program: Program, seed: int) -> dict[str, Any]:
-    """The named orders and two random ones, these from a plan that sees shapes alone."""
+    """The named orders and two random ones, these from a plan that sees shapes alone.
+
+    One of these eliminates some edges by themselves.
+    """
     options = {"argnums": program.argnums, "has_aux": program.has_aux}
     structs = jax.eval_shape(lambda *args: args, *program.args)
-    vertices = jax_cce.plan(program.function, **options)(*structs).vertices
-    rng = np.random.default_rng(seed)
-    orders = {name: name for name in ("forward", "reverse", "markowitz")}
-    return orders | {f"random {k}": tuple(rng.permutation(vertices).tolist()) for k in range(2)}
+    plan = jax_cce.plan(program.function, **options)(*structs)
+    orders: dict[str, Any] = {name: name for name in ("forward", "reverse", "markowitz")}
+    orders["random"] = tuple(np.random.default_rng(seed).permutation(plan.vertices).tolist())
+    if not plan.graph.reverse_only:
+        orders["with edges"] = with_edges(plan.graph, seed)
+    return orders
 
 
 def _compile(program: Program, orders: dict[str, Any]) -> Callable[..., Any]:

@@ -10,6 +10,7 @@ import jax
 import jax.export
 import jax.numpy as jnp
 
+from jax_cce.eliminations import Item, items_of
 from jax_cce.orders import named
 
 __all__ = [
@@ -48,6 +49,9 @@ _DTYPES = {
 # What JSON has for constants, and what Python's repr has for floats.
 _NAMES = {"true": True, "false": False, "null": None, "nan": math.nan, "inf": math.inf}
 
+# An item of an order: a vertex, or an edge by itself.
+_ITEM = re.compile(r"\s*(?:(\d+)|(front|back)\(\s*(-?\d+)\s*,\s*(-?\d+)\s*\))\s*")
+
 
 def integers_option(text: str) -> int | tuple[int, ...]:
     """An integer, or several with commas between: "0", "0,1"."""
@@ -60,16 +64,23 @@ def integers_option(text: str) -> int | tuple[int, ...]:
     return numbers if "," in text else numbers[0]
 
 
-def order_option(text: str) -> str | tuple[int, ...]:
-    """The name of an order, or its vertices with commas between."""
+def order_option(text: str) -> str | tuple[Item, ...]:
+    """The name of an order, or its vertices with commas between, and edges as they are shown."""
     if text in named.ORDERS:
         return text
-    if not re.fullmatch(r"\s*\d+\s*(,\s*\d+\s*)*,?\s*", text):
+    items = re.split(r",(?![^(]*\))", text)
+    found = [_ITEM.fullmatch(item) for item in items if item.strip()]
+    if not found or not all(found):
         names = ", ".join(named.ORDERS)
         raise argparse.ArgumentTypeError(
-            f"expected {names}, or vertices such as 2,0,1, but got {text!r}"
+            f"expected {names}, or vertices such as 2,0,1, or with edges front(0,1),2,0,1, but got "
+            f"{text!r}"
         )
-    return tuple(int(each) for each in text.split(",") if each.strip())
+    triples = [match.groups() for match in found if match]
+    return items_of(
+        int(vertex) if vertex else (side, int(source), int(target))
+        for vertex, side, source, target in triples
+    )
 
 
 def budget_option(text: str) -> float | None:

@@ -202,7 +202,10 @@ def _add_explain(commands: Any) -> None:
         epilog=f"{ARGS_HELP}\n{_CODES}",
     )
     command.add_argument(
-        "--order", type=order_option, default="auto", help="a name, or vertices as in 2,0,1"
+        "--order",
+        type=order_option,
+        default="auto",
+        help="a name, or vertices and edges as in 2,0,1 or front(0,1),2,0,1",
     )
     command.add_argument("--markdown", action="store_true", help="print the report in Markdown")
     command.add_argument("--draw", metavar="PATH", help="draw the graph into a file")
@@ -228,7 +231,10 @@ def _add_compile(commands: Any) -> None:
         help="default: %(default)s",
     )
     command.add_argument(
-        "--order", type=order_option, default="auto", help="a name, or vertices as in 2,0,1"
+        "--order",
+        type=order_option,
+        default="auto",
+        help="a name, or vertices and edges as in 2,0,1 or front(0,1),2,0,1",
     )
     command.add_argument(
         "--platforms", metavar="P[,P]", help="of cpu, cuda, rocm, tpu; by default the one here"

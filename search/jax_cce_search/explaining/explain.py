@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from typing import Any, ParamSpec
 
 from jax_cce import jax_internals, registry
+from jax_cce.eliminations import EdgeElimination, moved, vertices_of
 from jax_cce.execution.calling import native
 from jax_cce.graph.building import Graph
 from jax_cce.graph.elimination import Elimination
@@ -147,7 +148,11 @@ def _entry(plan: Plan, key: str, cost: str | None, batch: int | None) -> StoredO
     device = jax_internals.device_kind()
     entry = registry.default().get(key, cost, device=device, batch=batch)
     # One for the other form of the graph, or for another function, says nothing here.
-    if entry is None or entry.entries != plan.scalarised or {*entry.order} != {*plan.vertices}:
+    if (
+        entry is None
+        or entry.entries != plan.scalarised
+        or {*vertices_of(entry.order)} != {*plan.vertices}
+    ):
         return None
     return entry
 
@@ -176,13 +181,18 @@ def _dearest(plan: Plan) -> tuple[Eliminated, ...]:
     state, first = Elimination(graph), graph.program.first_computed
     equations = computed_by(graph)
     eliminations = []
-    for vertex in plan.order:
+    products: collections.Counter[int] = collections.Counter()
+    for item in moved(plan.order, first, inwards=True):
         before = state.recorder.cost.multiplications
-        state.eliminate(vertex + first)
-        products = state.recorder.cost.multiplications - before
-        equation = equations[vertex + first]
-        shape, line = graph.shapes[vertex + first], jax_internals.source_line(equation)
-        eliminations.append(Eliminated(vertex, flops[vertex], products, equation.name, shape, line))
+        state.eliminate(item)
+        vertex = item.vertex if isinstance(item, EdgeElimination) else item
+        products[vertex] += state.recorder.cost.multiplications - before
+    for vertex in vertices_of(plan.order):
+        name, equation = vertex + first, equations[vertex + first]
+        shape, line = graph.shapes[name], jax_internals.source_line(equation)
+        eliminations.append(
+            Eliminated(vertex, flops[vertex], products[name], equation.name, shape, line)
+        )
     eliminations.sort(key=lambda each: (-each.flops, -each.multiplications, each.vertex))
     return tuple(eliminations[:_MOST_DEAREST])
 

@@ -255,10 +255,7 @@ def _bounded(e: Explanation) -> str:
         return "not known"
     used = e.costs[IN_USE]["multiplications"]
     if used <= e.bound:
-        return (
-            f"{e.bound:,} multiplications, so the order in use is optimal over vertex orders "
-            "in this measure"
-        )
+        return f"{e.bound:,} multiplications, so the order in use is optimal over vertex orders"
     return (
         f"{e.bound:,} multiplications, so the order in use takes at most "
         f"{100 * (used / e.bound - 1):.1f} % more than the best"

@@ -5,10 +5,13 @@ import pathlib
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.extending import intrinsic
 
 __all__ = [
     "inlined",
     "jit",
+    "trailing_zeros",
 ]
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
@@ -38,3 +41,15 @@ def inlined(function: Any) -> Any:
     """Compiles a function into each place where a compiled one calls it."""
     # Passing a graph by value costs more than what these do with it.
     return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def _trailing_zeros(_: Any, bits: Any) -> Any:
+    """The position of the lowest bit of a uint64 that is set, in one instruction."""
+
+    def code(_: Any, builder: Any, __: Any, values: Any) -> Any:
+        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
+
+    return numba.types.uint64(numba.types.uint64), code
+
+
+trailing_zeros: Any = intrinsic(_trailing_zeros)

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Sequence
 from typing import Any
 
 from jax_cce.algebra.blocks import OperatorPiece, Piece
+from jax_cce.eliminations import Item, has_edges, items_of, vertices_of
 from jax_cce.graph.building import Graph
 from jax_cce.orders.block_table import PricedBlocks, UnitBlocks
 from jax_cce.orders.skeleton import Skeleton, skeleton
@@ -91,14 +92,14 @@ class Problem:
     def __getstate__(self) -> dict[str, Any]:
         return self.__dict__ | {"_compiled": None, "_groups": None}
 
-    def full(self, order: Sequence[int]) -> tuple[int, ...]:
+    def full(self, order: Sequence[Item]) -> tuple[Item, ...]:
         """An order of all vertices, from one of those that are left."""
-        return (*self.prefix, *map(int, order))
+        return (*self.prefix, *items_of(order))
 
-    def evaluate(self, order: Sequence[int]) -> int:
+    def evaluate(self, order: Sequence[Item]) -> int:
         """What an order of the vertices that are left costs, the prefix included."""
-        if self._compiled is not None:
-            return int(self._compiled.evaluate([order])[0])
+        if self._compiled is not None and not has_edges(order):
+            return int(self._compiled.evaluate([vertices_of(order)])[0])
         # For a few orders compiling is not worth its seconds.
         return self.prefix_cost + self.reduced.evaluate(order)
 

@@ -10,6 +10,7 @@ import jax
 
 from jax_cce import jax_internals
 from jax_cce.algebra.costs import CostName
+from jax_cce.eliminations import Item, has_edges
 from jax_cce.execution import limits, measuring
 from jax_cce.execution.calling import scalars
 from jax_cce.native.compiling import machine
@@ -256,7 +257,7 @@ class Job:
         *,
         bound: int | None = None,
         groups: Sequence[Sequence[int]] = (),
-        order: Sequence[int] | None = None,
+        order: Sequence[Item] | None = None,
     ) -> StoredOrder:
         """Puts an order into the registry; returns what that then holds, which may be better."""
         if strategy is None:
@@ -281,7 +282,10 @@ class Job:
                 "jax-cross-country": importlib.metadata.version("jax-cross-country"),
             },
             name=self._task.name,
-            topology=self._task.topology(scalarised=plan.scalarised or cost == NATIVE),
+            # An order with edges is for this graph only.
+            topology=self._task.topology(
+                scalarised=plan.scalarised or cost == NATIVE or has_edges(plan.order)
+            ),
         )
         return self._registry.put(entry)
 

@@ -9,6 +9,7 @@ at, goes on from the best.
 import math
 from collections.abc import Sequence
 
+from jax_cce.eliminations import Item, vertices_of
 from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.scalars import TooLarge
 from jax_cce.native.skeletons import skeleton
@@ -50,10 +51,10 @@ class NativeProblem(Problem):
         """Additions in native code."""
         return NATIVE
 
-    def evaluate(self, order: Sequence[int]) -> int:
-        """What it takes to compute the function and its Jacobian in an order."""
+    def evaluate(self, order: Sequence[Item]) -> int:
+        """What it takes to compute the function and its Jacobian in an order of vertices."""
         try:
-            return self.edges.price(tuple(order))
+            return self.edges.price(vertices_of(order))
         except TooLarge:
             return _TOO_LARGE
 
@@ -80,7 +81,7 @@ def search(state: Search, strategy: str) -> None:
 
     def offered(found: Improvement) -> bool:
         with state.part(found.strategy):
-            state.offer(problem.numbered(found.order))
+            state.offer(problem.numbered(vertices_of(found.order)))
         return state.over()
 
     seconds, evaluations = state.budget.seconds, state.budget.evaluations

@@ -5,6 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any, ParamSpec
 
 from jax_cce.algebra.costs import CostName
+from jax_cce.eliminations import Item, moved
 from jax_cce.graph.building import Graph
 from jax_cce.registry import Registry
 from jax_cce.sparse.formats import FormatName
@@ -67,10 +68,11 @@ def optimize(
             measure of `jax_cce.Plan.cost`. All but "runtime" need shapes only.
         strategy: "portfolio", or one of "forward", "reverse", "markowitz",
             "relative_markowitz", "minimum_fill", "beam", "annealing", "windows",
-            "branch_and_bound", "alphazero". The last one plays with a learned policy and then
-            trains it on this function for as long as the budget lasts; the environment variable
-            `JAX_CCE_POLICY` names the file of another policy than the one that comes with the
-            package.
+            "branch_and_bound", "edges", "alphazero". "edges" eliminates single edges of graphs of
+            scalars, too, where cost is "multiplications". "alphazero" plays with a learned policy
+            and then trains it on this function for as long as the budget lasts; the environment
+            variable `JAX_CCE_POLICY` names the file of another policy than the one that comes with
+            the package.
         budget: seconds to search; None for as long as it takes, where the strategy ends by itself.
             For "runtime" half of it goes into the search and the other half bounds the timing. The
             first search in a fresh installation takes some seconds more, in which it is compiled.
@@ -196,7 +198,7 @@ def optimize_many(
 
 def find_order(
     graph: Graph, cost: CostName, strategy: strategies.Name, seconds: float
-) -> tuple[int, ...]:
+) -> tuple[Item, ...]:
     """The best order of a graph that a strategy finds in so many seconds.
 
     Args:
@@ -206,7 +208,7 @@ def find_order(
         seconds: the budget; the strategy's first order is returned even if it takes longer.
 
     Returns:
-        Vertices numbered as in `Plan.order`.
+        Vertices, and edges by themselves, numbered as in `Plan.order`.
     """
     problem = Problem.of(graph, cost)
     search = Search(problem, Budget(seconds), strategy=strategy)
@@ -216,4 +218,4 @@ def find_order(
         search.offer(problem.vertices[::-1])
     assert search.best is not None
     first = graph.program.first_computed
-    return tuple(vertex - first for vertex in problem.full(search.best))
+    return tuple(moved(problem.full(search.best), first, inwards=False))

@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from jax_cce.algebra.costs import compared, with_unit
+from jax_cce.eliminations import Item, vertices_of
 from jax_cce.planning.plans import Plan
 from jax_cce.registry import StoredOrder
 from jax_cce.registry.ranking import MEASURED
@@ -27,7 +28,7 @@ class Optimized:
         entry: what is stored in the registry for this function and cost.
         plan: the plan of the order found.
         value: its cost: a count, measured seconds for cost "runtime", or bytes for "memory".
-        bound: what every order costs at least, where that is known.
+        bound: what every order of vertices costs at least, where that is known.
         reference: the cost of forward, reverse and minimal Markowitz, and of the order that was in
             use before; for "memory" that of each contender; empty for "runtime", see `times`.
         times: measured seconds of each contender, for cost "runtime".
@@ -56,13 +57,13 @@ class Optimized:
     layer: str = "memory"
 
     @property
-    def order(self) -> tuple[int, ...]:
+    def order(self) -> tuple[Item, ...]:
         """The order, for `jax_cce.jacobian(..., order=...)`."""
         return self.entry.order
 
     @property
     def is_optimal(self) -> bool:
-        """Whether no order costs less, by proof."""
+        """Whether no order of vertices costs less, by proof; sequences with edges may."""
         return self.bound is not None and self.value <= self.bound
 
     @property
@@ -112,7 +113,7 @@ class Optimized:
         lines = [
             f"{how} in {self.seconds:.1f} s, {self.evaluations:,} orders looked at",
             kept,
-            f"order of {len(self.order):,} vertices: see .order",
+            f"order of {len(vertices_of(self.order)):,} vertices{self._edges}: see .order",
         ]
         if self.bound is not None:
             lines.append(f"lower bound: {with_unit(cost, self.bound)}{_proven_by(self.entry)}")
@@ -122,6 +123,12 @@ class Optimized:
         what = "time" if self.times else "cost"
         header = ("contender", what, "multiple of the best")
         return Section(self._title, tuple(lines), header, compared(cost, values))
+
+    @property
+    def _edges(self) -> str:
+        """How many edges the order eliminates by themselves, for people."""
+        number = len(self.order) - len(vertices_of(self.order))
+        return f" and {number:,} edges" if number else ""
 
     def plot_search(self, path: Any = None) -> Any:
         """Draws the best cost over time, by strategy; see `jax_cce_search.pictures`."""

@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 from jax_cce.algebra.costs import CostName
+from jax_cce.eliminations import EdgeElimination, Item, moved
 from jax_cce.graph.building import Graph
 from jax_cce.native.edges import Edges
 from jax_cce.planning import plans
@@ -62,7 +63,11 @@ class Part:
         search.prove(outcome.bound, outcome.groups)
         for improvement in outcome.improvements:
             if improvement.cost < search.cost:
-                search.best = tuple(v for v in improvement.order if v in left)
+                search.best = tuple(
+                    item
+                    for item in improvement.order
+                    if isinstance(item, EdgeElimination) or item in left
+                )
                 search.cost = improvement.cost
                 search.improvements.append(improvement)
                 if callback is not None:
@@ -118,10 +123,10 @@ class ArraysPart(Part):
     def searched_plan(self) -> Plan:
         """The plan of the best order that was found."""
         first = self.graph.program.first_computed
-        order = tuple(vertex - first for vertex in self.problem.full(self.search.best or ()))
-        return self.plan(order).of(source="searched")
+        order = moved(self.problem.full(self.search.best or ()), first, inwards=False)
+        return self.plan(tuple(order)).of(source="searched")
 
-    def plan(self, order: str | tuple[int, ...]) -> Plan:
+    def plan(self, order: str | tuple[Item, ...]) -> Plan:
         """The plan of an order, by name or as vertices numbered as in `Plan.order`."""
         return plans.make(self.graph, order).of(scalarised=self.scalarised)
 

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from jax_cce.eliminations import vertices_of
 from jax_cce.graph.building import Graph
 from jax_cce.planning.plans import Plan
 from jax_cce_search.naming import computed_by, label, structure_name
@@ -65,7 +66,7 @@ def draw(name: str, plan: Plan, path: Any = None) -> Any:
         ValueError: for a graph of more than 2000 vertices, and for a suffix unknown to matplotlib.
         ImportError: where matplotlib is not installed.
     """
-    graph, order = plan.graph, plan.order
+    graph, order = plan.graph, vertices_of(plan.order)
     if len(order) > MOST_VERTICES:
         raise ValueError(
             f"The graph of {name} has {len(order):,} vertices; a picture of more than "

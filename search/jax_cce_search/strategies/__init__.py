@@ -8,6 +8,7 @@ from jax_cce_search.strategies import (
     annealing,
     beam,
     branch_and_bound,
+    edges,
     forward,
     greedy,
     portfolio,
@@ -33,6 +34,7 @@ Name = Literal[
     "annealing",
     "windows",
     "branch_and_bound",
+    "edges",
     "alphazero",
     "portfolio",
 ]
@@ -47,6 +49,7 @@ STRATEGIES: dict[str, Strategy] = {
     "annealing": annealing.search,
     "windows": windows.search,
     "branch_and_bound": branch_and_bound.search,
+    "edges": edges.search,
     "alphazero": alphazero.search,
     "portfolio": portfolio.search,
 }
@@ -57,7 +60,7 @@ assert tuple(STRATEGIES) == get_args(Name)
 SECONDS = {"alphazero": 30.0}
 
 # These hold the graph as a matrix, which has a largest size.
-NEED_MATRIX = frozenset({"annealing", "beam", "branch_and_bound", "windows"})
+NEED_MATRIX = frozenset({"annealing", "beam", "branch_and_bound", "edges", "windows"})
 
 
 def named(name: str) -> Strategy:
