@@ -59,6 +59,7 @@ class Entry:
       best: The best order that is known.
       bound: What every order costs at least.
       bound_by: How that is proved.
+      groups: The groups of vertices that prove it, if it is they.
     """
 
     name: str
@@ -74,6 +75,7 @@ class Entry:
     best: Best
     bound: int
     bound_by: str
+    groups: tuple[tuple[int, ...], ...] = ()
 
     @property
     def is_scalar(self) -> bool:
@@ -183,7 +185,8 @@ class Entry:
             "name": self.name,
             "source": self.source,
             "best": dataclasses.asdict(self.best),
-            "bound": {"cost": self.bound, "by": self.bound_by},
+            "bound": {"cost": self.bound, "by": self.bound_by}
+            | ({"groups": self.groups} if self.groups else {}),
         }
         if not self.is_scalar:
             about["products"] = [[*pair, *result] for pair, result in sorted(self.products.items())]
@@ -228,6 +231,7 @@ def entry_of(document: Mapping[str, Any]) -> Entry:
         best=Best(**(best | {"order": tuple(best["order"])})),
         bound=about["bound"]["cost"],
         bound_by=about["bound"]["by"],
+        groups=tuple(tuple(group) for group in about["bound"].get("groups", ())),
     )
 
 

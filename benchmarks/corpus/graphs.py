@@ -10,17 +10,18 @@ from typing import Any
 
 import jax
 import numpy as np
-from jax_cce_search import strategies
 from jax_cce_search.alphazero import families
 from jax_cce_search.alphazero.graphs import random_program
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Search
+from jax_cce_search.strategies import portfolio
 
 import jax_cce
 from benchmarks import programs
 from benchmarks.corpus.files import Best, Entry
 from benchmarks.searches import graph_of
 from benchmarks.tasks import TASKS
+from jax_cce.eliminations import vertices_of
 from jax_cce.execution.calling import scalars
 from jax_cce.orders.block_table import PricedBlocks
 from jax_cce.orders.greedy import greedy
@@ -152,13 +153,16 @@ def improved(old: Entry, graph: Skeleton, seconds: float, seed: int, date: str) 
     """An entry with what the portfolio of searches finds in so many seconds, if it is better."""
     problem = Problem(graph)
     search = Search(problem, Budget(seconds), seed, strategy="portfolio")
-    strategies.named("portfolio")(search)
-    found, bound = search.improvements[-1], max(old.bound, search.bound)
-    new = dataclasses.replace(old, bound=bound)
+    portfolio.by_vertices(search)
+    number, found = _renumbered(graph), search.improvements[-1]
+    new = old
+    if search.bound > old.bound:
+        groups = tuple(tuple(sorted(number[v] for v in group)) for group in search.groups)
+        by = "groups of vertices" if groups else "exhaustive search"
+        new = dataclasses.replace(old, bound=search.bound, bound_by=by, groups=groups)
     if found.cost >= old.best.cost:
         return new
-    number = _renumbered(graph)
-    order = tuple(number[vertex] for vertex in found.order)
+    order = tuple(number[vertex] for vertex in vertices_of(found.order))
     who = f"jax_cce {jax_cce.__version__}"
     new = dataclasses.replace(new, best=Best(found.cost, order, found.strategy, who, date))
     return new if old.is_scalar else _with_tables(new, graph)

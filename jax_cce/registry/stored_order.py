@@ -122,7 +122,7 @@ class StoredOrder:
             raise ValueError(
                 f"order must name each vertex once, and none below 0, got {reprlib.repr(order)}."
             )
-        groups = _groups(self.groups, order)
+        groups = _groups(self.groups, vertices)
         for name in ("times", "versions"):
             if not isinstance(getattr(self, name), Mapping):
                 raise TypeError(f"{name} must be a mapping, but got {getattr(self, name)!r}.")

@@ -4,6 +4,7 @@ import dataclasses
 import json
 
 import pytest
+from jax_cce_search.game import certificates
 from jax_cce_search.game.problem import Problem
 
 from benchmarks.corpus import files, graphs
@@ -20,6 +21,11 @@ def test_every_order_costs_what_its_file_says(path):
     if entry.is_scalar:
         graph = Skeleton.from_edges(entry.edges, entry.inputs, entry.outputs)
         assert graph.evaluate(entry.best.order) == entry.best.cost
+        problem = Problem(graph)
+        if entry.groups:
+            assert certificates.certified(problem, entry.groups) >= entry.bound
+        elif entry.bound_by == "disjoint paths":
+            assert problem.bound >= entry.bound
         # No order is below the bound, so neither are these.
         assert entry.replay(entry.vertices) >= entry.bound
         assert entry.replay(entry.vertices[::-1]) >= entry.bound
