@@ -5,10 +5,14 @@ import pathlib
 from typing import Any
 
 import numba
+from llvmlite import ir
+from numba.extending import intrinsic
 
 __all__ = [
     "inlined",
     "jit",
+    "lowest",
+    "ones",
 ]
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
@@ -38,3 +42,23 @@ def inlined(function: Any) -> Any:
     """Compiles a function into each place where a compiled one calls it."""
     # Passing a graph by value costs more than what these do with it.
     return numba.njit(forceinline=True, **_OPTIONS)(function)
+
+
+def _lowest(typing: Any, bits: Any) -> Any:
+    def built(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
+
+    return numba.int64(numba.uint64), built
+
+
+def _ones(typing: Any, bits: Any) -> Any:
+    def built(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return numba.int64(numba.uint64), built
+
+
+# The position of the lowest bit that is set in a uint64 that is not 0, and how many are set: each
+# one instruction, for compiled loops only.
+lowest: Any = intrinsic(_lowest)
+ones: Any = intrinsic(_ones)

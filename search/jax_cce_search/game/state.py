@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_cce_search.game.jit import inlined, jit
+from jax_cce_search.game.jit import inlined, jit, lowest, ones
 
 __all__ = [
     "FINAL",
@@ -14,6 +14,7 @@ __all__ = [
     "TOTAL",
     "State",
     "Tables",
+    "counted",
     "edge_hash",
     "enter",
     "entry_name",
@@ -60,39 +61,24 @@ def _mixed(x):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _lowest(x):  # type: ignore[no-untyped-def]
-    """The position of the lowest bit that is set."""
-    at = 0
-    if x & np.uint64(0xFFFFFFFF) == 0:
-        at += 32
-        x >>= np.uint64(32)
-    if x & np.uint64(0xFFFF) == 0:
-        at += 16
-        x >>= np.uint64(16)
-    if x & np.uint64(0xFF) == 0:
-        at += 8
-        x >>= np.uint64(8)
-    if x & np.uint64(0xF) == 0:
-        at += 4
-        x >>= np.uint64(4)
-    if x & np.uint64(3) == 0:
-        at += 2
-        x >>= np.uint64(2)
-    if x & np.uint64(1) == 0:
-        at += 1
-    return at
-
-
-@inlined
 def listed(bits, room):  # type: ignore[no-untyped-def]
     """Writes the members of a bit set into `room` and returns how many there are."""
     count = 0
     for word in range(bits.shape[0]):
         x = bits[word]
         while x:
-            room[count] = (word << 6) + _lowest(x)
+            room[count] = (word << 6) + lowest(x)
             count += 1
             x &= x - np.uint64(1)
+    return count
+
+
+@inlined
+def counted(bits):  # type: ignore[no-untyped-def]
+    """How many members a bit set has."""
+    count = 0
+    for word in range(bits.shape[0]):
+        count += ones(bits[word])
     return count
 
 
