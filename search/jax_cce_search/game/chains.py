@@ -2,17 +2,21 @@
 
 import abc
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from jax_cce_search.game import annealing, kernels, uniform
+from jax_cce_search.game import executed as executed_operations
 from jax_cce_search.game.compiled import Compiled
+from jax_cce_search.game.executed import Executed
 from jax_cce_search.game.moves import random_numbers
 from jax_cce_search.game.problem import Problem
-from jax_cce_search.game.state import NOTHING
+from jax_cce_search.game.state import NOTHING, undo
 
 __all__ = [
     "Chain",
+    "OfNodes",
     "chain",
 ]
 
@@ -21,17 +25,21 @@ class Chain(abc.ABC):
     """A run of simulated annealing from an order; see `chain`."""
 
     def __init__(
-        self, problem: Problem, start: Sequence[int], moves: int, hot: float, cold: float
+        self,
+        compiled: Compiled | Executed,
+        start: Sequence[int],
+        moves: int,
+        hot: float,
+        cold: float,
     ) -> None:
-        compiled = problem.compiled
-        compiled.reset()
-        self._compiled: Compiled = compiled
+        undo(compiled.state, 0)
+        self._named = compiled.named
         self._order = compiled.numbered(start)
         self._best = self._order.copy()
         count = len(self._order)
         self._marks = np.zeros(count + 1, np.int64)
         self._schedule = np.array([moves, hot, cold], np.float64)
-        cost = self._begin(problem)
+        cost = self._begin()
         self._tally = np.array([0, count - 2, cost, cost, 0], np.int64)
 
     @property
@@ -42,7 +50,7 @@ class Chain(abc.ABC):
     @property
     def order(self) -> tuple[int, ...]:
         """The current order."""
-        return self._compiled.named(self._order)
+        return self._named(self._order)
 
     @property
     def best_cost(self) -> int:
@@ -52,7 +60,7 @@ class Chain(abc.ABC):
     @property
     def best(self) -> tuple[int, ...]:
         """The best order so far."""
-        return self._compiled.named(self._best)
+        return self._named(self._best)
 
     @property
     def left(self) -> int:
@@ -71,7 +79,7 @@ class Chain(abc.ABC):
             done = self._moved(draws, done)
 
     @abc.abstractmethod
-    def _begin(self, problem: Problem) -> int:
+    def _begin(self) -> int:
         """Evaluates the first order and returns its cost, the prefix included."""
 
     @abc.abstractmethod
@@ -82,8 +90,12 @@ class Chain(abc.ABC):
 class _OfRows(Chain):
     """Where every product costs one and every sum nothing."""
 
-    def _begin(self, problem: Problem) -> int:
-        compiled = self._compiled
+    def __init__(self, problem: Problem, *args: Any) -> None:
+        self._problem, self._compiled = problem, problem.compiled
+        super().__init__(self._compiled, *args)
+
+    def _begin(self) -> int:
+        compiled, problem = self._compiled, self._problem
         self._rows = uniform.rows_of(compiled.state)
         self._missing = np.zeros(1, np.int64)
         self._least = np.zeros(len(compiled.nodes), np.int64)
@@ -121,7 +133,11 @@ class _OfRows(Chain):
 class _OfKinds(Chain):
     """Where costs depend on what is on the edges."""
 
-    def _begin(self, problem: Problem) -> int:
+    def __init__(self, problem: Problem, *args: Any) -> None:
+        self._problem, self._compiled = problem, problem.compiled
+        super().__init__(self._compiled, *args)
+
+    def _begin(self) -> int:
         compiled, order = self._compiled, self._order
         cost = int(compiled.evaluate_numbered(order[None])[0])
         self._paid = np.zeros(len(order) + 1, np.int64)
@@ -130,7 +146,7 @@ class _OfKinds(Chain):
             self._digests[at] = compiled.state.digest[0]
             self._paid[at] = compiled.run(kernels.replay, order[at : at + 1])
         self._digests[-1] = compiled.state.digest[0]
-        self._paid[-1] = cost - problem.prefix_cost - self._paid[:-1].sum()
+        self._paid[-1] = cost - self._problem.prefix_cost - self._paid[:-1].sum()
         compiled.reset()
         return cost
 
@@ -152,6 +168,55 @@ class _OfKinds(Chain):
         )
         if compiled.missing[0] != NOTHING:
             compiled.supply()
+        return done
+
+
+class OfNodes(Chain):
+    """A run over orders of a graph of scalars, which cost the operations that are executed.
+
+    Where masks make operations simpler, an order may cost less than it says.
+
+    Args:
+        executed: the graph.
+        start: the order to start from, of two vertices at least, by their numbers.
+        moves: number of insertion moves in the run.
+        hot: first temperature, as a fraction of the current cost.
+        cold: last temperature.
+    """
+
+    def __init__(
+        self, executed: Executed, start: Sequence[int], moves: int, hot: float, cold: float
+    ) -> None:
+        self._executed = executed
+        self._stuck = -1
+        super().__init__(executed, start, moves, hot, cold)
+        self._tally = np.append(self._tally, executed.always)
+
+    def _begin(self) -> int:
+        self._digests = np.zeros(len(self._order) + 1, np.uint64)
+        return self._executed.pay(self._order, self._digests)
+
+    def _moved(self, draws: np.ndarray, done: int) -> int:
+        executed = self._executed
+        done = executed_operations.anneal(
+            executed.state,
+            executed.nodes,
+            self._order,
+            self._best,
+            self._digests,
+            self._marks,
+            self._tally,
+            draws,
+            done,
+            self._schedule,
+            executed.missing,
+        )
+        if executed.missing[0] != NOTHING:
+            # What other orders have made is forgotten.
+            executed.make_room(more=self._stuck == self._tally[4])
+            self._stuck = int(self._tally[4])
+            self._tally[0] = 0
+            self._tally[2] = executed.pay(self._order, self._digests)
         return done
 
 

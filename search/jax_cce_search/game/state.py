@@ -19,6 +19,7 @@ __all__ = [
     "enter",
     "entry_name",
     "listed",
+    "mixed",
     "slot",
     "undo",
 ]
@@ -53,7 +54,7 @@ class State(NamedTuple):
 
 
 @inlined
-def _mixed(x):  # type: ignore[no-untyped-def]
+def mixed(x):  # type: ignore[no-untyped-def]
     """SplitMix64 (Steele, Lea & Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
@@ -87,7 +88,7 @@ def edge_hash(edge, kind):  # type: ignore[no-untyped-def]
     """The share of an edge in the hash of a graph; none of an edge that is not there."""
     if kind == 0:
         return np.uint64(0)
-    return _mixed((np.uint64(edge) << np.uint64(24)) + np.uint64(kind))
+    return mixed((np.uint64(edge) << np.uint64(24)) + np.uint64(kind))
 
 
 @inlined

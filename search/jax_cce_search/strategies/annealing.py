@@ -10,14 +10,16 @@ shorter eliminations than greedy orders do is from Naumann & Gottschling, "Simul
 optimal pivot selection in Jacobian accumulation" (2003).
 """
 
+import functools
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
-from jax_cce_search.game.chains import chain
+from jax_cce_search.game.chains import Chain, chain
 from jax_cce_search.searching import Search
 from jax_cce_search.strategies import greedy
 
 __all__ = [
+    "Runs",
     "anneal",
     "search",
     "start_with",
@@ -43,7 +45,7 @@ def search(state: Search) -> None:
         return
     if state.best is None:
         start_with(state)
-    runs = _Runs(state)
+    runs = Runs(state)
     moves, turn = _FIRST_RUN * count, 0
     while not state.over():
         assert state.best is not None
@@ -78,7 +80,7 @@ def anneal(state: Search, start: Sequence[int], moves: int, hot: float, cold: fl
         hot: first temperature, as a fraction of the current cost.
         cold: last temperature.
     """
-    _Runs(state).run(start, moves, hot, cold)
+    Runs(state).run(start, moves, hot, cold)
 
 
 def _anew(state: Search, turn: int) -> Sequence[int]:
@@ -87,11 +89,24 @@ def _anew(state: Search, turn: int) -> Sequence[int]:
     return greedy.offer(state, scores[turn % len(scores)], "random")
 
 
-class _Runs:
-    """Runs of annealing on one budget, and how fast they are."""
+class Runs:
+    """Runs of annealing on one budget, and how fast they are.
 
-    def __init__(self, state: Search) -> None:
-        self._state = state
+    Args:
+        state: the search.
+        begin: begins a run (see `chains.chain`); None for one of the search's problem.
+        exact: whether orders cost what the runs say; else each that is offered is evaluated.
+    """
+
+    def __init__(
+        self,
+        state: Search,
+        begin: Callable[[Sequence[int], int, float, float], Chain] | None = None,
+        *,
+        exact: bool = True,
+    ) -> None:
+        self._state, self._exact = state, exact
+        self._begin = begin or functools.partial(chain, state.problem)
         self._moves, self._seconds = 0, 0.0
         count = len(state.problem.vertices)
         self._chunk = max(16, min(_CHUNK, _OF_VERTICES // count))
@@ -101,21 +116,27 @@ class _Runs:
         state = self._state
         if self._left() <= _LAST * moves:
             moves = max(1, int(self._left()))
-        under_way = chain(state.problem, start, moves, hot, cold)
-        if under_way.best_cost < state.cost:
-            state.offer(under_way.best, under_way.best_cost)
+        under_way = self._begin(start, moves, hot, cold)
+        offered = self._offer(under_way, state.cost)
         while under_way.left > 0 and not state.over():
             begin = state.seconds
             wanted = state.allowed(min(self._chunk, under_way.left))
             under_way.advance(wanted, state.random)
             state.evaluations += wanted
-            if under_way.best_cost < state.cost:
-                state.offer(under_way.best, under_way.best_cost)
+            offered = self._offer(under_way, offered)
             self._moves += wanted
             self._seconds += state.seconds - begin
             # The measured speed changes; it has to be cold when the time is over.
             if under_way.left > self._left():
                 under_way.shorten(int(self._left()))
+
+    def _offer(self, under_way: Chain, offered: int) -> int:
+        """Offers the best order if it is cheaper than what was offered; the cheaper cost."""
+        cost = under_way.best_cost
+        if cost >= offered:
+            return offered
+        self._state.offer(under_way.best, cost if self._exact else None)
+        return cost
 
     def _left(self) -> float:
         """How many moves the budget allows from now on."""
