@@ -114,6 +114,25 @@ def test_what_it_reaches(name, objective, most):
     assert search.cost == count(search.best)
 
 
+@pytest.mark.one_version
+def test_masks_are_priced_when_an_order_is_offered():
+    """The compiled loops do not make them simpler; what is reported is what is made."""
+
+    def masked(x):
+        a = jnp.where(x[0] > 0, x[1] * x[2], x[1])
+        b = jnp.where(x[0] > 0, jnp.sin(a), 0.0) * x[2]
+        c = jnp.where(x[1] > 0, a * b, x[0]) + jnp.maximum(a, b) * jnp.exp(b - a)
+        return jnp.stack([a * c, b * c * x[0], jnp.where(x[0] > 0, c, 0.0)])
+
+    problem = NativeProblem(edges_of(masked, 0, jnp.array([0.3, 0.7, 0.2])))
+    order = problem.edges.numbered("markowitz")
+    assert problem.executed.price(order) != problem.evaluate(order)
+    search = Search(problem, Budget(evaluations=3000))
+    natively.search(search, "annealing")
+    assert search.cost == problem.edges.price(search.best)
+    assert search.cost <= min(map(problem.edges.price, ORDERS))
+
+
 def test_operations_by_hand():
     # The derivatives of x * y * x with respect to x and y are 2 x y, made as a + a, and x * x.
     edges = edges_of(lambda x, y: x * y * x, (0, 1), 0.3, 0.4)

@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from jax_cce_search.game.chains import Chain, chain
-from jax_cce_search.searching import Search
+from jax_cce_search.searching import Search, Strategy
 from jax_cce_search.strategies import greedy
 
 __all__ = [
@@ -31,7 +31,7 @@ _CHUNK, _OF_VERTICES = 2048, 1 << 18
 _LOW, _COLD = 0.003, 0.0001
 _HIGH, _COOL = 0.01, 0.0003
 # Moves a vertex of the first run, and of the shortest that may begin anew.
-_FIRST_RUN, _SETTLED = 50, 800
+_FIRST_RUN, _SETTLED = 12, 800
 _LONGEST_RUN = 1 << 26
 # A run takes all that is left of the budget where that is so many times its length.
 _LAST = 1.5
@@ -43,10 +43,16 @@ def search(state: Search) -> None:
     if count < 2:
         state.offer(state.problem.vertices)
         return
-    if state.best is None:
-        start_with(state)
+    is_fresh = state.best is None
+    if is_fresh:
+        _offer_classical(state)
     runs = Runs(state)
     moves, turn = _FIRST_RUN * count, 0
+    if is_fresh and not state.over():
+        # A few moves reach more than other greedy orders, which take longer.
+        runs.run(state.best or (), moves, _LOW, _COLD)
+        _offer_greedy(state, greedy.relative_markowitz, greedy.minimum_fill)
+        moves *= 4
     while not state.over():
         assert state.best is not None
         if moves < _SETTLED * count:
@@ -63,9 +69,18 @@ def search(state: Search) -> None:
 
 def start_with(state: Search) -> None:
     """Offers the classical orders and the greedy ones without random ties."""
+    _offer_classical(state)
+    _offer_greedy(state, greedy.relative_markowitz, greedy.minimum_fill)
+
+
+def _offer_classical(state: Search) -> None:
     state.offer(state.problem.vertices)
     state.offer(state.problem.vertices[::-1])
-    for strategy in (greedy.markowitz, greedy.relative_markowitz, greedy.minimum_fill):
+    _offer_greedy(state, greedy.markowitz)
+
+
+def _offer_greedy(state: Search, *strategies: Strategy) -> None:
+    for strategy in strategies:
         with state.part(state.strategy, evaluations=2):
             strategy(state)
 
@@ -108,6 +123,7 @@ class Runs:
         self._state, self._exact = state, exact
         self._begin = begin or functools.partial(chain, state.problem)
         self._moves, self._seconds = 0, 0.0
+        self._said = 1 << 62
         count = len(state.problem.vertices)
         self._chunk = max(16, min(_CHUNK, _OF_VERTICES // count))
 
@@ -117,13 +133,15 @@ class Runs:
         if self._left() <= _LAST * moves:
             moves = max(1, int(self._left()))
         under_way = self._begin(start, moves, hot, cold)
-        offered = self._offer(under_way, state.cost)
+        # A run that says too much is compared with what others say.
+        begun = state.cost if self._exact else min(self._said, under_way.best_cost)
+        self._said = self._offer(under_way, begun)
         while under_way.left > 0 and not state.over():
             begin = state.seconds
             wanted = state.allowed(min(self._chunk, under_way.left))
             under_way.advance(wanted, state.random)
             state.evaluations += wanted
-            offered = self._offer(under_way, offered)
+            self._said = self._offer(under_way, self._said)
             self._moves += wanted
             self._seconds += state.seconds - begin
             # The measured speed changes; it has to be cold when the time is over.
