@@ -41,6 +41,10 @@ def annealed(problem: Problem, seconds: float, seed: int) -> Search:
     return search
 
 
+def _compile(problem: Problem) -> None:
+    strategies.named("annealing")(Search(problem, Budget(evaluations=3000)))
+
+
 def after(search: Search, seconds: float) -> int:
     """The best cost after so many seconds."""
     return min(found.cost for found in search.improvements if found.seconds <= seconds)
@@ -52,7 +56,7 @@ def on_programs(seconds: Sequence[float]) -> str:
     ratios = []
     for before, graph in zip(_BEFORE, held_out(_VERTICES, _PROGRAMS), strict=True):
         problem = Problem(graph)
-        annealed(problem, 0.01, 0)
+        _compile(problem)
         costs = [annealed(problem, limit, 0).cost for limit in seconds]
         ratios.append([cost / before for cost in costs])
         rows.append([len(problem.vertices), f"{before:,}", *(f"{cost:,}" for cost in costs)])
@@ -69,7 +73,7 @@ def on_tasks(names: Sequence[str], seconds: float, seeds: int) -> str:
     rows = []
     for name in names:
         problem = Problem.of(graph_of(name), "multiplications")
-        annealed(problem, 0.01, 0)
+        _compile(problem)
         searches = [annealed(problem, seconds, seed) for seed in range(seeds)]
         row = [name]
         for mark in marks:

@@ -78,13 +78,13 @@ def timed(called: Called, of_name: dict[str, Order]) -> dict[str, float] | None:
     return {name: (measured[name] / measured[best]).median for name in of_name}
 
 
-def measure(name: str, called: Called, seconds: float) -> list[object] | str:
+def measure(name: str, called: Called, seconds: float, *, is_timed: bool) -> list[object] | str:
     """A row of the table, or why there is none."""
     edges = scalars(task_of(called.fun, called.argnums)(*called.point))
     if isinstance(edges, str):
         return edges
     found = searched(edges, seconds)
-    times = timed(called, {label: order for label, order in found.items() if order})
+    times = timed(called, found) if is_timed else None
     count = {label: f"{edges.operations(order):,}" for label, order in found.items()}
     price = {label: edges.price(order) for label, order in found.items()}
     least = min(price[str(label)] for label in ORDERS)
@@ -108,6 +108,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("functions", nargs="?", default="", help="a regular expression")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each search")
+    parser.add_argument("--untimed", action="store_true", help="only count")
     options = parser.parse_args()
     suite.keep_to(1)
     header = (
@@ -126,7 +127,7 @@ def main() -> None:
     with jax.enable_x64(True):
         for name, called in functions().items():
             if re.search(options.functions, name):
-                row = measure(name, called, options.seconds)
+                row = measure(name, called, options.seconds, is_timed=not options.untimed)
                 print(name, row, flush=True)
                 if not isinstance(row, str):
                     rows.append(row)

@@ -31,7 +31,7 @@ _CHUNK, _OF_VERTICES = 2048, 1 << 18
 _LOW, _COLD = 0.003, 0.0001
 _HIGH, _COOL = 0.01, 0.0003
 # Moves a vertex of the first run, and of the shortest that may begin anew.
-_FIRST_RUN, _SETTLED = 12, 800
+_FIRST_RUN, _SETTLED = 12, 600
 _LONGEST_RUN = 1 << 26
 # A run takes all that is left of the budget where that is so many times its length.
 _LAST = 1.5
@@ -57,7 +57,7 @@ def search(state: Search) -> None:
         assert state.best is not None
         if moves < _SETTLED * count:
             runs.run(state.best, moves, _LOW, _COLD)
-            moves *= 4
+            moves = min(4 * moves, _SETTLED * count)
             continue
         if turn % 2 == 0:
             runs.run(_anew(state, turn // 2), moves, _HIGH, _COOL)
