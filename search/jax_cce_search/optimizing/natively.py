@@ -1,7 +1,7 @@
 """The search for an order of a graph of scalars, by what native code computes in it.
 
 What is computed is known exactly once the operations are made, folded and shared. The strategies
-count products and sums, which is faster, and what they find is made and counted. Simulated
+count multiplications, which is faster, and what they find is made and counted. Simulated
 annealing goes on from the best, by what is computed: it makes the operations of every order that it
 looks at, from the first position that a move changes to where the graph is what it was before.
 """
@@ -43,13 +43,13 @@ class NativeProblem(Problem):
     Attributes:
         edges: the graph.
         objective: see above.
-        by_count: the same, priced by the products and sums that are made.
+        by_count: the same, priced by multiplications in the published convention.
     """
 
     def __init__(self, edges: Edges, objective: Literal["native", "operations"] = "native") -> None:
         self.edges, self.objective = edges, objective
         self._executed: Executed | None = None
-        self.by_count = Problem(skeleton(edges))
+        self.by_count = Problem(skeleton(edges, "multiplications"))
         super().__init__(self.by_count.graph)
         # Operations that are shared are in no bound, and in no reduction.
         self.prefix, self.prefix_cost, self.bound = (), 0, 0
