@@ -16,7 +16,7 @@ from jax_cce.registry.ranking import NATIVE
 from jax_cce_search.game.chains import OfNodes
 from jax_cce_search.game.executed import Executed
 from jax_cce_search.game.problem import Problem
-from jax_cce_search.searching import Budget, Improvement, Search
+from jax_cce_search.searching import Budget, Search
 from jax_cce_search.strategies import named
 from jax_cce_search.strategies.annealing import Runs
 
@@ -107,20 +107,21 @@ def search(state: Search, strategy: str) -> None:
         state.prove(state.cost)
         return
 
-    def offered(found: Improvement) -> bool:
-        with state.part(found.strategy):
-            state.offer(problem.numbered(found.order))
-        return state.over()
-
     seconds, evaluations = state.budget.seconds, state.budget.evaluations
     budget = Budget(
         None if seconds is None else _BY_COUNT * seconds,
         None if evaluations is None else int(_BY_COUNT * evaluations),
     )
-    inner = Search(problem.by_count, budget, state.seed, offered, strategy)
+    inner = Search(problem.by_count, budget, state.seed, strategy=strategy)
     # So that the outer search is seen to go on.
-    inner.on_tick = lambda _: state.over()
-    named(strategy)(inner)
+    inner.on_tick = lambda _: inner.stop() if state.over() else None
+    try:
+        named(strategy)(inner)
+    finally:
+        # To make the operations of each that was better would take most of the time.
+        for found in inner.improvements[-1:]:
+            with state.part(found.strategy):
+                state.offer(problem.numbered(found.order))
     state.evaluations += inner.evaluations
     with state.part("native annealing"):
         _anneal(state)
