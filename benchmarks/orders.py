@@ -161,7 +161,7 @@ def _correlation(one: Sequence[float], other: Sequence[float]) -> float:
     return float(scipy.stats.spearmanr(one, other).statistic)
 
 
-def _of_task(task: Task) -> Called:
+def of_task(task: Task) -> Called:
     draw = np.random.default_rng(0)
     batch = [
         np.asarray(x) * (1 + draw.uniform(-0.05, 0.05, size=(_POINTS, *np.shape(x))))
@@ -170,7 +170,7 @@ def _of_task(task: Task) -> Called:
     return Called(task.fun, task.argnums, task.args, batch, [0] * len(batch))
 
 
-def _of_program(program: Program) -> Called:
+def of_program(program: Program) -> Called:
     fun, arguments = program.build()
     point = [jax.tree.map(lambda leaf: leaf[0], arguments[0]), *arguments[1:]]
     return Called(fun, 0, point, arguments, [0, *[None] * (len(arguments) - 1)])
@@ -179,14 +179,14 @@ def _of_program(program: Program) -> Called:
 def _functions() -> dict[str, Callable[[], Called]]:
     """The reference tasks of scalars, and the programs of the suite for many points."""
     found: dict[str, Callable[[], Called]] = {
-        name: functools.partial(_of_task, task)
+        name: functools.partial(of_task, task)
         for name, task in TASKS.items()
         if all(np.ndim(x) < 2 for x in task.args)
     }
     for family, program, _ in programs.chosen(0):
         is_alike = program.dtype == "float64" and program.derivative == "jacobian"
         if is_alike and program.is_installed and (program.batch or 0) >= 512:
-            found[f"{family.name}: {program.label}"] = functools.partial(_of_program, program)
+            found[f"{family.name}: {program.label}"] = functools.partial(of_program, program)
     return found
 
 

@@ -16,7 +16,7 @@ from jax_cce.native.directions import swept, vectors_of, width_of
 from jax_cce.native.nodes import Unsupported
 from jax_cce.native.scalars import SIMPLE, Scalars, TooLarge
 
-__all__ = ["GIVEN", "IN_VECTORS", "ORDERS", "Edges", "Order", "cost"]
+__all__ = ["GIVEN", "IN_VECTORS", "ORDERS", "Edges", "Order", "cost", "counts", "price_of"]
 
 # The name of an order, or vertices by their number among all, in the order of the graph.
 Order = str | tuple[int, ...]
@@ -45,16 +45,27 @@ _FAR_MORE = 2.5
 def cost(graph: Scalars, nodes: Sequence[int]) -> int:
     """What it takes to compute some nodes, in additions."""
     needed = graph.needed(nodes)
-    numbers = sum(_price(graph, k) for k in needed if not graph.is_given(k))
+    numbers = sum(price_of(graph, k) for k in needed if not graph.is_given(k))
     return numbers + _WIDE * len(vectors_of(graph, needed))
 
 
-def _price(graph: Scalars, node: int) -> int:
+def price_of(graph: Scalars, node: int) -> int:
+    """What it takes to compute a node of its operands, in additions."""
     op = graph.ops[node]
     if op == "loop":
         loop = graph.params[node]
         return int(loop.length * cost(loop.body, loop.outputs))
     return 1 if op in SIMPLE else _DEAR.get(op, _TRANSCENDENTAL)
+
+
+def operations(graph: Scalars, nodes: Sequence[int]) -> int:
+    """How many operations it takes to compute some nodes; signs, which cost little, are none."""
+    return sum(counts(graph, k) for k in graph.needed(nodes))
+
+
+def counts(graph: Scalars, node: int) -> int:
+    """How many operations a node is of its operands, in the sense of `operations`."""
+    return int(not graph.is_given(node) and graph.ops[node] != "neg")
 
 
 class Edges:
@@ -160,6 +171,18 @@ class Edges:
         """
         with self.graph.for_a_while():
             return self._price(self._eliminated(order)[0])
+
+    def operations(self, order: Order) -> int:
+        """How many operations it takes to compute the derivatives, which need not be the outputs.
+
+        The graph is left as it was.
+
+        Raises:
+            TooLarge: where it makes more nodes than the graph may have.
+        """
+        with self.graph.for_a_while():
+            rows = self._eliminated(order)[0]
+            return operations(self.graph, [node for row in rows for node in row])
 
     def _price(self, rows: Sequence[Sequence[int]]) -> int:
         return cost(self.graph, [*self.outputs, *(node for row in rows for node in row)])

@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax import lax
 from jax_cce_search.game.problem import Problem
-from jax_cce_search.optimizing import natively
+from jax_cce_search.optimizing import natively, racing
 from jax_cce_search.optimizing.natively import NativeProblem
 from jax_cce_search.searching import Budget, Search
 
@@ -19,6 +19,7 @@ from benchmarks.tasks import TASKS
 from cases.agreement import assert_agree
 from cases.natively import is_native
 from jax_cce import registry
+from jax_cce.execution import measuring
 from jax_cce.execution.calling import scalars
 from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.skeletons import skeleton
@@ -158,3 +159,31 @@ def test_what_is_optimal():
     assert found.value == found.reference["forward"]
     with pytest.raises(ValueError, match="has no native code: bessel"):
         jax_cce.optimize(jax.scipy.special.i0e, cost="native", budget=1.0)(X)
+
+
+@pytest.mark.one_version
+@pytest.mark.parametrize("is_faster", [True, False])
+def test_the_order_that_computes_the_least_has_to_be_as_fast(store, monkeypatch, is_faster):
+    """It may keep more numbers waiting, so that a race decides whether it is stored."""
+    raced = []
+
+    def race(calls, **_):
+        raced.append(set(calls))
+        order = [racing.SEARCHED_NATIVELY, racing.NATIVE][:: 1 if is_faster else -1]
+        return {name: order.index(name) + 1.0 if name in order else 9.0 for name in calls}
+
+    # Nobody is waited for who does not run.
+    monkeypatch.setattr(measuring, "compiled", lambda jacobians, *_: (jacobians, {}))
+    monkeypatch.setattr(measuring, "race", race)
+    found = jax_cce.optimize(ROE.fun, ROE.argnums, budget=None, evaluations=2000)(*ROE.args)
+    assert {racing.SEARCHED_NATIVELY, racing.NATIVE} <= raced[0]
+    assert found.plan.method == "native"
+    stored = store.get(found.entry.key, "native")
+    edges = edges_of(ROE.fun, *ROE.args, argnums=ROE.argnums)
+    if is_faster:
+        assert stored.value == edges.price(stored.order) < min(map(edges.price, ORDERS))
+    else:
+        assert stored is None
+    jacobian = jax_cce.jacobian(ROE.fun, ROE.argnums)
+    assert is_native(jacobian, *ROE.args)
+    assert_agree(jacobian(*ROE.args), jax.jacrev(ROE.fun, ROE.argnums)(*ROE.args))

@@ -9,8 +9,7 @@ as the smallest cut has nodes (Menger 1927). The best order over subsets is from
 
 import numpy as np
 
-from jax_cce_search.game.jit import jit
-from jax_cce_search.game.state import lowest
+from jax_cce_search.game.jit import jit, lowest
 
 __all__ = [
     "cuts",

@@ -11,7 +11,8 @@ from numba.extending import intrinsic
 __all__ = [
     "inlined",
     "jit",
-    "trailing_zeros",
+    "lowest",
+    "ones",
 ]
 
 _OPTIONS: Any = {"nogil": True, "error_model": "numpy"}
@@ -43,13 +44,21 @@ def inlined(function: Any) -> Any:
     return numba.njit(forceinline=True, **_OPTIONS)(function)
 
 
-def _trailing_zeros(_: Any, bits: Any) -> Any:
-    """The position of the lowest bit of a uint64 that is set, in one instruction."""
+def _lowest(typing: Any, bits: Any) -> Any:
+    def built(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.cttz(args[0], ir.Constant(ir.IntType(1), 1))
 
-    def code(_: Any, builder: Any, __: Any, values: Any) -> Any:
-        return builder.cttz(values[0], ir.Constant(ir.IntType(1), 1))
-
-    return numba.types.uint64(numba.types.uint64), code
+    return numba.int64(numba.uint64), built
 
 
-trailing_zeros: Any = intrinsic(_trailing_zeros)
+def _ones(typing: Any, bits: Any) -> Any:
+    def built(context: Any, builder: Any, signature: Any, args: Any) -> Any:
+        return builder.ctpop(args[0])
+
+    return numba.int64(numba.uint64), built
+
+
+# The position of the lowest bit that is set in a uint64 that is not 0, and how many are set: each
+# one instruction, for compiled loops only.
+lowest: Any = intrinsic(_lowest)
+ones: Any = intrinsic(_ones)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_cce_search.game.jit import inlined, jit, trailing_zeros
+from jax_cce_search.game.jit import inlined, jit, lowest
 
 __all__ = [
     "BACK",
@@ -64,7 +64,7 @@ def _listed(graph, begin, words, room, first):  # type: ignore[no-untyped-def]
     for word in range(words):
         x = graph[begin + word]
         while x:
-            room[first + count] = (word << 6) + np.int64(trailing_zeros(x))
+            room[first + count] = (word << 6) + lowest(x)
             count += 1
             x &= x - np.uint64(1)
     return count

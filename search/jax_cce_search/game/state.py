@@ -4,7 +4,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from jax_cce_search.game.jit import inlined, jit
+from jax_cce_search.game.jit import inlined, jit, lowest, ones
 
 __all__ = [
     "FINAL",
@@ -14,11 +14,12 @@ __all__ = [
     "TOTAL",
     "State",
     "Tables",
+    "counted",
     "edge_hash",
     "enter",
     "entry_name",
     "listed",
-    "lowest",
+    "mixed",
     "slot",
     "undo",
 ]
@@ -53,35 +54,11 @@ class State(NamedTuple):
 
 
 @inlined
-def _mixed(x):  # type: ignore[no-untyped-def]
+def mixed(x):  # type: ignore[no-untyped-def]
     """SplitMix64 (Steele, Lea & Flood 2014)."""
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
-
-
-@inlined
-def lowest(x):  # type: ignore[no-untyped-def]
-    """The position of the lowest bit that is set."""
-    at = 0
-    if x & np.uint64(0xFFFFFFFF) == 0:
-        at += 32
-        x >>= np.uint64(32)
-    if x & np.uint64(0xFFFF) == 0:
-        at += 16
-        x >>= np.uint64(16)
-    if x & np.uint64(0xFF) == 0:
-        at += 8
-        x >>= np.uint64(8)
-    if x & np.uint64(0xF) == 0:
-        at += 4
-        x >>= np.uint64(4)
-    if x & np.uint64(3) == 0:
-        at += 2
-        x >>= np.uint64(2)
-    if x & np.uint64(1) == 0:
-        at += 1
-    return at
 
 
 @inlined
@@ -98,11 +75,20 @@ def listed(bits, room):  # type: ignore[no-untyped-def]
 
 
 @inlined
+def counted(bits):  # type: ignore[no-untyped-def]
+    """How many members a bit set has."""
+    count = 0
+    for word in range(bits.shape[0]):
+        count += ones(bits[word])
+    return count
+
+
+@inlined
 def edge_hash(edge, kind):  # type: ignore[no-untyped-def]
     """The share of an edge in the hash of a graph; none of an edge that is not there."""
     if kind == 0:
         return np.uint64(0)
-    return _mixed((np.uint64(edge) << np.uint64(24)) + np.uint64(kind))
+    return mixed((np.uint64(edge) << np.uint64(24)) + np.uint64(kind))
 
 
 @inlined

@@ -1,45 +1,56 @@
 """The search for an order of a graph of scalars, by what native code computes in it.
 
-What is computed is known exactly once the operations are made, folded and shared. That takes a
-thousand times as long as to count products and sums, so that the strategies count these, and what
-they find is made and counted. Simulated annealing, which makes and counts every order that it looks
-at, goes on from the best.
+What is computed is known exactly once the operations are made, folded and shared. The strategies
+count multiplications, which is faster, and what they find is made and counted. Simulated
+annealing goes on from the best, by what is computed: it makes the operations of every order that it
+looks at, from the first position that a move changes to where the graph is what it was before.
 """
 
-import math
 from collections.abc import Sequence
+from typing import Any, Literal
 
-from jax_cce.eliminations import Item, vertices_of
-from jax_cce.native.edges import ORDERS, Edges
+from jax_cce.eliminations import Item, has_edges, vertices_of
+from jax_cce.native.edges import ORDERS, Edges, counts, price_of
 from jax_cce.native.scalars import TooLarge
 from jax_cce.native.skeletons import skeleton
 from jax_cce.registry.ranking import NATIVE
+from jax_cce_search.game.chains import OfNodes
+from jax_cce_search.game.executed import Executed
 from jax_cce_search.game.problem import Problem
-from jax_cce_search.searching import Budget, Improvement, Search
+from jax_cce_search.searching import Budget, Search
 from jax_cce_search.strategies import named
+from jax_cce_search.strategies.annealing import Runs
 
 __all__ = ["NativeProblem", "search"]
 
 # The strategies' share of the budget.
 _BY_COUNT = 0.3
-# First and last temperature, as fractions of the cost.
-_HOT, _COLD = 0.01, 0.0005
-# Without a limit, orders that annealing looks at for each vertex.
-_MOST_MOVES = 100
+# First and last temperatures of runs from the best order and from others, as fractions of the cost.
+_LOW, _COLD = 0.003, 0.0003
+_HIGH, _COOL = 0.01, 0.0005
+# Moves a vertex of the first run, and, without a limit, of all.
+_FIRST_RUN, _MOST_MOVES = 25, 1000
 _TOO_LARGE = 1 << 60
 
 
 class NativeProblem(Problem):
-    """Orders of a graph of scalars, priced by what it takes to compute them, in additions.
+    """Orders of a graph of scalars, priced by what it takes to compute them.
+
+    Args:
+        edges: the graph.
+        objective: "native" for what the function and its Jacobian take, in additions; "operations"
+            for how many operations its Jacobian takes.
 
     Attributes:
         edges: the graph.
-        by_count: the same, priced by the products and sums that are made.
+        objective: see above.
+        by_count: the same, priced by multiplications in the published convention.
     """
 
-    def __init__(self, edges: Edges) -> None:
-        self.edges = edges
-        self.by_count = Problem(skeleton(edges))
+    def __init__(self, edges: Edges, objective: Literal["native", "operations"] = "native") -> None:
+        self.edges, self.objective = edges, objective
+        self._executed: Executed | None = None
+        self.by_count = Problem(skeleton(edges, "multiplications"))
         super().__init__(self.by_count.graph)
         # Operations that are shared are in no bound, and in no reduction.
         self.prefix, self.prefix_cost, self.bound, self.paths = (), 0, 0, None
@@ -52,11 +63,30 @@ class NativeProblem(Problem):
         return NATIVE
 
     def evaluate(self, order: Sequence[Item]) -> int:
-        """What it takes to compute the function and its Jacobian in an order of vertices."""
+        """What is computed in an order of vertices."""
+        vertices = vertices_of(order)
         try:
-            return self.edges.price(vertices_of(order))
+            if self.objective == "operations":
+                return self.edges.operations(vertices)
+            return self.edges.price(vertices)
         except TooLarge:
             return _TOO_LARGE
+
+    @property
+    def executed(self) -> Executed:
+        """The compiled loops that price orders by what they compute."""
+        if self._executed is None:
+            edges, graph = self.edges, self.edges.graph
+            nodes = range(len(graph.ops))
+            if self.objective == "operations":
+                self._executed = Executed(edges, [counts(graph, k) for k in nodes], sign=0)
+            else:
+                weights = [0 if graph.is_given(k) else price_of(graph, k) for k in nodes]
+                self._executed = Executed(edges, weights, needed=edges.outputs)
+        return self._executed
+
+    def __getstate__(self) -> dict[str, Any]:
+        return super().__getstate__() | {"_executed": None}
 
     def numbered(self, order: Sequence[int]) -> tuple[int, ...]:
         """An order of `by_count` as one of this problem."""
@@ -79,49 +109,45 @@ def search(state: Search, strategy: str) -> None:
         state.prove(state.cost)
         return
 
-    def offered(found: Improvement) -> bool:
-        with state.part(found.strategy):
-            state.offer(problem.numbered(vertices_of(found.order)))
-        return state.over()
-
     seconds, evaluations = state.budget.seconds, state.budget.evaluations
     budget = Budget(
         None if seconds is None else _BY_COUNT * seconds,
         None if evaluations is None else int(_BY_COUNT * evaluations),
     )
-    inner = Search(problem.by_count, budget, state.seed, offered, strategy)
+    inner = Search(problem.by_count, budget, state.seed, strategy=strategy)
     # So that the outer search is seen to go on.
-    inner.on_tick = lambda _: state.over()
-    named(strategy)(inner)
+    inner.on_tick = lambda _: inner.stop() if state.over() else None
+    try:
+        named(strategy)(inner)
+    finally:
+        # To make the operations of each that was better would take most of the time.
+        of_vertices = [found for found in inner.improvements if not has_edges(found.order)]
+        for found in of_vertices[-1:]:
+            with state.part(found.strategy):
+                state.offer(problem.numbered(vertices_of(found.order)))
     state.evaluations += inner.evaluations
     with state.part("native annealing"):
         _anneal(state)
 
 
 def _anneal(state: Search) -> None:
-    """Simulated annealing by insertion moves from the best order (see `strategies.annealing`)."""
+    """Simulated annealing by insertion moves from the best order and from the classical ones."""
+    problem = state.problem
+    assert isinstance(problem, NativeProblem)
     assert state.best is not None
-    seconds, evaluations = state.budget.seconds, state.budget.evaluations
-    order, cost, count = list(state.best), state.cost, len(state.best)
-    begin, first, moves = state.seconds, state.evaluations, _MOST_MOVES * count
-    if evaluations is not None:
-        moves = max(1, evaluations - first)
-    while not state.over():
-        share = (state.evaluations - first) / moves
-        if seconds is not None:
-            share = max(share if evaluations is not None else 0.0, _share(state, begin, seconds))
-        if share >= 1:
-            return
-        heat = state.cost * _HOT * (_COLD / _HOT) ** share
-        old, new = state.random.integers(count, size=2)
-        moved = order[:]
-        moved.insert(new, moved.pop(old))
-        price = state.problem.evaluate(moved)
-        state.evaluations += 1
-        if price <= cost or state.random.random() < math.exp((cost - price) / heat):
-            order, cost = moved, price
-            state.offer(order, cost)
+    count = len(state.best)
 
+    def begin(start: Sequence[int], moves: int, hot: float, cold: float) -> OfNodes:
+        return OfNodes(problem.executed, start, moves, hot, cold)
 
-def _share(state: Search, begin: float, end: float) -> float:
-    return (state.seconds - begin) / max(end - begin, 1e-9)
+    runs = Runs(state, begin, exact=False)
+    starts = [state.best, *map(problem.edges.numbered, ORDERS)]
+    limit = state.budget
+    is_limited = limit.seconds is not None or limit.evaluations is not None
+    with state.part(state.strategy, evaluations=None if is_limited else _MOST_MOVES * count):
+        moves, turn = _FIRST_RUN * count, 0
+        while not state.over():
+            runs.run(state.best, moves, _LOW, _COLD)
+            if not state.over():
+                runs.run(starts[turn % len(starts)], 2 * moves, _HIGH, _COOL)
+            moves, turn = 2 * moves, turn + 1

@@ -1,7 +1,7 @@
 """The measured race: which orders take part, and the call by which they are timed."""
 
 import dataclasses
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 import jax
@@ -11,25 +11,30 @@ import numpy as np
 from jax_cce.execution.calling import transformed
 from jax_cce.graph.building import Graph
 from jax_cce.native.compiling import machine
+from jax_cce.native.edges import ORDERS
 from jax_cce.planning.options import OrderRequest, options_of
 from jax_cce.planning.plans import Plan
 from jax_cce.program import known_values
 from jax_cce.program.calls import positions
-from jax_cce_search.optimizing.parts import ArraysPart
+from jax_cce_search.optimizing.parts import ArraysPart, ScalarsPart
 from jax_cce_search.optimizing.request import Request
 
 __all__ = [
     "JAX_MODES",
     "NATIVE",
+    "SEARCHED_NATIVELY",
     "TimedCall",
     "candidates",
     "contenders",
+    "natively",
 ]
 
 # JAX's own transformations, which take part too.
 JAX_MODES = ("jacfwd", "jacrev")
 # What runs by default, which is native code where there can be any.
 NATIVE = "native"
+# Native code in the order that computes the least, where that is not what runs by default.
+SEARCHED_NATIVELY = "native, searched"
 _MOST_CANDIDATES = 6
 
 
@@ -74,6 +79,16 @@ def contenders(
     if request.is_native and not machine().obstacle:
         requests[NATIVE] = OrderRequest()
     return requests
+
+
+def natively(parts: Iterable[ScalarsPart]) -> dict[str, OrderRequest]:
+    """Native code in the order that was found, where that computes less than the classical ones."""
+    found = {}
+    for part in parts:
+        order = part.search.best
+        if order and part.search.cost < min(map(part.edges.price, ORDERS)):
+            found[SEARCHED_NATIVELY] = OrderRequest(order, backend="native")
+    return found
 
 
 class TimedCall:
