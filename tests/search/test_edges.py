@@ -67,7 +67,7 @@ def test_no_order_of_vertices_is_as_cheap_on_the_greeks():
     assert found.cost == 283
     assert found.cost == problem.evaluate(found.best)
     part = ArraysPart.of(graph, False, "multiplications")
-    part.take(Outcome(found.improvements, 0, 0))
+    part.take(Outcome(found.improvements, 0, (), 0))
     order = part.searched_plan().order
     assert has_edges(order)
     assert part.searched_plan().cost("multiplications") == 283
