@@ -36,6 +36,7 @@ os.environ["XLA_FLAGS"] = " ".join(
     ]
 ).strip()
 
+import collections
 import gc
 import pathlib
 import shutil
@@ -65,6 +66,7 @@ hypothesis.settings.register_profile("nightly", max_examples=500, deadline=None,
 hypothesis.settings.register_profile("long", max_examples=10_000, deadline=None, print_blob=True)
 hypothesis.settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "ci"))
 
+_HERE = pathlib.Path(__file__).parent
 _LARGEST_CACHE = 2**30
 
 
@@ -98,7 +100,15 @@ def pytest_configure(config: pytest.Config) -> None:
     """Keeps what XLA compiles from run to run, which saves most of a second run's time.
 
     JAX_CCE_TESTS_CACHE names the directory; "off" compiles everything anew.
+
+    Raises:
+        pytest.UsageError: where two test files have one name, of which only one would be collected
+            in a run of all, whichever are asked for here.
     """
+    names = collections.Counter(path.name for path in _HERE.rglob("test_*.py"))
+    repeated = [name for name, often in names.items() if often > 1]
+    if repeated:
+        raise pytest.UsageError(f"Test files need names of their own: {', '.join(repeated)}.")
     named = os.environ.get("JAX_CCE_TESTS_CACHE")
     if named == "off":
         return
