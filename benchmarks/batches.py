@@ -12,7 +12,7 @@ import argparse
 import functools
 import json
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import jax
@@ -59,17 +59,20 @@ def _calls(task: Task, batch: int) -> dict[str, Callable[[], Any]]:
     }
 
 
-def measured(turns: int) -> dict[str, dict[str, list[list[float]]]]:
-    """By task and way, for each batch size the percentiles of the seconds of a call."""
+def measured(names: Sequence[str], turns: int) -> Iterator[dict[str, Any]]:
+    """By task and way, for each batch size the percentiles of the seconds of a call.
+
+    Yields what is measured so far after each task.
+    """
     found: dict[str, dict[str, list[list[float]]]] = {}
-    for name in SCALAR:
+    for name in names:
         of_task = found[name] = {way: [] for way in _WAYS}
         for batch in _BATCHES:
-            times = timing.take_turns(_calls(TASKS[name], batch), turns=turns, turn_seconds=0.0)
+            times = timing.take_turns(_calls(TASKS[name], batch), turns=turns, turn_seconds=1e-9)
             for way, of_way in times.items():
                 of_task[way].append(np.percentile(of_way.values, _PERCENTILES).tolist())
         print(name, {way: of_way[-1] for way, of_way in of_task.items()}, flush=True)
-    return found
+        yield found
 
 
 def draw(found: dict[str, Any], path: pathlib.Path) -> None:
@@ -78,7 +81,7 @@ def draw(found: dict[str, Any], path: pathlib.Path) -> None:
 
     figure = Figure(figsize=(9, 5.5), layout="constrained")
     panels = figure.subplots(2, 3, sharex=True)
-    for panel, (name, of_task) in zip(panels.flat, found.items(), strict=True):
+    for panel, (name, of_task) in zip(panels.flat, found.items(), strict=False):
         for way, color in zip(_WAYS, _COLORS, strict=True):
             low, middle, high = 1e6 * np.array(of_task[way]).T
             panel.fill_between(_BATCHES, low, high, color=color, alpha=0.25, linewidth=0)
@@ -131,13 +134,16 @@ the ways take turns. `python -m benchmarks.batches` measures, and writes this pa
 def main() -> None:
     """Measures and writes, or only writes."""
     parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--tasks", nargs="+", choices=SCALAR, default=SCALAR)
     parser.add_argument("--turns", type=int, default=100)
     parser.add_argument("--load", action="store_true", help="draw the runs that are kept")
     options = parser.parse_args()
     if not options.load:
         jax.config.update("jax_enable_x64", True)
         heading = f"{options.turns} runs. {report.provenance()}"
-        RUNS.write_text(json.dumps({"heading": heading, "found": measured(options.turns)}) + "\n")
+        # Executables of g take minutes to compile: what was measured before is kept.
+        for found in measured(options.tasks, options.turns):
+            RUNS.write_text(json.dumps({"heading": heading, "found": found}) + "\n")
     run = json.loads(RUNS.read_text())
     draw(run["found"], PICTURE)
     PAGE.write_text(page(run))
