@@ -16,7 +16,7 @@ from jax_cce.native.skeletons import skeleton
 from jax_cce_search.game.compiled import Compiled
 from jax_cce_search.game.jit import inlined, jit
 from jax_cce_search.game.moves import drawn, heat
-from jax_cce_search.game.state import GROW, NOTHING, edge_hash, listed, mixed, undo
+from jax_cce_search.game.state import GROW, NOTHING, detach, edge_hash, listed, mixed, undo
 
 __all__ = [
     "Executed",
@@ -184,25 +184,8 @@ def _eliminate(state, nodes, vertex):  # type: ignore[no-untyped-def]
                 before[target, source >> 6] ^= one << np.uint64(source & 63)
             edge = source * size + target
             digest ^= edge_hash(edge, known) ^ edge_hash(edge, kind)
-    for b in range(num_targets):
-        target = targets[b]
-        known = edges[vertex, target]
-        log[top, 0], log[top, 1], log[top, 2] = vertex, target, known
-        top += 1
-        edges[vertex, target] = 0
-        before[target, vertex >> 6] ^= one << np.uint64(vertex & 63)
-        digest ^= edge_hash(vertex * size + target, known)
-    after[vertex, :] = 0
-    if not state.is_output[vertex]:
-        for a in range(num_sources):
-            source = sources[a]
-            known = edges[source, vertex]
-            log[top, 0], log[top, 1], log[top, 2] = source, vertex, known
-            top += 1
-            edges[source, vertex] = 0
-            after[source, vertex >> 6] ^= one << np.uint64(vertex & 63)
-            digest ^= edge_hash(source * size + vertex, known)
-        before[vertex, :] = 0
+    top, gone = detach(state, vertex, sources, num_sources, targets, num_targets, top)
+    digest ^= gone
     state.top[0] = top
     state.digest[0] ^= digest
     return True
@@ -295,7 +278,6 @@ def anneal(  # type: ignore[no-untyped-def]
     last = order.shape[0] - 1
     trial = np.empty(order.shape[0], np.int32)
     new_digests = np.empty(order.shape[0] + 1, np.uint64)
-    # What is always needed.
     temperature = 0.0
     while done < draws.shape[0]:
         low = tally[1]

@@ -16,6 +16,7 @@ from jax_cce_search.game.state import (
     NOTHING,
     PRODUCT,
     TOTAL,
+    detach,
     edge_hash,
     entry_name,
     listed,
@@ -104,27 +105,8 @@ def eliminate(state, tables, vertex, missing):  # type: ignore[no-untyped-def]
             if hashed:
                 edge = source * nodes + target
                 digest ^= edge_hash(edge, known) ^ edge_hash(edge, kind)
-    for b in range(num_targets):
-        target = targets[b]
-        known = edges[vertex, target]
-        log[top, 0], log[top, 1], log[top, 2] = vertex, target, known
-        top += 1
-        edges[vertex, target] = 0
-        before[target, vertex >> 6] ^= one << np.uint64(vertex & 63)
-        if hashed:
-            digest ^= edge_hash(vertex * nodes + target, known)
-    after[vertex, :] = 0
-    if not state.is_output[vertex]:
-        for a in range(kept):
-            source = sources[a]
-            known = edges[source, vertex]
-            log[top, 0], log[top, 1], log[top, 2] = source, vertex, known
-            top += 1
-            edges[source, vertex] = 0
-            after[source, vertex >> 6] ^= one << np.uint64(vertex & 63)
-            if hashed:
-                digest ^= edge_hash(source * nodes + vertex, known)
-        before[vertex, :] = 0
+    top, gone = detach(state, vertex, sources, kept, targets, num_targets, top)
+    digest ^= gone
     state.top[0] = top
     state.digest[0] ^= digest
     return cost

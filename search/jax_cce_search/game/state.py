@@ -15,6 +15,7 @@ __all__ = [
     "State",
     "Tables",
     "counted",
+    "detach",
     "edge_hash",
     "enter",
     "entry_name",
@@ -105,6 +106,41 @@ def slot(tables, name):  # type: ignore[no-untyped-def]
     while tables.names[at] != name and tables.names[at] != 0:
         at = (at + 1) & mask
     return at
+
+
+@inlined
+def detach(state, vertex, sources, num_sources, targets, num_targets, top):  # type: ignore[no-untyped-def]
+    """Takes a vertex's edges away, but those to an output, and logs them from `top` on.
+
+    Returns:
+        The length of the log, and by what the hash of the graph changes.
+    """
+    edges, before, after, log = state.kind, state.before, state.after, state.log
+    nodes = edges.shape[0]
+    one = np.uint64(1)
+    digest = np.uint64(0)
+    for b in range(num_targets):
+        target = targets[b]
+        known = edges[vertex, target]
+        log[top, 0], log[top, 1], log[top, 2] = vertex, target, known
+        top += 1
+        edges[vertex, target] = 0
+        before[target, vertex >> 6] ^= one << np.uint64(vertex & 63)
+        if state.hashed:
+            digest ^= edge_hash(vertex * nodes + target, known)
+    after[vertex, :] = 0
+    if not state.is_output[vertex]:
+        for a in range(num_sources):
+            source = sources[a]
+            known = edges[source, vertex]
+            log[top, 0], log[top, 1], log[top, 2] = source, vertex, known
+            top += 1
+            edges[source, vertex] = 0
+            after[source, vertex >> 6] ^= one << np.uint64(vertex & 63)
+            if state.hashed:
+                digest ^= edge_hash(source * nodes + vertex, known)
+        before[vertex, :] = 0
+    return top, digest
 
 
 @jit
