@@ -20,7 +20,7 @@ import itertools
 import json
 import pathlib
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple
 
 import jax
@@ -221,23 +221,20 @@ _OF_ONE: dict[str, Callable[[str, argparse.Namespace], dict[str, Any]]] = {
 _LEARNT = ("joint", "single", "single-250", "single-log", "transformer", "ppo", "ppo-log")
 
 
-def _measured(way: str, options: argparse.Namespace) -> dict[str, Any]:
-    """What one way finds on every task."""
-    found: dict[str, Any] = {}
-    if way == "joint":
-        names = list(options.tasks)
-        for seed in range(options.seeds):
-            variant = Variant(simulations=options.simulations)
-            learnt_jointly = learnt(names, variant, options.seconds, seed)
-            for name, (cost, after) in learnt_jointly.items():
-                of_task = found.setdefault(name, {"costs": [], "after": []})
-                of_task["costs"].append(cost)
-                of_task["after"].append(after)
-        return found
-    for name in options.tasks:
-        found[name] = _OF_ONE[way](name, options)
-        print(way, name, found[name], flush=True)
-    return found
+def _measured(way: str, options: argparse.Namespace) -> Iterator[tuple[str, dict[str, Any]]]:
+    """What one way finds on every task, and after each seed of all tasks together."""
+    if way != "joint":
+        for name in options.tasks:
+            yield name, _OF_ONE[way](name, options)
+        return
+    found: dict[str, dict[str, list[Any]]] = {}
+    for seed in range(options.seeds):
+        variant = Variant(simulations=options.simulations)
+        for name, (cost, after) in learnt(options.tasks, variant, options.seconds, seed).items():
+            of_task = found.setdefault(name, {"costs": [], "after": []})
+            of_task["costs"].append(cost)
+            of_task["after"].append(after)
+        yield from found.items()
 
 
 def page(runs: list[dict[str, Any]]) -> str:
@@ -381,12 +378,13 @@ def main() -> None:
     jax.config.update("jax_enable_x64", True)
     what = f"{options.seconds:g} s for each seed, {options.seeds} seeds"
     heading = f"{', '.join(options.way)}: {what}. {report.provenance()}"
-    found = {way: _measured(way, options) for way in options.way}
-    text = json.dumps({"heading": heading, "found": found})
-    if options.json:
-        options.json.write_text(text + "\n")
-    else:
-        print(text)
+    found: dict[str, dict[str, Any]] = {}
+    for way in options.way:
+        for name, result in _measured(way, options):
+            print(way, name, result, flush=True)
+            found.setdefault(way, {})[name] = result
+            if options.json:
+                options.json.write_text(json.dumps({"heading": heading, "found": found}) + "\n")
 
 
 if __name__ == "__main__":
