@@ -333,10 +333,14 @@ class _Programs:
         value, places = self._wanted.value, self._places
         function = _function(task, value=value, orders=orders, places=places)
         found = kernel_of(function, signature, limited=request.backend == "auto")
-        is_single = in_loop and points is None and request.backend == "auto"
-        if isinstance(found, Kernel) and is_single and found.cost <= _SMALL_STEP:
+        if isinstance(found, str):
+            return found
+        is_limited = request.backend == "auto"
+        if is_limited and in_loop and points is None and found.cost <= _SMALL_STEP:
             return f"{found.cost} operations in a step take less than a call"
-        if isinstance(found, Kernel) and request.order == "auto" and found.order == GIVEN:
+        if is_limited and found.mostly_writes(points or 1):
+            return f"{found.gathered} bytes of each point go to arrays of their own"
+        if request.order == "auto" and found.order == GIVEN:
             return dataclasses.replace(found, order="stored")
         return found
 

@@ -1,14 +1,15 @@
 """From scalar graphs to LLVM's intermediate representation.
 
-A kernel runs over tiles of as many points as a vector register holds. The last tile overlaps the
-one before it; of fewer points than a tile has, copies are made. Around it stands the handler that
-XLA calls, in terms of the binary interface of its foreign functions.
+A kernel is a tile for as many points as a vector register holds, and a loop over the points.
+Around it stands the handler that XLA calls, in terms of the binary interface of its foreign
+functions.
 """
 
 import math
 from collections.abc import Sequence
 
 from jax_cce.native.instructions import Block
+from jax_cce.native.points import loop, together
 from jax_cce.native.scalars import Scalars
 from jax_cce.native.threads import SHARE, THREADS, packed
 from jax_cce.native.tiles import Operand, tile
@@ -74,7 +75,7 @@ def kernel_text(
     body = [f"define internal void @tile({pointers}) noinline {{", *body, "  ret void", "}"]
     levels = max((each.levels for each in operands), default=0)
     if lanes > 1:
-        driver = _driver(block, operands, list(map(len, results)), lanes)
+        driver = loop(block, operands, list(map(len, results)))
     else:
         driver = [
             f"define internal void @run({pointers}, i64 %first, i64 %end) {{",
@@ -85,72 +86,11 @@ def kernel_text(
     sizes = [len(row) * block.bytes for row in results]
     # So many points, whole tiles, as take a part's time.
     nanoseconds = price * _PER_ADDITION + max(sum(sizes), 1) * _PER_BYTE
-    part = lanes * math.ceil(_OF_A_PART / nanoseconds / lanes)
-    handler = _handler(operands, sizes, levels, minor_version, part, lanes)
+    whole = together(list(map(len, results)), block)
+    part = whole * math.ceil(_OF_A_PART / nanoseconds / whole)
+    handler = _handler(operands, sizes, levels, minor_version, part, whole)
     attributes = "attributes #0 = { nounwind willreturn memory(none) }"
     return "\n".join([*body, *called, *driver, *handler, *block.declared.values(), attributes, ""])
-
-
-def _driver(
-    block: Block, operands: Sequence[Operand], sizes: Sequence[int], lanes: int
-) -> list[str]:
-    """The loop over tiles, from a first point to an end; all of them where they are few."""
-    kind, width, code = block.type, block.bytes, block.another()
-    strides = [(f"%s{k}", each.size if each.levels else 0) for k, each in enumerate(operands)]
-    strides += [(f"%r{k}", size) for k, size in enumerate(sizes)]
-    names = [name for name, _ in strides]
-    pointers = ", ".join(f"ptr noalias {name}" for name in names)
-    code.lines = lines = [
-        f"define internal void @run({pointers}, i64 %first, i64 %end) {{",
-        "entry:",
-    ]
-    for name, stride in strides:
-        if stride:
-            lines.append(f"  %copy{name[1:]} = alloca [{stride * lanes} x {kind}], align 64")
-    lines += [
-        "  %none = icmp eq i64 %end, 0",
-        "  br i1 %none, label %done, label %some",
-        "some:",
-        f"  %few = icmp slt i64 %end, {lanes}",
-        "  br i1 %few, label %copies, label %start",
-        "start:",
-        f"  %last = sub i64 %end, {lanes}",
-        "  br label %tiles",
-        "tiles:",
-        "  %at = phi i64 [%first, %start], [%next, %tiles]",
-        # The last tile ends with the last point.
-        "  %over = icmp sgt i64 %at, %last",
-        "  %point = select i1 %over, i64 %last, i64 %at",
-    ]
-    args = []
-    for name, stride in strides:
-        if stride:
-            lines.append(f"  %offset{name[1:]} = mul i64 %point, {stride}")
-            place = f"ptr {name}, i64 %offset{name[1:]}"
-            lines.append(f"  %here{name[1:]} = getelementptr {kind}, {place}")
-        args.append(f"ptr %here{name[1:]}" if stride else f"ptr {name}")
-    lines += [
-        f"  call void @tile({', '.join(args)})",
-        f"  %next = add i64 %at, {lanes}",
-        "  %more = icmp slt i64 %next, %end",
-        "  br i1 %more, label %tiles, label %done",
-        "copies:",
-    ]
-    copied = []
-    for name, stride in strides:
-        copied.append(f"ptr %copy{name[1:]}" if stride else f"ptr {name}")
-        if stride and name.startswith("%s"):
-            place = f"%copy{name[1:]}"
-            # The lanes that are left over do what the first point does, and end when it does.
-            for lane in range(1, lanes):
-                code.copy(code.pointer(place, lane * stride), name, str(stride * width))
-            code.copy(place, name, code.add(f"mul i64 %end, {stride * width}"))
-    lines.append(f"  call void @tile({', '.join(copied)})")
-    for name, stride in strides:
-        if stride and name.startswith("%r"):
-            bytes_of = code.add(f"mul i64 %end, {stride * width}")
-            code.copy(name, f"%copy{name[1:]}", bytes_of)
-    return [*lines, "  br label %done", "done:", "  ret void", "}"]
 
 
 def _handler(
@@ -159,7 +99,7 @@ def _handler(
     levels: int,
     minor_version: int,
     part: int,
-    lanes: int,
+    whole: int,
 ) -> list[str]:
     """What XLA calls: with a request for the version, or with the buffers of a call.
 
@@ -169,7 +109,7 @@ def _handler(
         levels: the number of axes of points.
         minor_version: of the interface.
         part: the least points that a thread is given.
-        lanes: the points of a tile.
+        whole: what the points of each thread but the last are a multiple of, a power of two.
     """
     num_results = len(sizes)
     lines = [
@@ -247,8 +187,8 @@ def _handler(
         "  br i1 %is_shared, label %shared, label %alone",
         "shared:",
         f"  %mean = udiv i64 {points}, %many",
-        f"  %above = add i64 %mean, {lanes}",
-        f"  %each = and i64 %above, -{lanes}",
+        f"  %above = add i64 %mean, {whole}",
+        f"  %each = and i64 %above, -{whole}",
         f"  %arrays = alloca [{len(names)} x ptr]",
         *stored,
         f"  call void @{SHARE}(ptr %frame, i64 {points}, i64 %each, ptr @packed, ptr %arrays, "
