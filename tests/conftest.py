@@ -55,7 +55,7 @@ import jax_cce
 jax.config.update("jax_enable_x64", True)
 
 hypothesis.settings.register_profile(
-    "ci", max_examples=100, deadline=None, derandomize=True, print_blob=True
+    "ci", max_examples=60, deadline=None, derandomize=True, print_blob=True
 )
 # For a second run of the checks on another JAX.
 hypothesis.settings.register_profile(

@@ -74,9 +74,7 @@ def test_the_tables_of_kept_runs(benchmark):
     [
         (
             searches.PICTURE,
-            lambda path: searches.draw(
-                [result for run in searches.kept_runs() for result in run["results"]], path
-            ),
+            lambda path: searches.draw(searches.results_of(searches.kept_runs()), path),
         ),
         (
             policies.PICTURE,
