@@ -241,7 +241,7 @@ class Edges:
                     product = graph.make("mul", outer, inner)
                     known = into.get(arg)
                     if known is not None:
-                        product = graph.make("add", known, product)
+                        product = graph.total(known, product)
                     if product == graph.zero:
                         into.pop(arg, None)
                         after[arg].pop(user, None)
