@@ -104,9 +104,7 @@ def searched(edges: Edges, seconds: float) -> dict[str, Order]:
     return found
 
 
-def _calls(
-    called: Called, of_name: Mapping[str, Order | str]
-) -> dict[str, Callable[[], object]] | None:
+def _calls(called: Called, of_name: Mapping[str, Order]) -> dict[str, Callable[[], object]] | None:
     """The Jacobian of many points in each order; None where there is no native code."""
     fun, argnums, _, batch, axes = called
     calls: dict[str, Callable[[], object]] = {}
@@ -123,7 +121,7 @@ def _times(calls: dict[str, Callable[[], object]]) -> dict[str, timing.Measured]
     return timing.take_turns(calls, turns=_TURNS, turn_seconds=0.01, clock=timing.cpu_seconds)
 
 
-def timed(called: Called, of_name: Mapping[str, Order | str]) -> dict[str, float] | None:
+def timed(called: Called, of_name: Mapping[str, Order]) -> dict[str, float] | None:
     """The time of each order over that of the best classical one; None where there is no code."""
     calls = _calls(called, of_name)
     if calls is None:
@@ -161,10 +159,13 @@ def measure(name: str, called: Called, seconds: float, *, is_timed: bool) -> lis
 def optimized(name: str, called: Called, seconds: float) -> list[object] | str:
     """What runs after `jax_cce.optimize` against the classical orders, or why that is not known."""
     fun, argnums, point, batch, axes = called
+    edges = scalars(task_of(fun, argnums)(*point))
+    if isinstance(edges, str):
+        return edges
     found = jax_cce.optimize(fun, argnums, budget=seconds, batch_size=_POINTS, progress=False)(
         *point
     )
-    calls = _calls(called, {str(order): str(order) for order in ORDERS})
+    calls = _calls(called, {str(order): edges.numbered(order) for order in ORDERS})
     if calls is None:
         return "there is no native code"
     run = jax.jit(jax.vmap(jax_cce.jacobian(fun, argnums), axes))
