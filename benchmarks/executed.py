@@ -50,7 +50,7 @@ _PROGRAMS = (
     *("RobotArm_6DOF of matrices, vector", "cart-pole RK4 step", "pose graph SE(3), one edge"),
     *("pendulum of 2 links from its Lagrangian", "resistor network, solve of 4"),
     *("logistic map, 20 steps", "leapfrog in 3 dimensions, 10 steps"),
-    *("Nelson-Siegel-Svensson fit, 20 yields", "Arrhenius kinetics, 8 species, 16 reactions"),
+    "Nelson-Siegel-Svensson fit, 20 yields",
 )
 _POINTS, _TURNS = 1024, 15
 # Graphs of more vertices take too long to be made in so many orders.
