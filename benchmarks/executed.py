@@ -5,15 +5,27 @@ equal ones are one, in forward, reverse and greedy order, in the order that anne
 fewest multiplications, and in the one it finds for the fewest operations. Then the additions that
 function and Jacobian are estimated to take, and the measured time of the orders for many points,
 over that of the best classical order. Searches take as many seconds of CPU time as are asked for.
+
+`--times` compares what runs after `jax_cce.optimize` with the fastest classical order.
+`--predictors` says which count of an order's code goes with its time: multiplications, operations,
+additions, instructions, or numbers that registers do not hold.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
+import ctypes
+import functools
+import os
 import re
+import tempfile
 import time
+from collections.abc import Callable, Mapping
 
 import jax
+import jax.numpy as jnp
+import numpy as np
 from jax_cce_search import strategies
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.optimizing import natively
@@ -21,28 +33,60 @@ from jax_cce_search.optimizing.natively import NativeProblem
 from jax_cce_search.searching import Budget, Search
 
 import jax_cce
-from benchmarks import orders, programs, report, suite, timing
+from benchmarks import machine_code, orders, programs, report, suite, timing
 from benchmarks.orders import Called, Order
 from benchmarks.tasks import TASKS
+from benchmarks.tasks.task import Task
 from jax_cce.eliminations import vertices_of
 from jax_cce.execution.calling import scalars
 from jax_cce.native.edges import ORDERS, Edges
 from jax_cce.native.skeletons import skeleton
 from jax_cce.planning.task import task_of
 
-_TASKS = ("RobotArm_6DOF", "RoeFlux_1d", "Greeks", "RoeFlux_3d")
-_PROGRAMS = r"^(chain of \d+ quaternions|reprojection, one observation|inverse dynamics, 7 joints)$"
-_POINTS, _TURNS = 4096, 9
+_TASKS = (
+    *("RobotArm_6DOF", "RoeFlux_1d", "Greeks", "RoeFlux_3d", "HumanHeartDipole"),
+    "PropaneCombustion",
+)
+_PROGRAMS = (
+    *("chain of 5 quaternions", "reprojection, one observation", "inverse dynamics, 7 joints"),
+    *("RobotArm_6DOF of matrices, vector", "cart-pole RK4 step", "pose graph SE(3), one edge"),
+    *("pendulum of 2 links from its Lagrangian", "resistor network, solve of 4"),
+    *("logistic map, 20 steps", "leapfrog in 3 dimensions, 10 steps"),
+    "Nelson-Siegel-Svensson fit, 20 yields",
+)
+_POINTS, _TURNS = 1024, 25
+# Of glibc's `mallopt`: how much freed memory goes back to the system, and what is mapped.
+_THRESHOLDS = (-1, -3)
+# Graphs of more vertices take too long to be made in so many orders.
+_MOST_VERTICES = 700
 _COUNTED, _OPERATIONS, _PRICE = "fewest multiplications", "fewest operations", "least computed"
 
 
-def functions() -> dict[str, Called]:
-    """The functions by name, with many points."""
-    found = {name: orders.of_task(TASKS[name]) for name in _TASKS}
+def functions() -> dict[str, Callable[[], Called]]:
+    """The functions by name, each of one array and with many points."""
+    found: dict[str, Callable[[], Called]] = {
+        name: functools.partial(_of_vector, TASKS[name]) for name in _TASKS
+    }
     for _, program, _ in programs.chosen(0):
-        if re.search(_PROGRAMS, program.name) and program.name not in found:
-            found[program.name] = orders.of_program(program.settings(batch=_POINTS))
+        if program.name in _PROGRAMS:
+            many = program.settings(batch=_POINTS)
+            found.setdefault(program.name, functools.partial(orders.of_program, many))
     return found
+
+
+def _of_vector(task: Task) -> Called:
+    """A task from one vector to one: many small arrays would take JAX longer than they compute."""
+    sizes = [int(np.size(x)) for x in task.args]
+    places = np.cumsum(sizes)[:-1]
+
+    def fun(x: jax.Array) -> jax.Array:
+        pieces = zip(jnp.split(x, places), task.args, strict=True)
+        outputs = task.fun(*(piece.reshape(np.shape(like)) for piece, like in pieces))
+        return jnp.concatenate([jnp.ravel(output) for output in jax.tree.leaves(outputs)])
+
+    point = np.concatenate([np.ravel(x) for x in task.args])
+    around = np.random.default_rng(0).uniform(-0.05, 0.05, (_POINTS, len(point)))
+    return Called(fun, 0, (point,), (jnp.asarray(point * (1 + around)),), [0])
 
 
 def searched(edges: Edges, seconds: float) -> dict[str, Order]:
@@ -64,18 +108,30 @@ def searched(edges: Edges, seconds: float) -> dict[str, Order]:
     return found
 
 
-def timed(called: Called, of_name: dict[str, Order]) -> dict[str, float] | None:
-    """The time of each order over that of the best classical one; None where there is no code."""
+def _calls(called: Called, of_name: Mapping[str, Order]) -> dict[str, Callable[[], object]] | None:
+    """The Jacobian of many points in each order; None where there is no native code."""
     fun, argnums, _, batch, axes = called
-    calls = {}
+    calls: dict[str, Callable[[], object]] = {}
     for name, order in of_name.items():
         jacobian = jax_cce.jacobian(fun, argnums, order=order, backend="native")
         run = jax.jit(jax.vmap(jacobian, axes))
         if not suite.is_native(run, batch):
             return None
-        calls[name] = lambda run=run: run(*batch)
-    measured = timing.take_turns(calls, turns=_TURNS, turn_seconds=0.02, clock=timing.cpu_seconds)
-    best = min((str(name) for name in ORDERS), key=lambda name: measured[name].median)
+        calls[name] = functools.partial(run, *batch)
+    return calls
+
+
+def _times(calls: dict[str, Callable[[], object]]) -> dict[str, timing.Measured]:
+    return timing.take_turns(calls, turns=_TURNS, turn_seconds=0.005, clock=timing.cpu_seconds)
+
+
+def timed(called: Called, of_name: Mapping[str, Order]) -> dict[str, float] | None:
+    """The time of each order over that of the best classical one; None where there is no code."""
+    calls = _calls(called, of_name)
+    if calls is None:
+        return None
+    measured = _times(calls)
+    best = min(map(str, ORDERS), key=lambda name: measured[name].median)
     return {name: (measured[name] / measured[best]).median for name in of_name}
 
 
@@ -104,37 +160,133 @@ def measure(name: str, called: Called, seconds: float, *, is_timed: bool) -> lis
     ]
 
 
+def optimized(name: str, called: Called, seconds: float) -> list[object] | str:
+    """What runs after `jax_cce.optimize` against the classical orders, or why that is not known."""
+    fun, argnums, point, batch, axes = called
+    edges = scalars(task_of(fun, argnums)(*point))
+    if isinstance(edges, str):
+        return edges
+    found = jax_cce.optimize(fun, argnums, budget=seconds, batch_size=_POINTS, progress=False)(
+        *point
+    )
+    calls = _calls(called, {str(order): edges.numbered(order) for order in ORDERS})
+    if calls is None:
+        return "there is no native code"
+    run = jax.jit(jax.vmap(jax_cce.jacobian(fun, argnums), axes))
+    calls["optimized"] = lambda: run(*batch)
+    measured = _times(calls)
+    classical = sorted(map(str, ORDERS), key=lambda each: measured[each].median)
+    ratio = measured["optimized"] / measured[classical[0]]
+    return [
+        name,
+        *(f"{1e9 * measured[each].median / _POINTS:.0f}" for each in ("forward", "reverse")),
+        f"{1e9 * measured['markowitz'].median / _POINTS:.0f}",
+        f"{1e9 * measured['optimized'].median / _POINTS:.0f}",
+        min(found.times, key=found.times.__getitem__),
+        report.ratio(ratio),
+    ]
+
+
+def predicted(name: str, called: Called, seconds: float) -> list[object] | str:
+    """How well each count of an order's code predicts its time, or why that is not known."""
+    edges = scalars(task_of(called.fun, called.argnums)(*called.point))
+    if isinstance(edges, str):
+        return edges
+    if len(edges.vertices) > _MOST_VERTICES:
+        return f"{len(edges.vertices)} vertices"
+    of_name = orders.twenty(edges, seconds)
+    calls = _calls(called, of_name)
+    codes = [machine_code.code_of(called, order) for order in of_name.values()]
+    if calls is None or any(isinstance(code, str) for code in codes):
+        return "there is no native code"
+    measured = _times(calls)
+    times = [measured[label].median for label in of_name]
+    multiplications = skeleton(edges, "multiplications")
+    counts: dict[str, list[float]] = {label: [] for label in machine_code.COUNTS}
+    for code, order in zip(codes, of_name.values(), strict=True):
+        assert not isinstance(code, str)
+        row = (
+            multiplications.evaluate([edges.vertices[k] for k in order]),
+            edges.operations(order),
+            edges.price(order),
+            code.instructions,
+            code.stores + code.loads,
+            sum(machine_code.predicted(edges, order)),
+        )
+        for label, value in zip(machine_code.COUNTS, row, strict=True):
+            counts[label].append(value)
+    return [
+        name,
+        f"{1e9 * min(times) / _POINTS:.0f} - {1e9 * max(times) / _POINTS:.0f}",
+        *(f"{machine_code.correlation(each, times):.2f}" for each in counts.values()),
+        *(f"{share:.2f}" for share in machine_code.shares(counts, times)),
+    ]
+
+
+def _keep_memory() -> None:
+    """Lets the C library keep what is freed, so that the system makes no pages at each call."""
+    with contextlib.suppress(AttributeError, OSError):
+        library = ctypes.CDLL(None)
+        for parameter in _THRESHOLDS:
+            library.mallopt(parameter, 1 << 28)
+
+
 def main() -> None:
     """Prints the table."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("functions", nargs="?", default="", help="a regular expression")
     parser.add_argument("--seconds", type=float, default=10.0, help="of each search")
     parser.add_argument("--untimed", action="store_true", help="only count")
+    parser.add_argument("--times", action="store_true", help="of what `optimize` finds")
+    parser.add_argument("--predictors", action="store_true", help="of the time of an order")
     options = parser.parse_args()
     suite.keep_to(1)
-    header = (
-        "program",
-        "vertices",
-        "operations: forward / reverse / greedy",
-        _COUNTED,
-        _OPERATIONS,
-        "additions, best classical",
-        _PRICE,
-        f"time of {_COUNTED}",
-        f"of {_OPERATIONS}",
-        f"of {_PRICE}",
-    )
+    _keep_memory()
+    header: tuple[str, ...] = _HEADER
+    row_of: Callable[..., list[object] | str]
+    row_of = functools.partial(measure, is_timed=not options.untimed)
+    if options.times:
+        header, row_of = _TIMES, optimized
+    elif options.predictors:
+        header, row_of = _PREDICTORS, predicted
     rows = []
-    with jax.enable_x64(True):
-        for name, called in functions().items():
+    # Orders of others, and those that come with the package, play no part.
+    with tempfile.TemporaryDirectory() as registry, jax.enable_x64(True):
+        os.environ["JAX_CCE_REGISTRY"] = registry
+        for name, make in functions().items():
             if re.search(options.functions, name):
-                row = measure(name, called, options.seconds, is_timed=not options.untimed)
+                row = row_of(name, make(), options.seconds)
                 print(name, row, flush=True)
                 if not isinstance(row, str):
                     rows.append(row)
+    if options.predictors:
+        columns = list(zip(*(row[2:] for row in rows), strict=True))
+        medians = (np.nanmedian([float(str(cell)) for cell in column]) for column in columns)
+        rows.append(["median", "", *(f"{value:.2f}" for value in medians)])
     print(f"\nfloat64, {_POINTS} points. {report.provenance()}\n")
     print(report.markdown_table(header, rows))
 
+
+_HEADER = (
+    "program",
+    "vertices",
+    "operations: forward / reverse / greedy",
+    _COUNTED,
+    _OPERATIONS,
+    "additions, best classical",
+    _PRICE,
+    f"time of {_COUNTED}",
+    f"of {_OPERATIONS}",
+    f"of {_PRICE}",
+)
+_TIMES = (
+    *("program", "forward, ns a point", "reverse", "greedy", "after `optimize`"),
+    *("the fastest there", "over the best classical [quartiles]"),
+)
+_PREDICTORS = (
+    *("program", "ns a point", *machine_code.COUNTS),
+    *("explained by additions", "and spills", "and predicted spills"),
+)
 
 if __name__ == "__main__":
     main()

@@ -30,6 +30,7 @@ from jax_cce.native.objects import compiled_once
 __all__ = [
     "Machine",
     "adopt",
+    "assembly",
     "collecting",
     "compiler",
     "machine",
@@ -267,6 +268,16 @@ def _compiled(text: str, level: int) -> bytes:
     module.verify()
     # The graph is simplified already: passes over the module would find nothing.
     return _machine_of(level).emit_object(module)
+
+
+def assembly(text: str, *, quickly: bool = False) -> str:
+    """The assembly of a module, with LLVM's comments, to be looked at (see `registered`)."""
+    import llvmlite.binding as llvm
+
+    with _lock:
+        target_machine = _machine_of(0 if quickly else 2)
+        target_machine.set_asm_verbosity(True)
+        return str(target_machine.emit_assembly(llvm.parse_assembly(text)))
 
 
 def _loaded(code: bytes) -> Any:

@@ -97,6 +97,8 @@ def _evaluated(graph: Scalars, node: int, partial: Partial) -> int:
                 made.append(graph.number(operands[0]))
             case "truth":
                 made.append(graph.truth(operands[0]))
+            case "div":
+                made.append(graph.quotient(*(made[k] for k in operands)))
             case _:
                 made.append(graph.make(op, *(made[k] for k in operands), param=own))
     return made[-1]

@@ -161,6 +161,14 @@ class Edges:
         found = dict(zip(outputs, map(list, rows), strict=True))
         return [found.get(node, [graph.zero] * len(inputs)) for node in self.outputs]
 
+    def derivatives(self, order: Order) -> list[list[int]]:
+        """The nodes of the derivatives by output and input, which are made in an order.
+
+        Raises:
+            TooLarge: where it makes more nodes than the graph may have.
+        """
+        return self._eliminated(order)[0]
+
     def price(self, order: Order) -> int:
         """What it takes to compute the outputs and their derivatives, in additions.
 
@@ -241,7 +249,7 @@ class Edges:
                     product = graph.make("mul", outer, inner)
                     known = into.get(arg)
                     if known is not None:
-                        product = graph.make("add", known, product)
+                        product = graph.total(known, product)
                     if product == graph.zero:
                         into.pop(arg, None)
                         after[arg].pop(user, None)

@@ -28,7 +28,16 @@ from jax_cce.planning import loops
 from jax_cce.program import passes, tracing
 from jax_cce.program.flat import Equation, Program
 
-__all__ = ["Function", "Kernel", "Signature", "edges_of", "kernel_of", "obstacle_to"]
+__all__ = [
+    "Function",
+    "Kernel",
+    "Signature",
+    "Text",
+    "edges_of",
+    "kernel_of",
+    "obstacle_to",
+    "written",
+]
 
 # The numbers that a point may write, by itself and among others.
 _MOST_RESULTS, _MOST_OF_MANY = 1 << 14, 1 << 12
@@ -155,12 +164,12 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
             return known
         if known is not None and compiling.registered_again(known["name"]):
             return Kernel(**known)
-        written = _written(function, signature, limited=limited, host=host)
-        if isinstance(written, str):
-            found: Kernel | str = written
+        text = written(function, signature, limited=limited)
+        if isinstance(text, str):
+            found: Kernel | str = text
         else:
-            target = compiling.registered(written.text, quickly=written.quickly)
-            found = Kernel(target, written.order, written.cost, written.gathered)
+            target = compiling.registered(text.text, quickly=text.quickly)
+            found = Kernel(target, text.order, text.cost, text.gathered)
     except Unsupported as error:
         return str(error)
     if name is not None:
@@ -168,7 +177,7 @@ def kernel_of(function: Function, signature: Signature, *, limited: bool = True)
     return found
 
 
-class _Text(NamedTuple):
+class Text(NamedTuple):
     """The code of a kernel.
 
     Attributes:
@@ -186,10 +195,9 @@ class _Text(NamedTuple):
     gathered: int
 
 
-def _written(
-    function: Function, signature: Signature, *, limited: bool, host: Machine
-) -> _Text | str:
+def written(function: Function, signature: Signature, *, limited: bool = True) -> Text | str:
     """The code of a kernel, or why there is none (see `kernel_of`)."""
+    host = machine()
     whole, levels = function, signature.levels
     function = _fused(whole)
     program = function.program
@@ -233,7 +241,7 @@ def _written(
         is_loop = is_limited and not is_straight
         if is_loop and (reason := _better_by_modes(whole, price)):
             return reason
-        return _Text(text, quickly, order, price, _gathered(rows, lanes, dtype))
+        return Text(text, quickly, order, price, _gathered(rows, lanes, dtype))
     except (Unsupported, TooLarge) as error:
         return str(error)
 

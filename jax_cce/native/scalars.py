@@ -222,6 +222,31 @@ class Scalars:
             node = self._made[key] = self._new(op, args, param) if node is None else node
         return node
 
+    # Of derivatives, which may differ from what is written in the last places; a value may not.
+
+    def total(self, x: int, y: int) -> int:
+        """A sum in a derivative, in which a common factor of two products is taken out."""
+        ops, args, kept = self.ops, self.args, self.kept
+        one, other = (args[node][0] if ops[node] == "neg" else node for node in (x, y))
+        if ops[one] != "mul" or ops[other] != "mul" or one in kept or other in kept:
+            return self.make("add", x, y)
+        for common in args[one]:
+            if common in args[other]:
+                rest = [_without(args[node], common) for node in (one, other)]
+                signed = (
+                    self.make("neg", left) if ops[node] == "neg" else left
+                    for node, left in zip((x, y), rest, strict=True)
+                )
+                return self.make("mul", common, self.make("add", *signed))
+        return self.make("add", x, y)
+
+    def quotient(self, x: int, y: int) -> int:
+        """A quotient in a derivative, a product where the reciprocal has been made."""
+        reciprocal = self._made.get(("div", None, (self.one, y)))
+        if reciprocal is None or ("div", None, (x, y)) in self._made:
+            return self.make("div", x, y)
+        return self.make("mul", x, reciprocal)
+
     def twin(self, node: int) -> int:
         """What is differentiated in place of a value."""
         return self._twins.get(node, node)
@@ -359,6 +384,11 @@ class Scalars:
                 return self.truth(result) if op in COMPARISONS else self.number(result)
         rule = _SIMPLER.get(op)
         return None if rule is None else rule(self, *args)
+
+
+def _without(factors: tuple[int, ...], common: int) -> int:
+    one, other = factors
+    return other if one == common else one
 
 
 # Signs move outwards, and masks, too: nodes that are zero but under a condition.

@@ -136,16 +136,48 @@ def _product(nodes, x, y):  # type: ignore[no-untyped-def]
 
 
 @inlined
-def _total(nodes, x, y):  # type: ignore[no-untyped-def]
+def _added(nodes, x, y):  # type: ignore[no-untyped-def]
     """The node of a sum, as `Scalars.make` has it."""
     x, y = min(x, y), max(x, y)
     if nodes.op[x] == _NUMBER and nodes.op[y] == _NUMBER:
         return np.int64(_number(nodes, nodes.value[x] + nodes.value[y]))
+    if x == nodes.zero or y == nodes.zero:
+        return y if x == nodes.zero else x
     if nodes.op[y] == _NEG:
-        return np.int64(_made(nodes, _SUB, x, np.int64(nodes.one[y])))
+        return np.int64(_subtracted(nodes, x, np.int64(nodes.one[y])))
     if nodes.op[x] == _NEG:
-        return np.int64(_made(nodes, _SUB, y, np.int64(nodes.one[x])))
+        return np.int64(_subtracted(nodes, y, np.int64(nodes.one[x])))
     return np.int64(_made(nodes, _ADD, x, y))
+
+
+@jit
+def _subtracted(nodes, x, y):  # type: ignore[no-untyped-def]
+    if nodes.op[y] == _NEG:
+        y = np.int64(nodes.one[y])
+        return np.int64(_made(nodes, _ADD, min(x, y), max(x, y)))
+    return np.int64(_made(nodes, _SUB, x, y))
+
+
+@inlined
+def _total(nodes, x, y):  # type: ignore[no-untyped-def]
+    """The node of a sum, as `Scalars.total` has it."""
+    one = np.int64(nodes.one[x]) if nodes.op[x] == _NEG else x
+    other = np.int64(nodes.one[y]) if nodes.op[y] == _NEG else y
+    if nodes.op[one] != _MUL or nodes.op[other] != _MUL:
+        return np.int64(_added(nodes, x, y))
+    a, b = np.int64(nodes.one[one]), np.int64(nodes.other[one])
+    c, d = np.int64(nodes.one[other]), np.int64(nodes.other[other])
+    if a != c and a != d:
+        a, b = b, a
+    if a == d:
+        c, d = d, c
+    if a != c:
+        return np.int64(_added(nodes, x, y))
+    if nodes.op[x] == _NEG:
+        b = np.int64(_negative(nodes, b))
+    if nodes.op[y] == _NEG:
+        d = np.int64(_negative(nodes, d))
+    return np.int64(_product(nodes, a, np.int64(_added(nodes, b, d))))
 
 
 @inlined
@@ -160,7 +192,7 @@ def _eliminate(state, nodes, vertex):  # type: ignore[no-untyped-def]
     top = state.top[0]
     if top + products + num_sources + num_targets > log.shape[0]:
         return False
-    if nodes.count[0] + 4 * products > nodes.op.shape[0]:
+    if nodes.count[0] + 6 * products > nodes.op.shape[0]:
         return False
     digest = np.uint64(0)
     one = np.uint64(1)

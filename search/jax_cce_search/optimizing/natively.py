@@ -30,6 +30,8 @@ _LOW, _COLD = 0.003, 0.0003
 _HIGH, _COOL = 0.01, 0.0005
 # Moves a vertex of the first run, and, without a limit, of all.
 _FIRST_RUN, _MOST_MOVES = 25, 1000
+# Orders of fewer multiplications than any before whose operations are counted, the last so many.
+_LATEST = 32
 _TOO_LARGE = 1 << 60
 
 
@@ -120,11 +122,18 @@ def search(state: Search, strategy: str) -> None:
     try:
         named(strategy)(inner)
     finally:
-        # To make the operations of each that was better would take most of the time.
+        # To make the operations of each that was better would take most of the time; of the latest
+        # the compiled loops tell the best, and what has as few products may compute 5 % less.
         of_vertices = [found for found in inner.improvements if not has_edges(found.order)]
-        for found in of_vertices[-1:]:
-            with state.part(found.strategy):
-                state.offer(problem.numbered(vertices_of(found.order)))
+        latest = [
+            (found.strategy, problem.numbered(vertices_of(found.order)))
+            for found in of_vertices[-_LATEST:]
+        ]
+        if len(latest) > 1:
+            latest = [min(latest, key=lambda found: problem.executed.price(found[1]))]
+        for strategy_of, order in latest:
+            with state.part(strategy_of):
+                state.offer(order)
     state.evaluations += inner.evaluations
     with state.part("native annealing"):
         _anneal(state)
