@@ -27,8 +27,8 @@ def directory(monkeypatch, tmp_path):
 @pytest.fixture
 def written(monkeypatch):
     """The functions that kernels were written for."""
-    found, own = [], kernels._written
-    monkeypatch.setattr(kernels, "_written", lambda f, s, **kw: found.append(f) or own(f, s, **kw))
+    found, own = [], kernels.written
+    monkeypatch.setattr(kernels, "written", lambda f, s, **kw: found.append(f) or own(f, s, **kw))
     return found
 
 
