@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jax_cce_search.game import annealing, kernels, uniform
+from jax_cce_search.game import annealing, kernels, rows, uniform
 from jax_cce_search.game import executed as executed_operations
 from jax_cce_search.game.compiled import Compiled
 from jax_cce_search.game.executed import Executed
-from jax_cce_search.game.moves import random_numbers
+from jax_cce_search.game.moves import random_numbers, weights_of
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.game.state import NOTHING, undo
 
@@ -96,13 +96,16 @@ class _OfRows(Chain):
 
     def _begin(self) -> int:
         compiled, problem = self._compiled, self._problem
-        self._rows = uniform.rows_of(compiled.state)
+        self._rows = rows.rows_of(compiled.state)
         self._missing = np.zeros(1, np.int64)
         self._least = np.zeros(len(compiled.nodes), np.int64)
         self._least[compiled.numbered(problem.vertices)] = problem.least
         self._paid = np.zeros(len(self._order), np.int64)
+        self._place = np.full(len(compiled.nodes), -1, np.int32)
+        self._place[self._order] = np.arange(len(self._order))
+        self._weights = weights_of(len(self._order))
         while True:
-            uniform.pay(self._rows, self._order, self._paid, self._missing)
+            rows.pay(self._rows, self._order, self._paid, self._missing)
             if self._missing[0] == NOTHING:
                 return problem.prefix_cost + int(self._paid.sum())
             self._grow()
@@ -111,11 +114,13 @@ class _OfRows(Chain):
         done = uniform.anneal(
             self._rows,
             self._order,
+            self._place,
             self._best,
             self._paid,
             self._least,
             self._marks,
             self._tally,
+            self._weights,
             draws,
             done,
             self._schedule,
