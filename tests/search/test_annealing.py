@@ -107,9 +107,9 @@ def test_an_order_that_was_offered_is_where_it_begins(monkeypatch):
     problem = Problem(random_program(100, np.random.default_rng(1)))
     starts = []
 
-    def noted(problem, start, *rest):
+    def noted(problem, start, *rest, **how):
         starts.append(tuple(start))
-        return chain(problem, start, *rest)
+        return chain(problem, start, *rest, **how)
 
     monkeypatch.setattr(annealing, "chain", noted)
     offered = tuple(np.random.default_rng(0).permutation(problem.vertices).tolist())

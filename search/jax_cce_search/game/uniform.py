@@ -141,7 +141,20 @@ def _move(order, place, paid, low, high, forwards):  # type: ignore[no-untyped-d
 
 @jit
 def anneal(  # type: ignore[no-untyped-def]
-    rows, order, place, best, paid, least, marks, tally, weights, draws, done, schedule, missing
+    rows,
+    order,
+    place,
+    best,
+    paid,
+    least,
+    marks,
+    tally,
+    anywhere,
+    weights,
+    draws,
+    done,
+    schedule,
+    missing,
 ):
     """Simulated annealing by insertion moves, from `done` on; returns how many moves are done.
 
@@ -160,7 +173,8 @@ def anneal(  # type: ignore[no-untyped-def]
         least: int64 [nodes], what each vertex costs at least in any order.
         marks: int64 [vertices + 1], the length of the log before each position.
         tally: int64 [5]: cursor, sweep, current cost, best cost, moves so far.
-        weights: float64 [4, vertices] (see `moves.neighbour`).
+        anywhere: the share of moves whose lengths are drawn whatever is there.
+        weights: float64 [4, vertices], for the others (see `moves.Proposals`).
         draws: float64 [moves, 2] (see `moves.random_numbers`).
         done: how many of these moves are done already.
         schedule: float64 [3]: number of moves in all, and first and last temperature as a
@@ -190,7 +204,9 @@ def anneal(  # type: ignore[no-untyped-def]
         slack = temperature * draws[done, 1]
         vertex = order[low]
         before, after = rows.sets[vertex], rows.sets[nodes + vertex]
-        high, forwards = neighbour(before, after, low, place, weights, draws[done, 0], sums, ends)
+        high, forwards = neighbour(
+            before, after, low, last, place, anywhere, weights, draws[done, 0], sums, ends
+        )
         if high > low:
             gain, count, moved = _priced(
                 rows, order, place, paid, least, low, high, forwards, slack, sets, changed
