@@ -32,7 +32,7 @@ import numpy as np
 from jax_cce_search.alphazero.graphs import random_program
 from jax_cce_search.game import kernels
 from jax_cce_search.game.chains import chain
-from jax_cce_search.game.moves import NEIGHBOURS, PLAIN, Proposals
+from jax_cce_search.game.moves import MIXED, NEIGHBOURS, PLAIN, Proposals
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Search
 from jax_cce_search.strategies import annealing, windows
@@ -49,18 +49,21 @@ _TRAINING = 770_000
 # Vertices and seconds of the runs that are learned from, and graphs of each.
 _LESSONS = ((300, 0.3), (400, 0.6), (600, 0.5), (1000, 1.0), (1500, 0.7), (2500, 1.5))
 _GRAPHS = 6
-# The strategy: pairs in a step, spread of the parameters, rate, and the largest difference of
-# logarithmic costs that counts, so that one graph does not outweigh all others.
-_PAIRS, _SPREAD, _RATE, _LARGEST = 6, 0.3, 0.3, 0.05
+# The strategy: parameters, pairs in a step, spread of the parameters, rate, and the largest
+# difference of logarithmic costs that counts, so that one graph does not outweigh all others.
+_PARAMETERS, _PAIRS, _SPREAD, _RATE, _LARGEST = 9, 6, 0.3, 0.2, 0.05
 
 
 def proposals_of(parameters: np.ndarray) -> Proposals:
-    """Proposals from what is learned; zeros are those to neighbours by hand."""
-    second, third, fourth, forwards, backwards, cooling, vertices, moves = map(float, parameters)
+    """Proposals from what is learned; zeros are those by hand."""
+    second, third, fourth, forwards, backwards, cooling, vertices, moves, odds = map(
+        float, parameters
+    )
     return Proposals(
+        anywhere=round(float(1 / (1 + np.exp(-2 * odds))), 3),
         kinds=(0.0, second, third, fourth),
-        forwards=NEIGHBOURS.forwards + forwards,
-        backwards=NEIGHBOURS.backwards + backwards,
+        forwards=MIXED.forwards + forwards,
+        backwards=MIXED.backwards + backwards,
         cooling=cooling,
         vertices=vertices,
         moves=moves,
@@ -111,11 +114,11 @@ def train(minutes: float, seed: int) -> None:
     """Learns for so much processor time, and keeps the mean over the second half."""
     random = np.random.default_rng(seed)
     begin = time.process_time()
-    parameters, velocity = np.zeros(8), np.zeros(8)
+    parameters, velocity = np.zeros(_PARAMETERS), np.zeros(_PARAMETERS)
     path: list[np.ndarray] = []
     curve: list[list[float]] = []
     source = lessons()
-    next(source).cost(NEIGHBOURS, 0)  # compiles
+    next(source).cost(MIXED, 0)  # compiles
     while time.process_time() < begin + 60 * minutes:
         gradient, gains = np.zeros_like(parameters), []
         for _ in range(_PAIRS):
@@ -159,7 +162,7 @@ def _compile(problem: Problem) -> None:
 
 def ways() -> dict[str, Proposals]:
     """The proposals that are compared, those that others are measured by first."""
-    return {"anywhere": PLAIN, "neighbours": NEIGHBOURS, "learned": learned()}
+    return {"anywhere": PLAIN, "neighbours": NEIGHBOURS, "half": MIXED, "learned": learned()}
 
 
 def compared(graphs: Mapping[str, Skeleton], seconds: Sequence[float], seeds: int) -> str:
@@ -304,7 +307,7 @@ def windows_table(graphs: Mapping[str, Skeleton], seconds: Sequence[float], seed
             _compile(problem)
             of_graph = []
             for seed in range(seeds):
-                alone = plain(problem, NEIGHBOURS, limit, seed)
+                alone = plain(problem, MIXED, limit, seed)
                 found = [with_windows(problem, limit, seed, way) for way in (None, weights)]
                 of_graph.append([np.log(cost / alone) for cost in found])
             shares.append(np.mean(of_graph, 0))

@@ -10,7 +10,7 @@ from jax_cce_search.game import annealing, kernels, rows, uniform
 from jax_cce_search.game import executed as executed_operations
 from jax_cce_search.game.compiled import Compiled
 from jax_cce_search.game.executed import Executed
-from jax_cce_search.game.moves import NEIGHBOURS, Proposals, random_numbers
+from jax_cce_search.game.moves import MIXED, Proposals, random_numbers
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.game.state import NOTHING, undo
 
@@ -34,7 +34,7 @@ class Chain(abc.ABC):
         moves: int,
         hot: float,
         cold: float,
-        proposals: Proposals = NEIGHBOURS,
+        proposals: Proposals = MIXED,
     ) -> None:
         undo(compiled.state, 0)
         self._named = compiled.named
@@ -250,7 +250,7 @@ def chain(
     moves: int,
     hot: float,
     cold: float,
-    proposals: Proposals = NEIGHBOURS,
+    proposals: Proposals = MIXED,
 ) -> Chain:
     """A run of simulated annealing.
 

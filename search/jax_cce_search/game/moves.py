@@ -8,6 +8,7 @@ import numpy as np
 from jax_cce_search.game.jit import inlined, lowest
 
 __all__ = [
+    "MIXED",
     "NEIGHBOURS",
     "PLAIN",
     "Proposals",
@@ -42,10 +43,10 @@ class Proposals:
         moves: what is added for each factor of ten in the moves a vertex of the run over 100.
     """
 
-    anywhere: float = 0.0
+    anywhere: float = 0.5
     kinds: tuple[float, float, float, float] = (0.0, 0.0, 0.0, 0.0)
-    forwards: float = 1.0
-    backwards: float = 1.0
+    forwards: float = 0.75
+    backwards: float = 0.75
     cooling: float = 0.0
     vertices: float = 0.0
     moves: float = 0.0
@@ -68,8 +69,8 @@ class Proposals:
         return weights
 
 
-# Whatever is there, and neighbours alone.
-PLAIN, NEIGHBOURS = Proposals(anywhere=1.0), Proposals()
+# Whatever is there; half of the moves to neighbours; neighbours alone, which sticks now and then.
+PLAIN, MIXED, NEIGHBOURS = Proposals(anywhere=1.0), Proposals(), Proposals(anywhere=0.0)
 
 
 def random_numbers(random: np.random.Generator, moves: int) -> Any:

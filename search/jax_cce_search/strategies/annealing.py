@@ -15,7 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from jax_cce_search.game.chains import Chain, chain
-from jax_cce_search.game.moves import NEIGHBOURS, Proposals
+from jax_cce_search.game.moves import MIXED, Proposals
 from jax_cce_search.searching import Search, Strategy
 from jax_cce_search.strategies import greedy
 
@@ -38,7 +38,7 @@ _LONGEST_RUN = 1 << 26
 _LAST = 1.5
 
 
-def search(state: Search, proposals: Proposals = NEIGHBOURS) -> None:
+def search(state: Search, proposals: Proposals = MIXED) -> None:
     """Anneals again and again, from the best order and anew, in runs of growing length.
 
     Args:
