@@ -6,7 +6,8 @@ spent on windows of the best order, in sequence and as a learned score ranks the
 
     python -m benchmarks.proposals --train --minutes 15   # learns, keeps docs/data/proposals.json
     python -m benchmarks.proposals --seconds 1 5          # held-out programs of 400 vertices
-    python -m benchmarks.proposals --larger 1000 4000 --seconds 5
+    python -m benchmarks.proposals --ways half learned    # by the first of these
+    python -m benchmarks.proposals --larger 1000 4000 --programs 2 --seconds 5
     python -m benchmarks.proposals --corpus --seconds 1   # larger graphs of the corpus
     python -m benchmarks.proposals --windows --seconds 5  # windows instead of moves
 
@@ -52,6 +53,10 @@ _GRAPHS = 6
 # The strategy: parameters, pairs in a step, spread of the parameters, rate, and the largest
 # difference of logarithmic costs that counts, so that one graph does not outweigh all others.
 _PARAMETERS, _PAIRS, _SPREAD, _RATE, _LARGEST = 9, 6, 0.3, 0.2, 0.05
+
+
+# Ways to propose moves.
+NAMES = ("anywhere", "neighbours", "half", "learned")
 
 
 def proposals_of(parameters: np.ndarray) -> Proposals:
@@ -136,6 +141,8 @@ def train(minutes: float, seed: int) -> None:
         path.append(parameters)
         curve.append([round(time.process_time() - begin, 1), *parameters.round(4).tolist()])
         print(curve[-1], f"{np.abs(gains).mean():.4f}", flush=True)
+    if not path:
+        return
     mean = np.mean(path[len(path) // 2 :], 0)
     document = {
         "command": f"python -m benchmarks.proposals --train --minutes {minutes:g} --seed {seed}",
@@ -160,22 +167,28 @@ def _compile(problem: Problem) -> None:
         annealing.search(Search(problem, Budget(evaluations=1000)))
 
 
-def ways() -> dict[str, Proposals]:
-    """The proposals that are compared, those that others are measured by first."""
-    return {"anywhere": PLAIN, "neighbours": NEIGHBOURS, "half": MIXED, "learned": learned()}
+def ways(names: Sequence[str]) -> dict[str, Proposals]:
+    """Proposals by name; others are measured by the first ones."""
+    known = {"anywhere": PLAIN, "neighbours": NEIGHBOURS, "half": MIXED}
+    return {name: known[name] if name in known else learned() for name in names}
 
 
-def compared(graphs: Mapping[str, Skeleton], seconds: Sequence[float], seeds: int) -> str:
-    """The table of all graphs, in proportion to moves anywhere with the same seed."""
+def compared(
+    graphs: Mapping[str, Skeleton],
+    seconds: Sequence[float],
+    seeds: int,
+    names: Sequence[str] = NAMES,
+) -> str:
+    """The table of all graphs, in proportion to the first way with the same seed."""
     rows: list[list[object]] = []
     for limit in seconds:
-        logarithms: dict[str, list[np.ndarray]] = {name: [] for name in ways()}
+        logarithms: dict[str, list[np.ndarray]] = {name: [] for name in names}
         for label, graph in graphs.items():
             problem = Problem(graph)
             _compile(problem)
             costs = {
                 name: np.array([plain(problem, way, limit, seed) for seed in range(seeds)])
-                for name, way in ways().items()
+                for name, way in ways(names).items()
             }
             first, *others = costs.values()
             about = [label, len(problem.vertices), f"{limit:g} s", f"{first.mean():,.0f}"]
@@ -183,10 +196,9 @@ def compared(graphs: Mapping[str, Skeleton], seconds: Sequence[float], seeds: in
             for name, of_way in costs.items():
                 logarithms[name].append(np.log(of_way / first).mean())
             print(rows[-1], flush=True)
-        shares = [np.array(logarithms[name]) for name in ways()][1:]
+        shares = [np.array(logarithms[name]) for name in names[1:]]
         means = [f"{np.exp(s.mean()):.3f} ± {s.std() / len(s) ** 0.5:.3f}" for s in shares]
         rows.append(["geometric mean, standard error", "", f"{limit:g} s", "", *means])
-    names = list(ways())
     header = ("graph", "vertices searched", "time", f"{names[0]}, mean cost", *names[1:])
     return report.markdown_table(header, rows)
 
@@ -330,6 +342,7 @@ def main() -> None:
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--programs", type=int, default=10, help="graphs of each size")
     parser.add_argument("--larger", type=int, nargs="*", default=[400], help="vertices")
+    parser.add_argument("--ways", nargs="+", default=NAMES, choices=NAMES)
     parser.add_argument("--corpus", action="store_true", help="graphs of the corpus instead")
     parser.add_argument("--windows", action="store_true", help="windows instead of moves")
     options = parser.parse_args()
@@ -338,8 +351,11 @@ def main() -> None:
         train(options.minutes, options.seed)
         return
     graphs = of_corpus(300) if options.corpus else larger(options.larger, options.programs)
-    table = windows_table if options.windows else compared
-    print(f"{report.provenance()}\n\n{table(graphs, options.seconds, options.seeds)}")
+    if options.windows:
+        table = windows_table(graphs, options.seconds, options.seeds)
+    else:
+        table = compared(graphs, options.seconds, options.seeds, options.ways)
+    print(f"{report.provenance()}\n\n{table}")
 
 
 if __name__ == "__main__":
