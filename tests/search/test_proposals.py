@@ -12,8 +12,8 @@ from jax_cce_search.game.jit import jit
 from jax_cce_search.game.moves import MIXED, NEIGHBOURS, PLAIN, Proposals, neighbour
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.game.rows import joined, rows_of
-from jax_cce_search.searching import Budget, Search
-from jax_cce_search.strategies import annealing, windows
+from jax_cce_search.searching import Search
+from jax_cce_search.strategies import windows
 
 from benchmarks import proposals
 from cases.scalar_graphs import both, scalars
@@ -126,19 +126,6 @@ def test_neighbours_by_paths_are_those_of_an_elimination(vertices):
         assert _members(sources) == _members(compiled.state.before[vertex])
         assert _members(targets) == _members(compiled.state.after[vertex])
         compiled.reset()
-
-
-def test_neighbours_are_worth_it():
-    """In as many moves, on programs of 250 vertices."""
-    costs = {}
-    for name, ways in (("plain", PLAIN), ("mixed", MIXED)):
-        costs[name] = 0.0
-        for seed in range(4):
-            problem = Problem(random_program(250, np.random.default_rng([seed, 3])))
-            search = Search(problem, Budget(evaluations=30_000))
-            annealing.search(search, ways)
-            costs[name] += np.log(search.cost)
-    assert costs["mixed"] < costs["plain"]
 
 
 def test_windows_begin_where_they_are_told_to():
