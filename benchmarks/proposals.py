@@ -67,8 +67,8 @@ def proposals_of(parameters: np.ndarray) -> Proposals:
     return Proposals(
         anywhere=round(float(1 / (1 + np.exp(-2 * odds))), 3),
         kinds=(0.0, second, third, fourth),
-        forwards=MIXED.forwards + forwards,
-        backwards=MIXED.backwards + backwards,
+        forwards=round(MIXED.forwards + forwards, 3),
+        backwards=round(MIXED.backwards + backwards, 3),
         cooling=cooling,
         vertices=vertices,
         moves=moves,
