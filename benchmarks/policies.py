@@ -71,8 +71,8 @@ first weights, whose value is the sum of the Markowitz degrees. AlphaGrad is the
 & Neftci (2024) publish: of a network trained on that one task, but for Greeks, whose 307 is of one
 trained on all tasks together (see [AlphaGrad's protocol](alphagrad.md)). Compiling is left out
 of all times but that of fine-tuning, which is the time of the whole search until its best order; a
-search ends where its order is proven optimal. Where the policy's order is the start of annealing, the
-policy's time is part of the given processor time: some 4.5 s for a program of 400 vertices.
+search ends where its order is proven optimal. Where the policy's order is the start of annealing,
+the policy's time is part of the given processor time: some 4.5 s for a program of 400 vertices.
 """
 _SEARCH = Searched(alphazero.SIMULATIONS, alphazero.CONSIDERED)
 
