@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax_cce_search.alphazero.graphs import random_program
-from jax_cce_search.game import uniform
+from jax_cce_search.game import rows
 from jax_cce_search.game.chains import chain
 from jax_cce_search.game.jit import jit, lowest, ones
 from jax_cce_search.game.problem import Problem
@@ -86,7 +86,7 @@ def test_a_log_that_is_too_short_grows(monkeypatch):
     problem = Problem(random_program(80, np.random.default_rng(3)))
     found = []
     for room in (1 << 13, 2):
-        monkeypatch.setattr(uniform, "_ROOM", room)
+        monkeypatch.setattr(rows, "_ROOM", room)
         run = agrees(problem, 5, (100, 300))
         found.append((run.order, run.best))
     assert found[0] == found[1]
@@ -107,9 +107,9 @@ def test_an_order_that_was_offered_is_where_it_begins(monkeypatch):
     problem = Problem(random_program(100, np.random.default_rng(1)))
     starts = []
 
-    def noted(problem, start, *rest):
+    def noted(problem, start, *rest, **how):
         starts.append(tuple(start))
-        return chain(problem, start, *rest)
+        return chain(problem, start, *rest, **how)
 
     monkeypatch.setattr(annealing, "chain", noted)
     offered = tuple(np.random.default_rng(0).permutation(problem.vertices).tolist())

@@ -11,6 +11,8 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from jax_cce_search import strategies
+from jax_cce_search.game import compiled
+from jax_cce_search.game import problem as problem_of_graph
 from jax_cce_search.game.bounds import disjoint_paths, vertex_bounds
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.searching import Budget, Search
@@ -307,7 +309,9 @@ def test_a_problem_can_be_sent_to_another_process():
 
 
 @pytest.mark.one_version
-def test_more_nodes_than_a_matrix_holds():
+def test_more_nodes_than_a_matrix_holds(monkeypatch):
+    for module in (problem_of_graph, compiled):
+        monkeypatch.setattr(module, "MOST_COMPILED", 3000)
     count = 4000
     edges = {(k, k + 1) for k in range(count)} | {(k, k + 3) for k in range(count - 2)}
     problem = Problem(Skeleton.from_edges(edges, [0], [count]))

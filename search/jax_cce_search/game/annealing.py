@@ -4,7 +4,7 @@ import numpy as np
 
 from jax_cce_search.game.jit import jit
 from jax_cce_search.game.kernels import eliminate, remainder
-from jax_cce_search.game.moves import drawn, heat
+from jax_cce_search.game.moves import heat, neighbour
 from jax_cce_search.game.state import NOTHING, undo
 
 __all__ = [
@@ -14,7 +14,21 @@ __all__ = [
 
 @jit
 def anneal(  # type: ignore[no-untyped-def]
-    state, tables, order, best, paid, digests, marks, tally, draws, done, schedule, missing
+    state,
+    tables,
+    order,
+    place,
+    best,
+    paid,
+    digests,
+    marks,
+    tally,
+    anywhere,
+    weights,
+    draws,
+    done,
+    schedule,
+    missing,
 ):
     """Simulated annealing by insertion moves, from `done` on; returns how many moves are done.
 
@@ -28,11 +42,14 @@ def anneal(  # type: ignore[no-untyped-def]
         state: the graph, eliminated up to the cursor.
         tables: products and sums.
         order: int32 [vertices], the current order.
+        place: int32 [nodes], the position of each vertex in it; -1 of other nodes.
         best: int32 [vertices], the best one so far.
         paid: int64 [vertices + 1], what each vertex of the current order costs, and the remainder.
         digests: uint64 [vertices + 1], the hash of the graph before each position.
         marks: int64 [vertices + 1], the length of the log before each position.
         tally: int64 [5]: cursor, sweep, current cost, best cost, moves so far.
+        anywhere: the share of moves whose lengths are drawn whatever is there.
+        weights: float64 [4, vertices], for the others (see `moves.Proposals`).
         draws: float64 [moves, 2] (see `moves.random_numbers`).
         done: how many of these moves are done already.
         schedule: float64 [3]: number of moves in all, and first and last temperature as a
@@ -42,12 +59,13 @@ def anneal(  # type: ignore[no-untyped-def]
     missing[0] = NOTHING
     last = order.shape[0] - 1
     trial = np.empty(order.shape[0], np.int32)
+    sums = np.empty(4 * place.shape[0])
+    ends = np.empty(4 * place.shape[0], np.int64)
     new_paid = np.empty(order.shape[0] + 1, np.int64)
     new_digests = np.empty(order.shape[0] + 1, np.uint64)
     temperature = 0.0
     while done < draws.shape[0]:
         low = tally[1]
-        high, forwards = drawn(low, last, draws[done, 0])
         # Bring the graph to the first changed position.
         if tally[0] > low:
             undo(state, marks[low])
@@ -57,7 +75,11 @@ def anneal(  # type: ignore[no-untyped-def]
                 return done
             tally[0] += 1
             marks[tally[0]] = state.top[0]
-
+        vertex = order[low]
+        before, after = state.before[vertex], state.after[vertex]
+        high, forwards = neighbour(
+            before, after, low, last, place, anywhere, weights, draws[done, 0], sums, ends
+        )
         temperature = heat(temperature, tally, schedule)
         slack = np.int64(min(temperature * draws[done, 1], 1e17))
         gain, at = 0, low
@@ -96,6 +118,8 @@ def anneal(  # type: ignore[no-untyped-def]
         if gain <= slack and at > high:
             upto = min(at, last + 1)
             order[low:upto] = trial[low:upto]
+            for k in range(low, upto):
+                place[order[k]] = k
             paid[low:at] = new_paid[low:at]
             digests[low + 1 : upto + 1] = new_digests[low:upto]
             tally[2] += gain

@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from jax_cce_search.game import annealing, kernels, uniform
+from jax_cce_search.game import annealing, kernels, rows, uniform
 from jax_cce_search.game import executed as executed_operations
 from jax_cce_search.game.compiled import Compiled
 from jax_cce_search.game.executed import Executed
-from jax_cce_search.game.moves import random_numbers
+from jax_cce_search.game.moves import MIXED, Proposals, random_numbers
 from jax_cce_search.game.problem import Problem
 from jax_cce_search.game.state import NOTHING, undo
 
@@ -19,6 +19,9 @@ __all__ = [
     "OfNodes",
     "chain",
 ]
+
+# The weights of moves are made anew so often in a run, and where its length changes by so much.
+_STEPS, _OTHER = 16, 0.2
 
 
 class Chain(abc.ABC):
@@ -31,12 +34,16 @@ class Chain(abc.ABC):
         moves: int,
         hot: float,
         cold: float,
+        proposals: Proposals = MIXED,
     ) -> None:
         undo(compiled.state, 0)
         self._named = compiled.named
         self._order = compiled.numbered(start)
         self._best = self._order.copy()
         count = len(self._order)
+        self._place = np.full(len(compiled.state.before), -1, np.int32)
+        self._place[self._order] = np.arange(count)
+        self._proposals, self._weighed = proposals, (-1, 0.0)
         self._marks = np.zeros(count + 1, np.int64)
         self._schedule = np.array([moves, hot, cold], np.float64)
         cost = self._begin()
@@ -73,10 +80,20 @@ class Chain(abc.ABC):
 
     def advance(self, moves: int, random: np.random.Generator) -> None:
         """Tries so many moves."""
+        self._weigh()
         draws = random_numbers(random, moves)
         done = 0
         while done < moves:
             done = self._moved(draws, done)
+
+    def _weigh(self) -> None:
+        """Makes the weights of moves anew where the run has come further or changed its length."""
+        of_run, done = float(self._schedule[0]), float(self._tally[4])
+        step, known = int(_STEPS * done / of_run), self._weighed
+        if known[0] != step or abs(of_run - known[1]) > _OTHER * of_run:
+            self._weighed = step, of_run
+            progress = min(1.0, (step + 0.5) / _STEPS)
+            self._weights = self._proposals.weights(len(self._order), of_run, progress)
 
     @abc.abstractmethod
     def _begin(self) -> int:
@@ -96,13 +113,13 @@ class _OfRows(Chain):
 
     def _begin(self) -> int:
         compiled, problem = self._compiled, self._problem
-        self._rows = uniform.rows_of(compiled.state)
+        self._rows = rows.rows_of(compiled.state)
         self._missing = np.zeros(1, np.int64)
         self._least = np.zeros(len(compiled.nodes), np.int64)
         self._least[compiled.numbered(problem.vertices)] = problem.least
         self._paid = np.zeros(len(self._order), np.int64)
         while True:
-            uniform.pay(self._rows, self._order, self._paid, self._missing)
+            rows.pay(self._rows, self._order, self._paid, self._missing)
             if self._missing[0] == NOTHING:
                 return problem.prefix_cost + int(self._paid.sum())
             self._grow()
@@ -111,11 +128,14 @@ class _OfRows(Chain):
         done = uniform.anneal(
             self._rows,
             self._order,
+            self._place,
             self._best,
             self._paid,
             self._least,
             self._marks,
             self._tally,
+            self._proposals.anywhere,
+            self._weights,
             draws,
             done,
             self._schedule,
@@ -156,11 +176,14 @@ class _OfKinds(Chain):
             compiled.state,
             compiled.tables,
             self._order,
+            self._place,
             self._best,
             self._paid,
             self._digests,
             self._marks,
             self._tally,
+            self._proposals.anywhere,
+            self._weights,
             draws,
             done,
             self._schedule,
@@ -174,7 +197,8 @@ class _OfKinds(Chain):
 class OfNodes(Chain):
     """A run over orders of a graph of scalars, which cost the operations that are executed.
 
-    Where masks make operations simpler, an order may cost less than it says.
+    Where masks make operations simpler, an order may cost less than it says. Moves are drawn
+    whatever is there (see `moves.drawn`).
 
     Args:
         executed: the graph.
@@ -220,7 +244,14 @@ class OfNodes(Chain):
         return done
 
 
-def chain(problem: Problem, start: Sequence[int], moves: int, hot: float, cold: float) -> Chain:
+def chain(
+    problem: Problem,
+    start: Sequence[int],
+    moves: int,
+    hot: float,
+    cold: float,
+    proposals: Proposals = MIXED,
+) -> Chain:
     """A run of simulated annealing.
 
     One chain of a problem is under way at a time, and nothing else uses its compiled loops then.
@@ -231,6 +262,7 @@ def chain(problem: Problem, start: Sequence[int], moves: int, hot: float, cold: 
         moves: number of insertion moves in the run.
         hot: first temperature, as a fraction of the current cost.
         cold: last temperature.
+        proposals: how probable moves are.
     """
     kind = _OfRows if problem.uniform else _OfKinds
-    return kind(problem, start, moves, hot, cold)
+    return kind(problem, start, moves, hot, cold, proposals)

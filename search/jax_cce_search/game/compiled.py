@@ -25,8 +25,8 @@ __all__ = [
     "Compiled",
 ]
 
-# Beyond that many nodes the matrix of a graph is too large; sparse strategies go on.
-MOST_COMPILED = 3000
+# Beyond that many nodes the matrix of a graph is too large, 576 MB; sparse strategies go on.
+MOST_COMPILED = 12_000
 
 
 class Compiled:

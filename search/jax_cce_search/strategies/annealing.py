@@ -15,6 +15,7 @@ import math
 from collections.abc import Callable, Sequence
 
 from jax_cce_search.game.chains import Chain, chain
+from jax_cce_search.game.moves import MIXED, Proposals
 from jax_cce_search.searching import Search, Strategy
 from jax_cce_search.strategies import greedy
 
@@ -37,8 +38,13 @@ _LONGEST_RUN = 1 << 26
 _LAST = 1.5
 
 
-def search(state: Search) -> None:
-    """Anneals again and again, from the best order and anew, in runs of growing length."""
+def search(state: Search, proposals: Proposals = MIXED) -> None:
+    """Anneals again and again, from the best order and anew, in runs of growing length.
+
+    Args:
+        state: the search.
+        proposals: how probable moves are.
+    """
     count = len(state.problem.vertices)
     if count < 2:
         state.offer(state.problem.vertices)
@@ -46,7 +52,7 @@ def search(state: Search) -> None:
     is_fresh = state.best is None
     if is_fresh:
         _offer_classical(state)
-    runs = Runs(state)
+    runs = Runs(state, functools.partial(chain, state.problem, proposals=proposals))
     moves, turn = _FIRST_RUN * count, 0
     if is_fresh and not state.over():
         # A few moves reach more than other greedy orders, which take longer.

@@ -4,7 +4,7 @@ What happens before and after a window does not depend on the order of the verti
 best order of k neighbours in an order is found over their 2^k subsets (Held & Karp 1962).
 """
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
@@ -41,19 +41,24 @@ def search(state: Search) -> None:
             return
 
 
-def improve(state: Search, order: Sequence[int], size: int) -> bool:
-    """Puts every window of an order into its best order; whether that made it cheaper.
+def improve(
+    state: Search, order: Sequence[int], size: int, starts: Iterable[int] | None = None
+) -> bool:
+    """Puts windows of an order into their best order; whether that made it cheaper.
 
     Args:
         state: the search.
         order: an order of the problem's vertices.
-        size: number of vertices in a window; windows overlap by half.
+        size: number of vertices in a window.
+        starts: where windows begin, in turn; without it windows are everywhere and overlap by half.
     """
     compiled = state.problem.compiled
     current = compiled.numbered(order)
     cost = before = int(compiled.evaluate_numbered(current[None])[0])
     costs = np.zeros((1 << size, size), np.int64)
-    for start in range(0, max(1, len(current) - size + 1), max(1, size // 2)):
+    if starts is None:
+        starts = range(0, max(1, len(current) - size + 1), max(1, size // 2))
+    for start in starts:
         if state.over():
             break
         compiled.advance(current[:start])
