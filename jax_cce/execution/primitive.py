@@ -33,7 +33,7 @@ PLANNED_JACOBIAN.multiple_results = True
 
 # The operations from which on XLA gives a program to a thread of its own (1,000), and some more;
 # and the results, and bytes of them, for which that is worth its while.
-_OPERATIONS, _MANY, _LARGE = 2048, 8, 4 << 20
+_OPERATIONS, _MANY, _LARGE = 2048, 8, 2 << 20
 
 
 class ByPoints(Protocol):

@@ -74,7 +74,7 @@ _OF_AN_ORDER = 0.3
 _MOSTLY_PRODUCTS, _LONG, _LINES = 0.5, 5_000, 5
 # Bytes that leave the caches, and the additions that take as long as to write one. (Measured for
 # 64 results of 16,384 points: 0.15 ns a point, and 0.09 where XLA writes them.)
-_LARGE, _PER_BYTE = 4 << 20, 0.5
+_LARGE, _PER_BYTE = 1 << 20, 0.8
 _TYPES = (np.dtype(np.float32), np.dtype(np.float64))
 
 

@@ -284,7 +284,7 @@ def test_a_search_that_is_interrupted_leaves_its_problem_usable():
     expected = problem.evaluate(problem.vertices)
 
     def interrupt(found):
-        if found.strategy == "annealing" and found.evaluations > 1000:
+        if found.strategy == "annealing" and found.evaluations > 2:
             raise KeyboardInterrupt
 
     search = Search(problem, Budget(seconds=30), on_improvement=interrupt, strategy="annealing")
