@@ -117,8 +117,8 @@ def page(run: dict[str, Any]) -> str:
     ]
     mean = float(np.exp(np.mean(np.log(ratios))))
     return (
-        f"{_HEAD}\n\n{run['heading']}. Over all tasks and sizes the default takes {1 / mean:.2f} of "
-        f"the time of JAX's better mode on geometric mean, and {1 / min(ratios):.2f} at worst.\n\n"
+        f"{_HEAD}\n\n{run['heading']}. Over all tasks and sizes the default takes {1 / mean:.2f} "
+        f"of the time of JAX's better mode on geometric mean, and {1 / min(ratios):.2f} at worst.\n\n"
         f"{report.markdown_table(header, rows)}\n"
     )
 
@@ -133,7 +133,7 @@ The figure of Lohoff & Neftci (2024): the time of a compiled call, for one point
 the ways take turns, so that none finds its results' memory in the cache. Arguments and results are
 separate arrays, as the tasks have them: 64 derivatives of HumanHeartDipole, say.
 `python -m benchmarks.batches` measures, and writes this page; the executables of g take minutes to
-compile, and are measured where `--tasks g` asks for them alone."""
+compile, and are measured where `--tasks` names it."""
 
 
 def main() -> None:
