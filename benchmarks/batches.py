@@ -118,7 +118,7 @@ def page(run: dict[str, Any]) -> str:
     mean = float(np.exp(np.mean(np.log(ratios))))
     return (
         f"{_HEAD}\n\n{run['heading']}. Over all tasks and sizes the default takes {1 / mean:.2f} "
-        f"of the time of JAX's better mode on geometric mean, and {1 / min(ratios):.2f} at worst.\n\n"
+        f"of the time of JAX's better mode on geometric mean, {1 / min(ratios):.2f} at worst.\n\n"
         f"{report.markdown_table(header, rows)}\n"
     )
 
