@@ -376,7 +376,9 @@ def main() -> None:
         _write(options.load)
         return
     jax.config.update("jax_enable_x64", True)
-    what = f"{options.seconds:g} s for each seed, {options.seeds} seeds"
+    what = f"{options.seconds:g} s of processor time for each seed, {options.seeds} seeds"
+    if "joint" in options.way:
+        what += f", {options.simulations} simulations"
     heading = f"{', '.join(options.way)}: {what}. {report.provenance()}"
     found: dict[str, dict[str, Any]] = {}
     for way in options.way:
