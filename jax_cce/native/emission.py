@@ -68,6 +68,7 @@ def kernel_text(
         price: what a point takes, in additions.
     """
     block = Block(graph.dtype, lanes, library)
+    counts = list(map(len, results))
     sources = [f"%s{k}" for k in range(len(operands))]
     targets = [f"%r{k}" for k in range(len(results))]
     pointers = ", ".join(f"ptr noalias {name}" for name in (*sources, *targets))
@@ -75,7 +76,7 @@ def kernel_text(
     body = [f"define internal void @tile({pointers}) noinline {{", *body, "  ret void", "}"]
     levels = max((each.levels for each in operands), default=0)
     if lanes > 1:
-        driver = loop(block, operands, list(map(len, results)))
+        driver = loop(block, operands, counts)
     else:
         driver = [
             f"define internal void @run({pointers}, i64 %first, i64 %end) {{",
@@ -83,10 +84,10 @@ def kernel_text(
             "  ret void",
             "}",
         ]
-    sizes = [len(row) * block.bytes for row in results]
+    sizes = [count * block.bytes for count in counts]
     # So many points, whole tiles, as take a part's time.
     nanoseconds = price * _PER_ADDITION + max(sum(sizes), 1) * _PER_BYTE
-    whole = together(list(map(len, results)), block)
+    whole = together(counts, block)
     part = whole * math.ceil(_OF_A_PART / nanoseconds / whole)
     handler = _handler(operands, sizes, levels, minor_version, part, whole)
     attributes = "attributes #0 = { nounwind willreturn memory(none) }"
